@@ -1,0 +1,55 @@
+"""Penstock: recordings and datasets larger than memory, through processors, inside a memory budget.
+
+Public names are loaded on first use, so that importing the package costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Apply": "penstock.processor",
+    "Context": "penstock.processor",
+    "Processor": "penstock.processor",
+    "Pipeline": "penstock.pipeline",
+    "Plan": "penstock.plan",
+    "Report": "penstock.report",
+    "events_table": "penstock.dataset",
+    "export": "penstock.io",
+    "make_dataset": "penstock.dataset",
+    "open_dataset": "penstock.io",
+    "sampling_frequency": "penstock.dataset",
+    "with_events": "penstock.dataset",
+}
+_SUBMODULES = ("eeg", "io", "testing")
+
+__all__ = ["__version__", *sorted(_HOMES)]
+
+if TYPE_CHECKING:
+    from penstock.dataset import events_table as events_table
+    from penstock.dataset import make_dataset as make_dataset
+    from penstock.dataset import sampling_frequency as sampling_frequency
+    from penstock.dataset import with_events as with_events
+    from penstock.io import export as export
+    from penstock.io import open_dataset as open_dataset
+    from penstock.pipeline import Pipeline as Pipeline
+    from penstock.plan import Plan as Plan
+    from penstock.processor import Apply as Apply
+    from penstock.processor import Context as Context
+    from penstock.processor import Processor as Processor
+    from penstock.report import Report as Report
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    if name in _SUBMODULES:
+        return importlib.import_module(f"penstock.{name}")
+    raise AttributeError(f"module 'penstock' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, *_SUBMODULES])

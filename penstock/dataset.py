@@ -1,0 +1,391 @@
+"""What a Penstock dataset is: names, dims, lazy arrays, the virtual sampling coordinate.
+
+A dataset is an ordinary `xarray.Dataset` whose main variable is called ``signal``. Everything else
+(events, channel types, bad channels, units, triggers) rides along as coordinates, small variables
+and attributes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import xarray as xr
+from xarray.backends import BackendArray
+from xarray.core import indexing
+from xarray.indexes import RangeIndex
+from xarray.indexes.range_index import RangeCoordinateTransform
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from xarray.core.indexes import Index
+    from xarray.core.indexing import IndexSelResult
+
+SIGNAL = "signal"
+"""Name of the main variable of every dataset."""
+
+Indexer: TypeAlias = "slice | np.ndarray"
+"""A stretch of one dim (slice with step 1), or the positions picked along it (int array)."""
+
+Region: TypeAlias = dict[str, Indexer]
+"""What is read or written: one indexer for every dim."""
+
+
+class SampledTransform(RangeCoordinateTransform):
+    """Positions to coordinate values at a fixed sampling frequency: ``start + i / frequency``.
+
+    Dividing by the frequency, instead of adding up a rounded step, keeps the values exact at any
+    position (160 Hz has no exact step in binary).
+    """
+
+    __slots__ = ("frequency",)
+
+    def __init__(self, start: float, size: int, frequency: float, dim: str):
+        super().__init__(
+            start,
+            start + size / frequency,
+            size,
+            dim,
+            dim,
+            dtype=np.dtype(np.float64),
+            step=1 / frequency,
+        )
+        self.frequency = frequency
+
+    def forward(self, dim_positions: dict[str, Any]) -> dict[Hashable, Any]:
+        return {self.coord_name: self.start + dim_positions[self.dim] / self.frequency}
+
+    def reverse(self, coord_labels: dict[Hashable, Any]) -> dict[str, Any]:
+        return {self.dim: (coord_labels[self.coord_name] - self.start) * self.frequency}
+
+    def slice(self, sl: slice) -> SampledTransform:
+        positions = range(self.size)[sl]
+        start = self.start + positions.start / self.frequency
+        return SampledTransform(
+            start, len(positions), self.frequency / positions.step, str(self.dim)
+        )
+
+
+class SampledIndex(RangeIndex):
+    """A virtual coordinate of regular samples that behaves like an ordinary index.
+
+    `xarray.indexes.RangeIndex` selects only with ``method="nearest"``. Here slices select every
+    sample inside ``[start, stop]`` as `pandas.Index` does (no sample is stored for it), and a
+    scalar or list selects samples exactly, or the nearest ones with ``method="nearest"``.
+    """
+
+    transform: SampledTransform
+
+    @property
+    def frequency(self) -> float:
+        """Samples per unit of the coordinate (per second for time)."""
+        return self.transform.frequency
+
+    def isel(self, indexers: Mapping[Any, Any]) -> Index | None:
+        indexer = indexers[self.dim]
+        if isinstance(indexer, slice):
+            if indexer.step is not None and indexer.step < 0:
+                return super().isel({self.dim: np.arange(self.size)[indexer]})
+            return SampledIndex(self.transform.slice(indexer))
+        return super().isel(indexers)
+
+    def sel(
+        self, labels: dict[Any, Any], method: Any = None, tolerance: Any = None
+    ) -> IndexSelResult:
+        label = labels[self.dim]
+        # Positions within a millionth of a sample count as exact: onsets computed as
+        # i / frequency in another order of operations must still find their sample.
+        slack = 1e-6
+        if isinstance(label, slice):
+            if label.step is not None:
+                raise ValueError(
+                    f"cannot select {self.dim!r} with step {label.step!r}: "
+                    f"select a slice without step, then use isel({self.dim}=slice(None, None, n))"
+                )
+            start, stop = 0, self.size
+            if label.start is not None:
+                position = (float(label.start) - self.start) * self.frequency
+                start = int(np.clip(np.ceil(position - slack), 0, self.size))
+            if label.stop is not None:
+                position = (float(label.stop) - self.start) * self.frequency
+                stop = int(np.clip(np.floor(position + slack) + 1, start, self.size))
+            return indexing.IndexSelResult({self.dim: slice(start, stop)})
+        values = getattr(label, "values", label)
+        positions = (np.asarray(values, dtype=np.float64) - self.start) * self.frequency
+        nearest = np.rint(positions).astype(np.int64)
+        if method not in (None, "nearest"):
+            raise ValueError(f"method {method!r} is not supported on {self.dim!r}: use 'nearest'")
+        if method is None:
+            tolerance = slack / self.frequency
+        wrong = (nearest < 0) | (nearest >= self.size)
+        if tolerance is not None:
+            wrong |= np.abs(positions - nearest) > np.asarray(tolerance) * self.frequency
+        if np.any(wrong):
+            missing = np.atleast_1d(np.asarray(values))[np.atleast_1d(wrong)][0]
+            raise KeyError(
+                f"no sample at {self.dim} = {missing!r}: samples lie every {1 / self.frequency:g} "
+                f"from {self.start:g} to {self.start + (self.size - 1) / self.frequency:g}; "
+                "use method='nearest' or a slice"
+            )
+        if isinstance(label, xr.DataArray | xr.Variable):
+            return indexing.IndexSelResult({self.dim: label.copy(data=nearest)})
+        return indexing.IndexSelResult({self.dim: nearest if nearest.ndim else int(nearest)})
+
+    def __repr__(self) -> str:
+        return (
+            f"SampledIndex(start={self.start:g}, frequency={self.frequency:g}, "
+            f"size={self.size}, dim={self.dim!r})"
+        )
+
+    def _repr_inline_(self, max_width: int) -> str:
+        return f"SampledIndex (start={self.start:.3g}, frequency={self.frequency:.6g})"
+
+
+def sampled_coordinate(
+    dim: str, size: int, frequency: float, start: float = 0.0, attrs: Mapping[str, Any] | None = None
+) -> xr.Coordinates:
+    """Virtual coordinate of `size` samples at `frequency` (samples per unit, Hz for time)."""
+    if not frequency > 0:
+        raise ValueError(f"sampling frequency of {dim!r} must be positive, got {frequency!r}")
+    index = SampledIndex(SampledTransform(float(start), int(size), float(frequency), dim))
+    coordinates = xr.Coordinates.from_xindex(index)
+    coordinates[dim].attrs.update(attrs if attrs is not None else {"units": "s"})
+    return coordinates
+
+
+def sampling_frequency(ds: xr.Dataset | xr.DataArray, dim: str = "time") -> float:
+    """Samples per unit of `dim` (Hz for time).
+
+    Raises
+    ------
+    ValueError
+        If `dim` has no regular coordinate.
+    """
+    index = ds.xindexes.get(dim)
+    if isinstance(index, SampledIndex):
+        return index.frequency
+    if dim in ds.coords and ds.sizes[dim] > 1:
+        values = np.asarray(ds[dim].values[:: max(1, ds.sizes[dim] // 1000)], dtype=np.float64)
+        steps = np.diff(values)
+        if len(steps) and np.allclose(steps, steps[0], rtol=1e-6) and steps[0] > 0:
+            span = float(ds[dim].values[-1] - ds[dim].values[0])
+            return (ds.sizes[dim] - 1) / span
+    raise ValueError(
+        f"dim {dim!r} has no regular sampling: give it one with "
+        f"penstock.make_dataset(..., sampling_frequency=...)"
+    )
+
+
+class LazyArray(BackendArray):
+    """A readable array for xarray: shape, dtype and a function that reads a region.
+
+    Parameters
+    ----------
+    read : callable
+        ``read(*indexers) -> numpy.ndarray``: one slice (step 1) or sorted integer array a dim;
+        returns a new array of that region. Must be picklable for use on other processes.
+    shape : tuple of int
+    dtype : numpy dtype
+    """
+
+    def __init__(self, read: Callable[..., np.ndarray], shape: tuple[int, ...], dtype: Any):
+        self.read = read
+        self.shape = tuple(int(n) for n in shape)
+        self.dtype = np.dtype(dtype)
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> np.ndarray:
+        return indexing.explicit_indexing_adapter(
+            key, self.shape, indexing.IndexingSupport.OUTER, self._getitem
+        )
+
+    def _getitem(self, key: tuple[Any, ...]) -> np.ndarray:
+        """Reduce every kind of indexer to increasing slices and positions, then read."""
+        wanted: list[Indexer] = []
+        after: list[Any] = []
+        for indexer, size in zip(key, self.shape, strict=True):
+            if isinstance(indexer, slice):
+                positions = range(size)[indexer]
+                if positions.step == 1:
+                    wanted.append(slice(positions.start, max(positions.start, positions.stop)))
+                    after.append(slice(None))
+                elif not len(positions):
+                    wanted.append(slice(0, 0))
+                    after.append(slice(None))
+                else:
+                    low, high = sorted((positions[0], positions[-1]))
+                    wanted.append(slice(low, high + 1))
+                    after.append(slice(None, None, positions.step))
+            elif np.ndim(indexer) == 0:
+                position = int(indexer) % size if size else int(indexer)
+                wanted.append(slice(position, position + 1))
+                after.append(0)
+            else:
+                positions_array = np.asarray(indexer)
+                if positions_array.dtype == bool:
+                    positions_array = np.flatnonzero(positions_array)
+                positions_array = np.where(
+                    positions_array < 0, positions_array + size, positions_array
+                )
+                unique, inverse = np.unique(positions_array, return_inverse=True)
+                if len(unique) and unique[-1] - unique[0] + 1 == len(unique):
+                    wanted.append(slice(int(unique[0]), int(unique[-1]) + 1))
+                else:
+                    wanted.append(unique)
+                in_order = len(unique) == len(inverse) and bool((np.diff(inverse) == 1).all())
+                after.append(slice(None) if in_order else inverse)
+        block = self.read(*wanted)
+        # one axis at a time, from the last: integer indexers drop their axis
+        for axis in reversed(range(len(after))):
+            if not (isinstance(after[axis], slice) and after[axis] == slice(None)):
+                block = block[(slice(None),) * axis + (after[axis],)]
+        return block
+
+
+def lazy_variable(
+    dims: tuple[str, ...],
+    read: Callable[..., np.ndarray],
+    shape: tuple[int, ...],
+    dtype: Any,
+    attrs: Mapping[str, Any] | None = None,
+    encoding: Mapping[str, Any] | None = None,
+) -> xr.Variable:
+    """An xarray variable whose regions are read on demand by `read` (see `LazyArray`)."""
+    array = LazyArray(read, shape, dtype)
+    return xr.Variable(dims, indexing.LazilyIndexedArray(array), attrs, encoding)
+
+
+def blank_variable(
+    dims: tuple[str, ...], shape: tuple[int, ...], dtype: Any, attrs: Mapping[str, Any] | None = None
+) -> xr.Variable:
+    """A variable of that shape without data: one zero, seen everywhere. Used in outlines."""
+    return xr.Variable(dims, np.broadcast_to(np.zeros((), dtype), shape), attrs)
+
+
+def make_dataset(
+    signal: Any,
+    dims: tuple[str, ...] = ("channel", "time"),
+    *,
+    sampling_frequency: float | None = None,
+    start_time: float = 0.0,
+    units: str | None = None,
+    coords: Mapping[str, Any] | None = None,
+    events: pd.DataFrame | None = None,
+    attrs: Mapping[str, Any] | None = None,
+) -> xr.Dataset:
+    """Build a Penstock dataset around an array.
+
+    Parameters
+    ----------
+    signal : array_like or xarray.Variable
+        NumPy, Dask or lazily read array (`lazy_variable`).
+    dims : tuple of str, default ("channel", "time")
+        Name of every dim of `signal`.
+    sampling_frequency : float, optional
+        Samples per second along ``time`` [Hz]. Gives the dataset its virtual time coordinate.
+    start_time : float, default 0
+        Time of the first sample [s].
+    units : str, optional
+        Physical unit of the values, e.g. ``"uV"``.
+    coords : mapping, optional
+        Further coordinates, as for `xarray.Dataset`.
+    events : pandas.DataFrame, optional
+        Columns ``onset`` [s], ``duration`` [s] and ``label``.
+    attrs : mapping, optional
+        Attributes of the dataset.
+
+    Returns
+    -------
+    xarray.Dataset
+        With the main variable ``signal``.
+
+    Examples
+    --------
+    >>> import numpy as np, penstock as ps
+    >>> ds = ps.make_dataset(np.zeros((2, 1000), "float32"), sampling_frequency=100.0, units="uV")
+    >>> ds.signal.sel(time=slice(1, 2)).shape
+    (2, 101)
+    """
+    variable = signal if isinstance(signal, xr.Variable) else xr.Variable(dims, signal)
+    if units is not None:
+        variable.attrs["units"] = units
+    ds = xr.Dataset({SIGNAL: variable}, attrs=dict(attrs or {}))
+    if sampling_frequency is not None:
+        ds = ds.assign_coords(
+            sampled_coordinate("time", ds.sizes["time"], sampling_frequency, start_time)
+        )
+    if coords:
+        ds = ds.assign_coords(dict(coords))
+    if events is not None:
+        ds = with_events(ds, events)
+    return check_dataset(ds)
+
+
+def with_events(ds: xr.Dataset, events: pd.DataFrame) -> xr.Dataset:
+    """The dataset with its events replaced by the rows of a table (onset, duration, label)."""
+    ds = ds.drop_dims("event", errors="ignore")
+    return ds.assign_coords(
+        event_onset=("event", np.asarray(events["onset"], dtype=np.float64), {"units": "s"}),
+        event_duration=("event", np.asarray(events["duration"], dtype=np.float64), {"units": "s"}),
+        event_label=("event", np.asarray(events["label"], dtype=object).astype(str)),
+    )
+
+
+def events_table(ds: xr.Dataset) -> pd.DataFrame:
+    """Events of a dataset as a table: ``onset`` [s], ``duration`` [s], ``label``."""
+    import pandas as pd
+
+    if "event_onset" not in ds.variables:
+        return pd.DataFrame(
+            {
+                "onset": np.zeros(0),
+                "duration": np.zeros(0),
+                "label": pd.Series(np.zeros(0, dtype=object), dtype=str),
+            }
+        )
+    return pd.DataFrame(
+        {
+            "onset": ds["event_onset"].values,
+            "duration": ds["event_duration"].values,
+            "label": ds["event_label"].values.astype(str),
+        }
+    )
+
+
+def check_dataset(ds: Any) -> xr.Dataset:
+    """Return `ds` if it is a Penstock dataset.
+
+    Raises
+    ------
+    TypeError, ValueError
+        With what is missing, and how to supply it.
+    """
+    if not isinstance(ds, xr.Dataset):
+        raise TypeError(
+            f"expected an xarray.Dataset, got {type(ds).__name__}: open a file with "
+            "penstock.open_dataset(path) or wrap an array with penstock.make_dataset(array, dims)"
+        )
+    if SIGNAL not in ds.data_vars:
+        found = ", ".join(map(str, ds.data_vars)) or "none"
+        raise ValueError(
+            f"the dataset has no variable {SIGNAL!r} (found: {found}): "
+            f"rename yours with ds.rename(name={SIGNAL!r})"
+        )
+    return ds
+
+
+def read_region(ds: xr.Dataset, region: Region, name: str = SIGNAL) -> np.ndarray:
+    """Values of a region of a variable, as NumPy, read in this thread.
+
+    A dask-backed variable is computed in this thread as well: a block never starts further work
+    on a scheduler.
+    """
+    variable = ds.variables[name]
+    whole = all(
+        isinstance(indexer, slice) and indexer == slice(0, variable.sizes[dim])
+        for dim, indexer in region.items()
+    )
+    part = variable if whole else variable.isel(region)
+    if variable.chunks is not None:
+        return np.asarray(part.data.compute(scheduler="synchronous"))
+    return part.values

@@ -1,0 +1,410 @@
+"""The processor: one declared operation with plain parameters.
+
+A processor says which dims it must see whole (`core_dims`), what its output looks like
+(`outline`), how much context a cut needs (`margin`), what it costs (`scratch`), and how a block
+becomes a block (`kernel`: NumPy in, NumPy out). Everything else (blocks, memory, threads,
+clusters, resume) follows from that.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import threading
+import types
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+
+from penstock.dataset import SIGNAL, Region, sampling_frequency
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+_REGISTRY: dict[str, type[Processor]] = {}
+_buffers = threading.local()
+
+
+def scratch_buffer(name: str, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """An uninitialised array that this thread reuses: same name, same memory, next call.
+
+    Fresh large temporaries cost a page fault for every 4 KiB; kernels that work through a block in
+    batches keep their batch arrays here. The contents do not survive the next request of that name.
+    """
+    pool: dict[str, np.ndarray] = _buffers.__dict__.setdefault("pool", {})
+    dtype = np.dtype(dtype)
+    n_bytes = int(np.prod(shape)) * dtype.itemsize
+    buffer = pool.get(name)
+    if buffer is None or buffer.nbytes < n_bytes:
+        pool.pop(name, None)
+        buffer = pool[name] = np.empty(n_bytes, np.uint8)
+    return buffer[:n_bytes].view(dtype).reshape(shape)
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a kernel knows about its block."""
+
+    region: Region
+    """Where the block lies in the processor's input: one indexer for every dim."""
+    output: Region
+    """Which part of the processor's output is asked for."""
+    dataset: xr.Dataset
+    """Outline of the whole input: sizes, coordinates and attributes, no data."""
+    state: Any = None
+    """What `prepare` returned."""
+    reduced: Any = None
+    """What `combine` returned, for processors with `reduce_dims`; cut to the block's region."""
+
+    @property
+    def sampling_frequency(self) -> float:
+        """Sampling frequency of the input along time [Hz]."""
+        return sampling_frequency(self.dataset)
+
+    def size(self, dim: str) -> int:
+        """Length of a dim of the whole input."""
+        return self.dataset.sizes[dim]
+
+    def span(self, dim: str = "time") -> tuple[int, int]:
+        """First and one past last position of the block along a dim of the input."""
+        return _span(self.region[dim])
+
+    def output_span(self, dim: str = "time") -> tuple[int, int]:
+        """First and one past last position asked for along a dim of the output."""
+        return _span(self.output[dim])
+
+    def take(self, dim: str, values: Any) -> np.ndarray:
+        """The entries of a per-position array (one value along the whole `dim`) for this block."""
+        return np.asarray(values)[self.region[dim]]
+
+    buffer = staticmethod(scratch_buffer)
+
+
+def _span(indexer: slice | np.ndarray) -> tuple[int, int]:
+    if not isinstance(indexer, slice):
+        raise TypeError("this dim is picked position by position here: it has no single span")
+    return int(indexer.start), int(indexer.stop)
+
+
+@dataclass(frozen=True)
+class Processor:
+    """Base of all processors: a frozen dataclass of plain parameters.
+
+    Subclasses set what applies of the class attributes below and override `kernel`; a processor
+    that changes shape, dtype, coordinates or units overrides `outline`; one that must look at the
+    recording first overrides `prepare`.
+
+    Examples
+    --------
+    >>> from dataclasses import dataclass
+    >>> import numpy as np, penstock as ps
+    >>> @dataclass(frozen=True)
+    ... class Demean(ps.Processor):
+    ...     core_dims = ("time",)
+    ...     scratch = 1.0
+    ...     def kernel(self, block, ctx):
+    ...         return block - block.mean(axis=-1, keepdims=True)
+    >>> ds = ps.make_dataset(np.ones((4, 100), "float32"), sampling_frequency=100.0)
+    >>> float(ps.Pipeline([Demean()])(ds).signal.sum())
+    0.0
+    """
+
+    core_dims: ClassVar[tuple[str, ...]] = ()
+    """Dims that a block must hold whole (or with a margin). They are the last axes of a block."""
+    version: ClassVar[int] = 1
+    """Raised when the same parameters give another result: part of the resume key."""
+    gil: ClassVar[Literal["released", "held"]] = "released"
+    """Whether the kernel spends its time in code that releases Python's lock."""
+    overwrites: ClassVar[bool] = False
+    """Whether the kernel may write into its input block (it is then given one of its own)."""
+    selects: ClassVar[bool] = False
+    """Whether the output is a selection of the input: no kernel, only `source_region`."""
+    reduce_dims: ClassVar[tuple[str, ...]] = ()
+    """Core dims over which the kernel only needs a reduction (`partial`, `combine`), so that they
+    may be cut after all: the reduction is streamed first."""
+    scratch: ClassVar[float] = 0.0
+    """Peak extra memory of the kernel as a multiple of the input block, output not counted."""
+    scratch_bytes: ClassVar[int] = 0
+    """Peak extra memory of the kernel that does not depend on the block [bytes]."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if not cls.__name__.startswith("_"):
+            _REGISTRY[f"{cls.__module__}.{cls.__qualname__}"] = cls
+
+    def __post_init__(self) -> None:
+        _check_parameters(self)
+        self.validate()
+
+    def validate(self) -> None:
+        """Check parameters against each other; raise ValueError with what to do."""
+
+    # ------------------------------------------------------------------ the contract
+
+    def prepare(self, ds: xr.Dataset) -> Any:
+        """Look at the recording once, before the blocks; return a small, picklable state.
+
+        `ds` is the lazy upstream result: compute only what is needed of it, a channel at a time.
+        """
+        return None
+
+    def outline(self, ds: xr.Dataset, state: Any) -> xr.Dataset:
+        """The output's dims, coordinates, dtype, attributes and units, without data.
+
+        `ds` is the outline of the input, `state` what `prepare` returned, or None while planning.
+        """
+        return ds
+
+    def kernel(self, block: np.ndarray, ctx: Context) -> np.ndarray:
+        """Turn a block into a block. Core dims are the last axes, in the order of `core_dims`."""
+        raise NotImplementedError(f"{type(self).__name__} defines no kernel")
+
+    def margin(self, ds: xr.Dataset) -> int | None:
+        """Samples needed at each side along the core dims for an exact result when they are cut.
+
+        None: the core dims must be whole.
+        """
+        return None
+
+    def source_region(self, region: Region, ds: xr.Dataset) -> Region:
+        """The part of the input (outline `ds`) that an output region needs.
+
+        The default keeps loop dims, takes core dims whole, or widened by `margin`. Processors that
+        shift or stretch a dim override it.
+        """
+        margin = self.margin(ds) if self.core_dims else None
+        source: Region = {}
+        for dim in map(str, ds[SIGNAL].dims):
+            size = ds.sizes[dim]
+            indexer = region.get(dim)
+            if dim not in self.core_dims and isinstance(indexer, slice | np.ndarray):
+                source[dim] = indexer
+            elif indexer is None or (margin is None and dim not in self.reduce_dims):
+                source[dim] = slice(0, size)
+            elif isinstance(indexer, slice):
+                widen = margin or 0
+                source[dim] = slice(max(0, indexer.start - widen), min(size, indexer.stop + widen))
+            else:
+                source[dim] = indexer
+        return source
+
+    def partial(self, block: np.ndarray, ctx: Context) -> np.ndarray:
+        """Partial result of a reduction over `reduce_dims`: (statistics, *remaining dims), float64."""
+        raise NotImplementedError(f"{type(self).__name__} defines no partial reduction")
+
+    def combine(self, partials: np.ndarray) -> np.ndarray:
+        """Merge partial results stacked along the first axis, in block order."""
+        raise NotImplementedError(f"{type(self).__name__} defines no way to combine partials")
+
+    # ------------------------------------------------------------------ canonical form
+
+    @classmethod
+    def qualified_name(cls) -> str:
+        """Name in files and provenance, e.g. ``penstock.eeg.HighPassFilter``."""
+        module = cls.__module__
+        parts = module.split(".")
+        if parts[0] == "penstock" and len(parts) > 2:
+            module = ".".join(parts[:2])
+        elif parts[0] == "penstock":
+            module = "penstock"
+        return f"{module}.{cls.__qualname__}"
+
+    def parameters(self) -> dict[str, Any]:
+        """Constructor arguments as plain values (what YAML and provenance hold)."""
+        return {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self) if f.init}
+
+    def canonical(self) -> dict[str, Any]:
+        """Name, version and parameters: what makes two processors the same operation."""
+        return {
+            "processor": self.qualified_name(),
+            "version": self.version,
+            "parameters": self.parameters(),
+        }
+
+    def __repr__(self) -> str:
+        shown = []
+        for f in dataclasses.fields(self):
+            value = getattr(self, f.name)
+            default = f.default
+            if f.default_factory is not dataclasses.MISSING:
+                default = f.default_factory()
+            if f.init and not (type(value) is type(default) and value == default):
+                shown.append(f"{f.name}={value!r}")
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+    def __or__(self, other: Any) -> Any:
+        from penstock.pipeline import Pipeline
+
+        return Pipeline([self]) | other
+
+
+@dataclass(frozen=True, repr=False)
+class Apply(Processor):
+    """Make a processor of any function of a NumPy array.
+
+    Parameters
+    ----------
+    function : callable
+        ``function(block, **kwargs) -> array`` of the same shape; core dims are the last axes.
+    kwargs : mapping, optional
+        Keyword arguments for `function`.
+    core_dims : tuple of str, default ("time",)
+        Dims that `function` must see whole. ``()`` for elementwise functions.
+    margin_samples : int, optional
+        Context at each side with which a cut along the core dims is exact; None: never cut.
+    gil : {"released", "held"}, default "released"
+        ``"held"`` for functions that loop in Python: they then run in processes.
+    scratch : float, default 6.0
+        Peak extra memory of `function` as a multiple of its input.
+
+    Examples
+    --------
+    >>> import numpy as np, penstock as ps
+    >>> ds = ps.make_dataset(-np.ones((2, 10), "float32"), sampling_frequency=10.0)
+    >>> float(ps.Pipeline([ps.Apply(np.abs, core_dims=())])(ds).signal.min())
+    1.0
+    """
+
+    function: Callable[..., Any]
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    core_dims: tuple[str, ...] = field(default=("time",), kw_only=True)  # type: ignore[misc]
+    margin_samples: int | None = None
+    gil: Literal["released", "held"] = field(default="released", kw_only=True)  # type: ignore[misc]
+    scratch: float = field(default=6.0, kw_only=True)  # type: ignore[misc]
+
+    def validate(self) -> None:
+        if not callable(self.function):
+            raise TypeError(f"function must be callable, got {self.function!r}")
+
+    def margin(self, ds: xr.Dataset) -> int | None:
+        return self.margin_samples
+
+    def kernel(self, block: np.ndarray, ctx: Context) -> np.ndarray:
+        result = np.asarray(self.function(block, **self.kwargs))
+        if result.shape != block.shape:
+            name = getattr(self.function, "__name__", repr(self.function))
+            raise ValueError(
+                f"{name} returned shape {result.shape} for a block of shape {block.shape}: Apply "
+                "keeps the shape; write a Processor with an outline for functions that change it"
+            )
+        return result
+
+    def __hash__(self) -> int:
+        return hash((self.function, str(self.parameters())))
+
+
+def registered_processors() -> dict[str, type[Processor]]:
+    """Every known processor class by qualified name."""
+    return {cls.qualified_name(): cls for cls in _REGISTRY.values()}
+
+
+# ---------------------------------------------------------------------- parameters
+
+
+def function_name(function: Callable[..., Any]) -> str:
+    """``module:name`` of a function that can be imported by it; otherwise its source's hash.
+
+    Two different lambdas must not look like one operation to a resumed run.
+    """
+    module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", None)
+    if isinstance(function, np.ufunc):
+        return f"numpy:{function.__name__}"
+    if module and name and "<" not in name and module != "__main__":
+        return f"{module}:{name}"
+    import hashlib
+
+    import cloudpickle
+
+    digest = hashlib.sha256(cloudpickle.dumps(function)).hexdigest()[:16]
+    return f"{module or 'builtins'}:{name or type(function).__name__}#{digest}"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, np.generic):
+        return value.item()
+    if callable(value):
+        return function_name(value)
+    return value
+
+
+def _check_parameters(processor: Processor) -> None:
+    """Coerce what is unambiguous (lists to tuples, whole floats to int) and refuse the rest."""
+    hints = typing.get_type_hints(type(processor))
+    for f in dataclasses.fields(processor):
+        if not f.init or f.name not in hints:
+            continue
+        value = getattr(processor, f.name)
+        accepted, coerced = _coerce(value, hints[f.name])
+        if not accepted:
+            raise TypeError(
+                f"{type(processor).__name__}: {f.name}={value!r} must be "
+                f"{_describe(hints[f.name])}, got {type(value).__name__}"
+            )
+        if coerced is not value:
+            object.__setattr__(processor, f.name, coerced)
+
+
+def _coerce(value: Any, hint: Any) -> tuple[bool, Any]:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any or isinstance(hint, typing.TypeVar):
+        return True, value
+    if origin in (types.UnionType, typing.Union):
+        # an exact match in any branch comes before a coercion in an earlier one
+        results = [_coerce(value, argument) for argument in arguments]
+        accepted = [coerced for ok, coerced in results if ok]
+        exact = [coerced for coerced in accepted if coerced is value]
+        return bool(accepted), (exact or accepted or [value])[0]
+    if origin is Literal:
+        return value in arguments, value
+    if origin is tuple:
+        if not isinstance(value, tuple | list):
+            return False, value
+        items = tuple(value)
+        if len(arguments) == 2 and arguments[1] is Ellipsis:
+            kinds: tuple[Any, ...] = (arguments[0],) * len(items)
+        elif len(arguments) == len(items):
+            kinds = arguments
+        else:
+            return False, value
+        results = [_coerce(item, kind) for item, kind in zip(items, kinds, strict=True)]
+        coerced = tuple(item for _, item in results)
+        same = isinstance(value, tuple) and all(a is b for a, b in zip(coerced, value, strict=True))
+        return all(ok for ok, _ in results), value if same else coerced
+    if origin is not None:
+        origin_class = typing.get_origin(hint)
+        return isinstance(value, origin_class) if inspect.isclass(origin_class) else True, value
+    if isinstance(value, np.generic):
+        value = value.item()
+    if hint is float:
+        ok = isinstance(value, int | float) and not isinstance(value, bool)
+        return ok, float(value) if ok and not isinstance(value, float) else value
+    if hint is int:
+        if isinstance(value, float) and value.is_integer():
+            return True, int(value)
+        return isinstance(value, int) and not isinstance(value, bool), value
+    if hint is None or hint is type(None):
+        return value is None, value
+    return isinstance(value, hint) if inspect.isclass(hint) else True, value
+
+
+def _describe(hint: Any) -> str:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union):
+        return " or ".join(_describe(argument) for argument in arguments)
+    if origin is Literal:
+        return "one of " + ", ".join(repr(argument) for argument in arguments)
+    if origin is tuple:
+        return "a list of " + _describe(arguments[0])
+    if hint is type(None):
+        return "none"
+    names = {float: "a number", int: "a whole number", str: "a string", bool: "true or false"}
+    return names.get(hint, getattr(hint, "__name__", str(hint)))
