@@ -258,8 +258,29 @@ def lazy_variable(
 def blank_variable(
     dims: tuple[str, ...], shape: tuple[int, ...], dtype: Any, attrs: Mapping[str, Any] | None = None
 ) -> xr.Variable:
-    """A variable of that shape without data: one zero, seen everywhere. Used in outlines."""
-    return xr.Variable(dims, np.broadcast_to(np.zeros((), dtype), shape), attrs)
+    """A variable of that shape without data, for outlines: reading it is an error."""
+    return lazy_variable(dims, _no_data, shape, dtype, attrs)
+
+
+def _no_data(*indexers: Indexer) -> np.ndarray:
+    raise RuntimeError("an outline describes a dataset and holds no data: use the dataset itself")
+
+
+def outline_of(ds: xr.Dataset) -> xr.Dataset:
+    """The dataset with its signal emptied of data, and without variables sampled like it.
+
+    Other data variables along the signal's last dim (simulated truth, a quality index) cannot
+    follow a processor that resamples or crops; coordinates and channel variables can.
+    """
+    signal = ds[SIGNAL]
+    along = signal.dims[-1]
+    siblings = [
+        name for name, other in ds.data_vars.items() if name != SIGNAL and along in other.dims
+    ]
+    blank = blank_variable(
+        tuple(map(str, signal.dims)), signal.shape, signal.dtype, signal.attrs
+    )
+    return ds.drop_vars(siblings).assign({SIGNAL: blank})
 
 
 def make_dataset(
@@ -372,6 +393,11 @@ def check_dataset(ds: Any) -> xr.Dataset:
             f"rename yours with ds.rename(name={SIGNAL!r})"
         )
     return ds
+
+
+def reads_fresh(variable: xr.Variable) -> bool:
+    """Whether reading a region gives a new array, and not a view of data kept in memory."""
+    return isinstance(variable._data, indexing.LazilyIndexedArray)
 
 
 def read_region(ds: xr.Dataset, region: Region, name: str = SIGNAL) -> np.ndarray:

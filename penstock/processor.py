@@ -44,6 +44,13 @@ def scratch_buffer(name: str, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     return buffer[:n_bytes].view(dtype).reshape(shape)
 
 
+def trim_scratch(keep_bytes: int = 8 << 20) -> None:
+    """Let go of this thread's scratch arrays above a size: between steps only small ones stay."""
+    pool: dict[str, np.ndarray] = _buffers.__dict__.get("pool", {})
+    for name in [name for name, buffer in pool.items() if buffer.nbytes > keep_bytes]:
+        del pool[name]
+
+
 @dataclass(frozen=True)
 class Context:
     """What a kernel knows about its block."""
@@ -125,6 +132,8 @@ class Processor:
     reduce_dims: ClassVar[tuple[str, ...]] = ()
     """Core dims over which the kernel only needs a reduction (`partial`, `combine`), so that they
     may be cut after all: the reduction is streamed first."""
+    n_statistics: ClassVar[int] = 1
+    """Statistics in a partial reduction: the length of the first axis of what `partial` returns."""
     scratch: ClassVar[float] = 0.0
     """Peak extra memory of the kernel as a multiple of the input block, output not counted."""
     scratch_bytes: ClassVar[int] = 0

@@ -1,0 +1,383 @@
+"""A chain: processors bound to one dataset. It maps regions backwards and computes them forwards.
+
+Asked for a region of the output, a chain works out which region of the source that takes (margins
+of all steps added up), reads it once, and runs the kernels on it. A block is computed in one task
+this way, and its memory is a closed formula (`Chain.block_bytes`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from penstock.dataset import (
+    SIGNAL,
+    Indexer,
+    Region,
+    check_dataset,
+    outline_of,
+    read_region,
+    reads_fresh,
+)
+from penstock.memory import MIB
+from penstock.processor import Context, Processor, trim_scratch
+
+
+@dataclass(frozen=True)
+class Step:
+    """One processor in its place: outlines before and after it, and what it prepared."""
+
+    processor: Processor
+    input: xr.Dataset
+    output: xr.Dataset
+    state: Any = None
+    reduced: Callable[[Region], Any] | None = None
+    """Reads the streamed reduction for a region, where the plan computes it in a stage before."""
+
+
+@dataclass(frozen=True)
+class BlockBytes:
+    """Memory of one block, in bytes."""
+
+    read: int
+    """Source region."""
+    result: int
+    """Output region."""
+    peak: int
+    """Most that is alive at once: the largest of (input + scratch + output) over all steps."""
+    largest_step: str
+    """Which step that is."""
+    source_elements: int
+    """Source values read, context included."""
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Steps applied to a source dataset.
+
+    Parameters
+    ----------
+    source : xarray.Dataset
+        Where the data come from, lazy.
+    steps : tuple of Step
+    """
+
+    source: xr.Dataset
+    steps: tuple[Step, ...] = ()
+    name: str = SIGNAL
+    start: xr.Dataset = field(default=None)  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        if self.start is None:
+            object.__setattr__(self, "start", outline_of(check_dataset(self.source)))
+
+    @property
+    def output(self) -> xr.Dataset:
+        """Outline of the result."""
+        return self.steps[-1].output if self.steps else self.start
+
+    @property
+    def dims(self) -> tuple[str, ...]:
+        """Dims of the result's signal."""
+        return tuple(map(str, self.output[SIGNAL].dims))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the result's signal."""
+        return tuple(self.output[SIGNAL].shape)
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Type of the result's values."""
+        return np.dtype(self.output[SIGNAL].dtype)
+
+    # ------------------------------------------------------------------ building
+
+    def then(self, processor: Processor, state: Any = None) -> Chain:
+        """This chain with one more step."""
+        before = self.output
+        missing = [dim for dim in processor.core_dims if dim not in before[SIGNAL].dims]
+        if missing:
+            raise ValueError(
+                f"{type(processor).__name__} needs the dim {missing[0]!r}, but the data have "
+                f"{tuple(before[SIGNAL].dims)}: rename a dim, or use another processor"
+            )
+        after = processor.outline(before, state)
+        return replace(self, steps=(*self.steps, Step(processor, before, after, state)))
+
+    def bind(self, processors: Iterable[Processor], states: Iterable[Any] | None = None) -> Chain:
+        """This chain with several more steps; states default to None (planning)."""
+        chain = self
+        processors = list(processors)
+        known = list(states) if states is not None else [None] * len(processors)
+        for processor, state in zip(processors, known, strict=True):
+            chain = chain.then(processor, state)
+        return chain
+
+    def prepared(
+        self, processors: Iterable[Processor], limit: int, *, strict: bool = False
+    ) -> Chain:
+        """This chain with several more steps, each prepared on the lazy result before it.
+
+        `limit` is what one block of that lazy result may take [bytes] (see `lazy` for `strict`).
+        """
+        import dask
+
+        chain = self
+        for processor in processors:
+            state = None
+            if type(processor).prepare is not Processor.prepare:
+                # a prepare that computes does so in this thread: it may be running on a worker
+                with dask.config.set(scheduler="synchronous"):
+                    state = processor.prepare(chain.lazy(limit, single=True, strict=strict))
+            chain = chain.then(processor, state)
+        return chain
+
+    @property
+    def states(self) -> tuple[Any, ...]:
+        """What each step prepared."""
+        return tuple(step.state for step in self.steps)
+
+    def split(self, index: int) -> tuple[Chain, tuple[Step, ...]]:
+        """The chain up to a step, and the steps from it on."""
+        return replace(self, steps=self.steps[:index]), self.steps[index:]
+
+    # ------------------------------------------------------------------ regions
+
+    def whole(self) -> Region:
+        """The region of the entire result."""
+        return {dim: slice(0, size) for dim, size in zip(self.dims, self.shape, strict=True)}
+
+    def regions(self, region: Region) -> list[Region]:
+        """What is needed before each step, from the source on; the last is `region` itself."""
+        chain = [region]
+        for step in reversed(self.steps):
+            chain.append(step.processor.source_region(chain[-1], step.input))
+        return chain[::-1]
+
+    def cuttable(self, *, streamed: Iterable[int] = ()) -> dict[str, bool]:
+        """Dims of the result along which blocks can be cut.
+
+        True: freely (a loop dim of every step). False: with margins (a core dim of some step). Dims
+        that some step must hold whole are left out. `streamed` are indices of steps whose reduction
+        is computed beforehand, so that their `reduce_dims` are free.
+        """
+        streamed = set(streamed)
+        dims: dict[str, bool] = {}
+        for dim in self.dims:
+            free = True
+            for index, step in enumerate(self.steps):
+                processor = step.processor
+                if dim not in step.input[SIGNAL].dims:
+                    break  # made by this step: only its kernel knows how
+                if dim not in processor.core_dims:
+                    continue
+                if index in streamed and dim in processor.reduce_dims:
+                    continue
+                if processor.margin(step.input) is None:
+                    break
+                free = False
+            else:
+                dims[dim] = free
+        return dims
+
+    def block_bytes(self, region: Region) -> BlockBytes:
+        """Memory that computing a region takes."""
+        regions = self.regions(region)
+        source = self.source[self.name]
+        n_source = _elements(source, regions[0])
+        read = n_source * source.dtype.itemsize
+        scratch = float(self.source.variables[self.name].encoding.get("read_scratch", 0.0))
+        scratch_bytes = int(self.source.variables[self.name].encoding.get("read_scratch_bytes", 0))
+        peak = int(read * (1 + scratch)) + scratch_bytes
+        largest = "reading"
+        kept = 0
+        shared = not reads_fresh(source.variable)
+        before = read
+        for step, target in zip(self.steps, regions[1:], strict=True):
+            processor = step.processor
+            after = _elements(step.output[SIGNAL], target) * step.output[SIGNAL].dtype.itemsize
+            if not processor.selects:
+                copy = before if processor.overwrites and shared else 0
+                # scratch buffers of fixed size stay with their thread for the next block
+                kept += processor.scratch_bytes
+                alive = int(before * (1 + processor.scratch)) + copy + after
+                if alive > peak:
+                    peak, largest = alive, type(processor).__name__
+                shared = False
+            before = after
+        return BlockBytes(read, before, peak + kept, largest, n_source)
+
+    # ------------------------------------------------------------------ computing
+
+    def compute(self, region: Region, seconds: dict[str, float] | None = None) -> np.ndarray:
+        """Values of a region of the result; time spent is added to `seconds` by step."""
+        regions = self.regions(region)
+        clock = {} if seconds is None else seconds
+        with _timed(clock, "read"):
+            block = read_region(self.source, regions[0], self.name)
+        owned = reads_fresh(self.source.variables[self.name])
+        for step, source, target in zip(self.steps, regions, regions[1:], strict=False):
+            if step.processor.selects:
+                continue
+            name = type(step.processor).__name__
+            try:
+                with _timed(clock, name):
+                    result = run_step(step, block, source, target, owned=owned)
+            except Exception as error:
+                error.add_note(f"in {name}, {describe_region(source)}")
+                raise
+            owned = owned or not np.may_share_memory(result, block)
+            block = result
+            del result
+            trim_scratch()
+        return block
+
+    def partial(
+        self, region: Region, step: Step, seconds: dict[str, float] | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The result of a region, and the partial reduction that `step` (the next) makes of it."""
+        block = self.compute(region, seconds)
+        ctx = Context(region, region, step.input, step.state)
+        moved = _core_last(block, self.dims, step.processor.core_dims)
+        return block, step.processor.partial(moved, ctx)
+
+    def lazy(
+        self, block_bytes: int = 64 * MIB, *, single: bool = False, strict: bool = False
+    ) -> xr.Dataset:
+        """The result as an ordinary dask-backed dataset: one task a block, nothing computed.
+
+        `single` makes blocks of one row (one channel), for those who read a few of them. A row that
+        does not fit into `block_bytes` is made whole all the same, unless `strict`.
+        """
+        import dask.array
+        from dask._task_spec import DataNode, Task, TaskRef
+        from dask.highlevelgraph import HighLevelGraph
+
+        from penstock.plan import RowTooLarge, choose_block
+
+        if not self.steps and self.source[self.name].chunks is not None:
+            return self.source
+        choice = choose_block(self, block_bytes, concurrency=1, single=single)
+        if choice is None:
+            choice = choose_block(self, sys.maxsize, concurrency=1, single=True)
+            if strict and choice is not None:
+                raise RowTooLarge(choice.bytes.peak, block_bytes)
+        shape = choice.block if choice is not None else self.shape
+        token = uuid.uuid4().hex
+        name, chain_key = f"penstock-{token}", f"penstock-chain-{token}"
+        chunks = tuple(
+            tuple(min(unit, size - at) for at in range(0, size, unit)) if size else (0,)
+            for unit, size in zip((max(1, n) for n in shape), self.shape, strict=True)
+        )
+        starts = [np.concatenate([[0], np.cumsum(lengths)]) for lengths in chunks]
+        layer: dict[Any, Any] = {chain_key: DataNode(chain_key, self)}
+        for index in np.ndindex(*map(len, chunks)):
+            region = {
+                dim: slice(int(edges[i]), int(edges[i + 1]))
+                for dim, edges, i in zip(self.dims, starts, index, strict=True)
+            }
+            key = (name, *index)
+            # the data-producer mark keeps the scheduler from starting all blocks at once
+            layer[key] = Task(key, compute_block, TaskRef(chain_key), region, _data_producer=True)
+        graph = HighLevelGraph.from_collections(name, layer, dependencies=())
+        meta = np.empty((0,) * len(self.shape), self.dtype)
+        array = dask.array.Array(graph, name, chunks, meta=meta)
+        signal = xr.Variable(self.dims, array, self.output[SIGNAL].attrs)
+        return self.output.assign({SIGNAL: signal})
+
+
+@contextlib.contextmanager
+def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
+    began = time.perf_counter()
+    yield
+    seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - began
+
+
+def describe_region(region: Region) -> str:
+    """A region for people: ``channel 3:5, time 0:20000``."""
+    return ", ".join(
+        f"{dim} {indexer.start}:{indexer.stop}"
+        if isinstance(indexer, slice)
+        else f"{dim} {indexer[0]}, ... ({len(indexer)})"
+        for dim, indexer in region.items()
+    )
+
+
+def compute_block(chain: Chain, region: Region) -> np.ndarray:
+    """One task of a lazy dataset."""
+    return chain.compute(region)
+
+
+def run_step(
+    step: Step, block: np.ndarray, source: Region, target: Region, *, owned: bool
+) -> np.ndarray:
+    """Run one kernel: core dims last, output trimmed to what was asked and in the outline's order."""
+    processor = step.processor
+    dims = tuple(map(str, step.input[SIGNAL].dims))
+    if processor.overwrites and not owned:
+        block = block.copy()
+    moved = _core_last(block, dims, processor.core_dims)
+    reduced = None
+    if processor.reduce_dims:
+        if step.reduced is not None:
+            reduced = step.reduced(source)
+        else:
+            ctx = Context(source, target, step.input, step.state)
+            reduced = processor.combine(processor.partial(moved, ctx)[np.newaxis])
+    ctx = Context(source, target, step.input, step.state, reduced)
+    result = np.asarray(processor.kernel(moved, ctx))
+    out_signal = step.output[SIGNAL]
+    out_dims = tuple(map(str, out_signal.dims))
+    loops = [dim for dim in dims if dim not in processor.core_dims and dim in out_dims]
+    kernel_dims = [*loops, *(dim for dim in out_dims if dim not in loops)]
+    if result.ndim != len(kernel_dims):
+        raise ValueError(
+            f"the kernel of {type(processor).__name__} returned {result.ndim} dims where its "
+            f"outline has {tuple(kernel_dims)}"
+        )
+    for axis, dim in enumerate(kernel_dims):
+        wanted = _length(target[dim])
+        if result.shape[axis] == wanted:
+            continue
+        given, asked = source.get(dim), target[dim]
+        if (
+            isinstance(given, slice)
+            and isinstance(asked, slice)
+            and result.shape[axis] == given.stop - given.start
+        ):
+            at = asked.start - given.start
+            result = result[(slice(None),) * axis + (slice(at, at + wanted),)]
+        else:
+            raise ValueError(
+                f"the kernel of {type(processor).__name__} returned {result.shape[axis]} along "
+                f"{dim!r} where {wanted} were asked"
+            )
+    if tuple(kernel_dims) != out_dims:
+        result = result.transpose([kernel_dims.index(dim) for dim in out_dims])
+    return result.astype(out_signal.dtype, copy=False)
+
+
+def _core_last(
+    block: np.ndarray, dims: tuple[str, ...], core_dims: tuple[str, ...]
+) -> np.ndarray:
+    loops = [dim for dim in dims if dim not in core_dims]
+    order = [dims.index(dim) for dim in (*loops, *core_dims)]
+    return block if order == sorted(order) else block.transpose(order)
+
+
+def _length(indexer: Indexer) -> int:
+    return indexer.stop - indexer.start if isinstance(indexer, slice) else len(indexer)
+
+
+def _elements(array: xr.DataArray, region: Region) -> int:
+    return math.prod(_length(region[str(dim)]) for dim in array.dims)

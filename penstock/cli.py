@@ -1,0 +1,260 @@
+"""The command line: ``penstock info | plan | run | demo``.
+
+Exit codes: 0 all done, 1 some recordings failed (each is named with its reason), 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from penstock.pipeline import Pipeline
+
+app = typer.Typer(
+    help="Recordings larger than memory, through pipelines, inside a memory budget.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+PipelineFile = Annotated[Path, typer.Argument(metavar="PIPELINE.yaml", help="Pipeline file.")]
+Files = Annotated[
+    list[str], typer.Argument(metavar="FILE...", help="Recordings, patterns or folders.")
+]
+Memory = Annotated[
+    str | None,
+    typer.Option("--memory", "-m", help="Budget of all processes together, e.g. 1GiB."),
+]
+Workers = Annotated[
+    int | None, typer.Option("--workers", "-j", help="Blocks at work at once (default: cores).")
+]
+Allow = Annotated[
+    list[str] | None,
+    typer.Option(help="Module whose processors or functions the pipeline file may name."),
+]
+Scheduler = Annotated[
+    str | None,
+    typer.Option(help="Address of a Dask scheduler to run on, e.g. tcp://127.0.0.1:8786."),
+]
+
+
+def main() -> None:
+    """Run the command line; every error is one sentence and an exit code."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        warnings.showwarning = _show_warning
+        try:
+            app(standalone_mode=False)
+        except typer.Exit as exit_:
+            sys.exit(exit_.exit_code)
+        except (typer.Abort, KeyboardInterrupt):
+            _say("stopped; run the same command again to go on where it stopped")
+            sys.exit(130)
+        except Exception as error:
+            _fail(error)
+
+
+def _fail(error: Exception) -> None:
+    import click
+
+    if isinstance(error, click.ClickException):
+        context = getattr(error, "ctx", None)
+        path = context.command_path if context is not None else "penstock"
+        _say(f"{error.format_message()} (try '{path} --help')")
+        sys.exit(2)
+    if isinstance(error, OSError | ValueError | TypeError | ImportError):
+        from penstock.run import one_sentence
+
+        _say(one_sentence(error))
+        sys.exit(2)
+    raise error
+
+
+def _say(text: str) -> None:
+    print(f"penstock: {text}", file=sys.stderr)
+
+
+def _show_warning(message: Any, category: Any, *rest: Any, **more: Any) -> None:
+    text = " ".join(str(message).split())
+    if issubclass(category, UserWarning | RuntimeWarning):
+        _say(f"warning: {text}")
+
+
+def _pipeline(path: Path, allow: list[str] | None) -> Pipeline:
+    from penstock.pipeline import Pipeline
+
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such pipeline file")
+    try:
+        return Pipeline.from_yaml(path, allow=allow or [])
+    except UnicodeDecodeError:
+        raise ValueError(f"{path}: not a text file, so not a pipeline in YAML") from None
+
+
+@app.command()
+def info(files: Files) -> None:
+    """Show what is in recordings, and what they would cost to read."""
+    from penstock.io import open_dataset
+    from penstock.pipeline import expand_paths
+    from penstock.run import one_sentence
+
+    failed = 0
+    paths = [path for file in files for path in expand_paths(file)]
+    for path in paths:
+        try:
+            print(describe(path, open_dataset(path)))
+        except (OSError, ValueError, TypeError) as error:
+            failed += 1
+            _say(one_sentence(error))
+    raise typer.Exit(1 if failed else 0)
+
+
+def describe(path: Path, ds: xr.Dataset) -> str:
+    """What is in a recording, in a few lines."""
+    from collections import Counter
+
+    from penstock.dataset import SIGNAL, SampledIndex, events_table
+    from penstock.memory import format_bytes
+    from penstock.store import large_variables
+
+    signal = ds[SIGNAL]
+    size = path.stat().st_size if path.is_file() else None
+    lines = [f"{path}" + (f" ({format_bytes(size)})" if size is not None else "")]
+    for name in large_variables(ds):
+        array = ds[name]
+        shape = " × ".join(f"{n} {dim}" for dim, n in zip(array.dims, array.shape, strict=True))
+        text = f"{shape}, {array.dtype}"
+        index = ds.xindexes.get(array.dims[-1])
+        if isinstance(index, SampledIndex):
+            text += f", {index.frequency:g} Hz, {index.size / index.frequency:.6g} s"
+        lines.append(f"  {name:<9} {text}")
+    lines.append(
+        f"  in memory {format_bytes(signal.size * signal.dtype.itemsize)} as {signal.dtype}"
+        + (
+            ", channels interleaved: reading one reads the file"
+            if signal.encoding.get("interleaved")
+            else ""
+        )
+    )
+    if "units" in signal.attrs:
+        lines.append(f"  units     {signal.attrs['units']}")
+    if "channel" in ds.coords:
+        names = [str(name) for name in ds["channel"].values]
+        shown = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
+        kinds = Counter(map(str, ds["channel_type"].values)) if "channel_type" in ds else {}
+        text = ", ".join(f"{n} {kind}" for kind, n in kinds.items())
+        lines.append(f"  channels  {shown}" + (f" ({text})" if text else ""))
+    if "bad" in ds.coords and bool(ds["bad"].any()):
+        lines.append(f"  bad       {', '.join(map(str, ds['channel'].values[ds['bad'].values]))}")
+    table = events_table(ds)
+    if len(table):
+        counts = Counter(table["label"])
+        shown = ", ".join(f"{n} × {label!r}" for label, n in counts.most_common(8))
+        lines.append(f"  events    {shown}{', ...' if len(counts) > 8 else ''}")
+    if "measurement_date" in ds.attrs:
+        lines.append(f"  measured  {ds.attrs['measurement_date']}")
+    about = ds.attrs.get("penstock", {})
+    if about.get("pipeline"):
+        steps = " → ".join(s["processor"].split(".")[-1] for s in about["pipeline"])
+        lines.append(f"  made by   {steps}")
+    return "\n".join(lines)
+
+
+@app.command()
+def plan(
+    pipeline: PipelineFile,
+    files: Files,
+    memory: Memory = None,
+    workers: Workers = None,
+    format: Annotated[str, typer.Option(help="What would be written: zarr, edf or fif.")] = "zarr",
+    allow: Allow = None,
+) -> None:
+    """Show blocks, concurrency and predicted peak memory; nothing is computed."""
+    print(_pipeline(pipeline, allow).plan(_one(files), memory=memory, workers=workers, format=format))
+
+
+def _one(files: list[str]) -> Any:
+    return files[0] if len(files) == 1 else files
+
+
+@app.command()
+def run(
+    pipeline: PipelineFile,
+    files: Files,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")],
+    memory: Memory = None,
+    workers: Workers = None,
+    format: Annotated[str, typer.Option(help="What to write: zarr, edf or fif.")] = "zarr",
+    overwrite: Annotated[bool, typer.Option(help="Replace results that are there.")] = False,
+    dtype: Annotated[str, typer.Option(help="Precision: float32 or float64.")] = "float32",
+    executor: Annotated[
+        str | None, typer.Option(help="threads or processes (default: what the pipeline needs).")
+    ] = None,
+    scheduler: Scheduler = None,
+    quiet: Annotated[bool, typer.Option(help="No progress.")] = False,
+    allow: Allow = None,
+) -> None:
+    """Process recordings into a folder; the same command goes on where an interrupted one stopped."""
+    client = None
+    if scheduler is not None:
+        from distributed import Client
+
+        try:
+            client = Client(scheduler, timeout=10, set_as_default=False)
+        except OSError as error:
+            raise OSError(f"no Dask scheduler answers at {scheduler} ({error})") from None
+    try:
+        report = _pipeline(pipeline, allow).run(
+            _one(files),
+            out,
+            memory=memory,
+            workers=workers,
+            format=format,
+            overwrite=overwrite,
+            dtype=dtype,
+            executor=executor,
+            client=client,
+            progress=False if quiet else None,
+        )
+    finally:
+        if client is not None:
+            client.close()
+    print(report)
+    from penstock.report import REPORT_NAME
+
+    print(f"report: {out / REPORT_NAME}.html")
+    raise typer.Exit(0 if report.ok else 1)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to work in.")] = Path(
+        "penstock-demo"
+    ),
+    memory: Annotated[str, typer.Option("--memory", "-m", help="Budget.")] = "400MiB",
+    workers: Workers = None,
+    seconds: Annotated[float, typer.Option(help="Length of the simulated recording [s].")] = 120.0,
+) -> None:
+    """Simulate an EEG-fMRI recording, remove the scanner's artifact within a budget, and show it."""
+    from penstock.demo import run_demo
+
+    raise typer.Exit(run_demo(out, memory, workers, seconds))
+
+
+@app.callback(invoke_without_command=True)
+def _version(
+    version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
+) -> None:
+    if version:
+        import penstock
+
+        print(f"penstock {penstock.__version__}")
+        raise typer.Exit

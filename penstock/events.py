@@ -1,0 +1,93 @@
+"""What happens during a run, as small records. Progress, logs, reports and dashboards listen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened during a run."""
+
+
+@dataclass(frozen=True)
+class RunStarted(Event):
+    """A run begins."""
+
+    recordings: int
+    """How many recordings there are to do."""
+    concurrency: int
+    budget: int
+    """Bytes for all processes together."""
+
+
+@dataclass(frozen=True)
+class RecordingPlanned(Event):
+    """A recording was opened, prepared and planned."""
+
+    name: str
+    plan: dict[str, Any]
+    """`Plan.to_dict` of it."""
+    blocks: int
+    """Blocks of all its stages."""
+    finished: int
+    """Blocks that an interrupted run left finished."""
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class BlockFinished(Event):
+    """A block is in the store and in the ledger."""
+
+    name: str
+    stage: int
+    block: int
+    bytes_in: int
+    bytes_out: int
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Time by what it was spent on: "read", processor names, "write"."""
+    process: str = ""
+    """Which process did it: host and process id."""
+    peak: int = 0
+    """Highest memory of that process so far [bytes]."""
+
+
+@dataclass(frozen=True)
+class BlockRetried(Event):
+    """A block failed for a reason that may pass, and is tried again."""
+
+    name: str
+    stage: int
+    block: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class RecordingFinished(Event):
+    """A result has its final name."""
+
+    name: str
+    target: str
+    skipped: bool = False
+    """It was there already, complete, from the same pipeline and input."""
+
+
+@dataclass(frozen=True)
+class RecordingFailed(Event):
+    """A recording could not be done; the others go on."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class RunFinished(Event):
+    """A run ends, completely or not."""
+
+    seconds: float
+    interrupted: bool = False
+
+
+Listener: TypeAlias = Callable[[Event], None]

@@ -1,0 +1,259 @@
+"""Samples of an EDF or BDF file, by region, with positioned reads into small buffers.
+
+Never a memory map: its pages count as used memory until the kernel takes them back.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from penstock.dataset import Indexer
+
+BATCH_BYTES = 512 * 1024
+"""Bytes of data records decoded at once: they and what they become stay in the cache."""
+GAP_BYTES = 4096
+"""Bytes that cost less to read and throw away than a further system call."""
+
+
+@dataclass(frozen=True, eq=False)
+class EdfRecords:
+    """Reads regions of the signals of one sampling rate: ``records(channels, times)``.
+
+    Holds no open file, so it may be pickled; every read opens the file and closes it again.
+    """
+
+    path: str
+    header_bytes: int
+    record_bytes: int
+    n_records: int
+    sample_bytes: int
+    samples: int
+    """Samples of each signal in one data record."""
+    offsets: np.ndarray
+    """First byte of each signal within a data record."""
+    gain: np.ndarray
+    offset: np.ndarray
+    """physical = digital * gain + offset, in the unit of the dataset."""
+    masked: np.ndarray
+    """Whether the values of a signal are codes, cut to the bits of `mask`."""
+    mask: int
+    dtype: np.dtype
+
+    def __call__(self, channels: Indexer, times: Indexer) -> np.ndarray:
+        wanted = np.arange(len(self.offsets))[channels]
+        if isinstance(times, slice):
+            out = np.empty((len(wanted), max(0, times.stop - times.start)), self.dtype)
+            stretches = [(times.start, times.stop, None)] if out.size else []
+        else:
+            out = np.empty((len(wanted), len(times)), self.dtype)
+            stretches = list(_stretches(times, self.samples)) if out.size else []
+        if not stretches:
+            return out
+        fd = os.open(self.path, os.O_RDONLY)
+        try:
+            done = 0
+            for start, stop, picked in stretches:
+                if picked is None:
+                    self._read(fd, wanted, start, stop, out)
+                    continue
+                part = np.empty((len(wanted), stop - start), self.dtype)
+                self._read(fd, wanted, start, stop, part)
+                out[:, done : done + len(picked)] = part[:, picked]
+                done += len(picked)
+        finally:
+            os.close(fd)
+        return out
+
+    def _read(self, fd: int, wanted: np.ndarray, start: int, stop: int, out: np.ndarray) -> None:
+        """Fill `out` (channels, samples) with samples [start, stop)."""
+        signal_bytes = self.samples * self.sample_bytes
+        spans = _spans(self.offsets[wanted], signal_bytes)
+        longest = max(high - low for low, high in spans)
+        if longest > BATCH_BYTES and len(wanted) > 1:
+            # data records of many megabytes: one signal after the other, cut in time
+            for row, channel in enumerate(wanted):
+                self._read(fd, wanted[row : row + 1], start, stop, out[row : row + 1])
+            return
+        scale = _Scaling(self, wanted)
+        span_bytes = sum(high - low for low, high in spans)
+        whole = len(spans) == 1 and self.record_bytes - span_bytes < GAP_BYTES
+        stride = self.record_bytes if whole else span_bytes
+        per_batch = max(1, BATCH_BYTES // stride)
+        piece = max(1, BATCH_BYTES // self.sample_bytes)
+        # one byte in front, because 24-bit samples are read as the top of 32-bit words
+        buffer = np.empty(4 + per_batch * stride, np.uint8)
+        slots = list(_slots(self.offsets[wanted], spans, signal_bytes))
+        at = start
+        while at < stop:
+            record, first = divmod(at, self.samples)
+            if first or stop - at < self.samples or longest > BATCH_BYTES:
+                n_records, last = 1, min(self.samples, first + stop - at, first + piece)
+            else:
+                n_records, last = min(per_batch, (stop - at) // self.samples), self.samples
+            position = self.header_bytes + record * self.record_bytes
+            if longest > BATCH_BYTES:
+                shift = first * self.sample_bytes
+                low = position + spans[0][0] + shift
+                count = last - first
+                self._fill(fd, low, buffer[4 : 4 + count * self.sample_bytes])
+                samples = self._samples(buffer, 0, stride, 1, 1, count)
+                scale(samples, out[:, at - start : at - start + count], slice(0, 1))
+                at += count
+                continue
+            if whole:
+                n_bytes = (n_records - 1) * self.record_bytes + span_bytes
+                self._fill(fd, position + spans[0][0], buffer[4 : 4 + n_bytes])
+            else:
+                filled = 4
+                for i in range(n_records):
+                    for low, high in spans:
+                        target = buffer[filled : filled + high - low]
+                        self._fill(fd, position + i * self.record_bytes + low, target)
+                        filled += high - low
+            count = n_records * (last - first)
+            for slot, row, n_signals in slots:
+                samples = self._samples(buffer, slot, stride, n_records, n_signals, self.samples)
+                rows = slice(row, row + n_signals)
+                scale(samples[:, :, first:last], out[rows, at - start : at - start + count], rows)
+            at += count
+
+    def _samples(
+        self, buffer: np.ndarray, slot: int, stride: int, n_records: int, n_signals: int, n: int
+    ) -> np.ndarray:
+        """View of the buffer as digital values, (signal, record, sample)."""
+        width = self.sample_bytes
+        return np.ndarray(
+            (n_signals, n_records, n),
+            "<i2" if width == 2 else "<i4",
+            buffer,
+            4 + slot - (0 if width == 2 else 1),
+            (self.samples * width, stride, width),
+        )
+
+    def _fill(self, fd: int, position: int, target: np.ndarray) -> None:
+        view = memoryview(target)
+        while len(view):
+            n = os.preadv(fd, [view], position)
+            if n == 0:
+                raise OSError(
+                    f"{self.path} ended while it was read (byte {position}): it has changed since "
+                    "it was opened; open it again"
+                )
+            view, position = view[n:], position + n
+
+
+class _Scaling:
+    """Digital to physical values for the rows of one read.
+
+    For float32, around the digital value whose physical value is closest to zero: that keeps
+    every value, small ones too, within two units in the last place of the float64 result.
+    """
+
+    def __init__(self, records: EdfRecords, wanted: np.ndarray):
+        gain, offset = records.gain[wanted], records.offset[wanted]
+        self.bdf = records.sample_bytes == 3
+        self.mask = records.mask
+        self.masked = records.masked[wanted]
+        self.center: np.ndarray | None = None
+        if records.dtype == np.float32:
+            center = np.rint(-offset / gain).astype(np.float32)
+            offset = offset + center.astype(np.float64) * gain
+            self.center = _column(center, 0)
+        self.gain = _column(gain.astype(records.dtype), 1)
+        self.offset = _column(offset.astype(records.dtype), 0)
+
+    def __call__(self, samples: np.ndarray, out: np.ndarray, rows: slice) -> None:
+        """Write `samples` (signal, record, sample) as physical values to `out` (signal, time)."""
+        target = out.reshape(samples.shape)
+        if self.bdf:
+            np.right_shift(samples, 8, out=target, casting="unsafe")
+        else:
+            np.copyto(target, samples)
+        for row in np.flatnonzero(self.masked[rows]):
+            out[row] = out[row].astype(np.int64) & self.mask
+        if self.center is not None:
+            out -= self.center[rows]
+        if self.gain is not None:
+            out *= self.gain[rows]
+        if self.offset is not None:
+            out += self.offset[rows]
+
+
+def _column(values: np.ndarray, neutral: float) -> np.ndarray | None:
+    return None if bool((values == neutral).all()) else values[:, None]
+
+
+def _spans(offsets: np.ndarray, signal_bytes: int) -> list[tuple[int, int]]:
+    """Byte ranges of a record that cover the signals, joined where the gap is small."""
+    spans: list[tuple[int, int]] = []
+    for low in offsets.tolist():
+        high = low + signal_bytes
+        if spans and low - spans[-1][1] < GAP_BYTES:
+            spans[-1] = spans[-1][0], high
+        else:
+            spans.append((low, high))
+    return spans
+
+
+def _slots(
+    offsets: np.ndarray, spans: list[tuple[int, int]], signal_bytes: int
+) -> Iterator[tuple[int, int, int]]:
+    """Runs of adjacent signals: (byte within the joined spans, first row, number of rows)."""
+    before, shifts = 0, []
+    for low, high in spans:
+        shifts.append((low, high, before - low))
+        before += high - low
+    starts = [
+        next(low + shift for span_low, high, shift in shifts if span_low <= low < high)
+        for low in offsets.tolist()
+    ]
+    row = 0
+    for i in range(1, len(starts) + 1):
+        if i == len(starts) or starts[i] - starts[i - 1] != signal_bytes:
+            yield starts[row], row, i - row
+            row = i
+
+
+def _stretches(positions: np.ndarray, samples: int) -> Iterator[tuple[int, int, np.ndarray | None]]:
+    """Sorted positions as ranges no longer than about a record: (start, stop, picks within)."""
+    at = 0
+    limit = max(samples, 4096)
+    while at < len(positions):
+        start = int(positions[at])
+        end = int(np.searchsorted(positions, start + limit))
+        picked = positions[at:end] - start
+        yield start, start + int(picked[-1]) + 1, picked
+        at = end
+
+
+def read_signal_bytes(
+    path: str, offset: int, n_bytes: int, header_bytes: int, record_bytes: int, n_records: int
+) -> Iterator[tuple[int, bytes]]:
+    """Number of the data record and the bytes of one signal in it, for every record.
+
+    Records smaller than a few pages are read many at a time, of larger ones only these bytes.
+    """
+    per_batch = max(1, BATCH_BYTES // record_bytes) if record_bytes < GAP_BYTES else 1
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        for first in range(0, n_records, per_batch):
+            n = min(per_batch, n_records - first)
+            position = header_bytes + first * record_bytes + offset
+            data = os.pread(fd, (n - 1) * record_bytes + n_bytes, position)
+            for i in range(n):
+                yield first + i, data[i * record_bytes : i * record_bytes + n_bytes]
+    finally:
+        os.close(fd)
+
+
+def as_dtype(dtype: Any) -> np.dtype:
+    """float32 or float64."""
+    result = np.dtype(dtype)
+    if result not in (np.float32, np.float64):
+        raise ValueError(f"dtype must be 'float32' or 'float64', got {str(dtype)!r}")
+    return result

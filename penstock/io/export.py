@@ -1,0 +1,139 @@
+"""Writing a dataset to a file of another format, in bounded memory, published when complete."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from penstock.dataset import check_dataset
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+BUFFER_BYTES = 32 * 1024 * 1024
+
+FORMATS = {".edf": "edf", ".fif": "fif", ".zarr": "zarr"}
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What an export wrote, and what the format could not hold."""
+
+    path: str
+    format: str
+    quantisation_step: dict[str, float] = field(default_factory=dict)
+    """Distance of two neighbouring values by channel, in the unit of the dataset (EDF)."""
+    clipped: dict[str, int] = field(default_factory=dict)
+    """Samples beyond the range of the file, by channel; 0 unless `ranges` were too narrow."""
+    renamed: dict[str, str] = field(default_factory=dict)
+    """Channels whose name the format cannot hold: name in the dataset to name in the file."""
+    padded_seconds: float = 0.0
+    """Length of repeated last samples, where the format needs whole data records."""
+    notes: tuple[str, ...] = ()
+    """Everything else that reading the file back will not give, one sentence each."""
+
+
+def export(
+    ds: xr.Dataset,
+    path: str | os.PathLike[str],
+    *,
+    format: str | None = None,
+    overwrite: bool = False,
+    progress: Callable[[float], None] | None = None,
+    ranges: tuple[np.ndarray, np.ndarray] | None = None,
+    buffer_bytes: int = BUFFER_BYTES,
+) -> ExportReport:
+    """Write a recording as EDF+, FIF or Zarr.
+
+    The file appears under its name when it is complete; until then it is written beside it.
+
+    Parameters
+    ----------
+    ds : xarray.Dataset
+        ``signal`` (channel, time); events, channel types, bad channels and the measurement date
+        are written where the format has a place for them.
+    path : path-like
+        Target; its extension (.edf, .fif, .zarr) gives the format.
+    format : {"edf", "fif", "zarr"}, optional
+        Format, if the extension does not tell.
+    overwrite : bool, default False
+        Whether to replace an existing target.
+    progress : callable, optional
+        Called with the fraction done, from 0 to 1.
+    ranges : tuple of two arrays, optional
+        Lowest and highest value of every channel of ``signal``, in its unit, if known. EDF then
+        needs one pass over the data instead of two.
+    buffer_bytes : int, default 32 MiB
+        Memory to work in.
+
+    Returns
+    -------
+    ExportReport
+        Quantisation step and clipped samples by channel, renamed channels, notes.
+
+    Raises
+    ------
+    FileExistsError
+        If the target exists and `overwrite` is False.
+    ValueError
+        If the format cannot hold the dataset, or is not known.
+
+    Examples
+    --------
+    >>> import penstock as ps
+    >>> report = ps.export(ps.open_dataset("night.bdf"), "night.edf")  # doctest: +SKIP
+    """
+    check_dataset(ds)
+    path = os.path.abspath(os.path.expanduser(os.fspath(path)))
+    if format is None:
+        format = FORMATS.get(os.path.splitext(path)[1].lower())
+    if format not in FORMATS.values():
+        raise ValueError(
+            f"cannot tell the format to export {path} in: end its name in one of "
+            f"{', '.join(FORMATS)} or give format="
+        )
+    if os.path.exists(path) and not overwrite:
+        raise FileExistsError(f"{path} exists: choose another name or give overwrite=True")
+    folder = os.path.dirname(path)
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(f"no such folder: {folder}; create it first")
+    if _is_source(ds, path):
+        raise ValueError(
+            f"{path} is the file this dataset is read from: export it under another name"
+        )
+    options: dict[str, Any] = {"progress": progress, "buffer_bytes": buffer_bytes}
+    if format == "zarr":
+        from penstock.store import write_store
+
+        write_store(ds, path, overwrite=overwrite)
+        return ExportReport(path, format)
+    _check_dims(ds)
+    if format == "edf":
+        from penstock.io.edf_export import write_edf
+
+        return write_edf(ds, path, ranges=ranges, **options)
+    from penstock.io.fif_export import write_fif
+
+    return write_fif(ds, path, **options)
+
+
+def _is_source(ds: xr.Dataset, path: str) -> bool:
+    source = ds["signal"].encoding.get("source")
+    return bool(
+        source
+        and os.path.exists(source)
+        and os.path.exists(path)
+        and os.path.samefile(source, path)
+    )
+
+
+def _check_dims(ds: xr.Dataset) -> None:
+    if set(ds["signal"].dims) != {"channel", "time"} or 0 in ds["signal"].shape:
+        raise ValueError(
+            "only a signal of channels and time can be exported as a recording, got dims "
+            f"{dict(ds['signal'].sizes)}: export it as .zarr"
+        )

@@ -1,0 +1,310 @@
+"""Which reader opens which file: by what the file holds first, then by how it is named."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+
+from penstock.dataset import check_dataset
+
+HEAD_BYTES = 512
+
+
+@dataclass(frozen=True)
+class Reader:
+    """One format that Penstock opens."""
+
+    name: str
+    """What `open_dataset(engine=...)` calls it."""
+    extensions: tuple[str, ...]
+    """Lower case with the dot; folders are searched for these."""
+    open: Callable[..., xr.Dataset]
+    """``open(path, *, dtype, ...) -> dataset``; imports its libraries when called."""
+    can_open: Callable[[bytes], bool] | None = None
+    """Whether the first 512 bytes of a file are of this format; None: cannot be told."""
+    shared_extensions: tuple[str, ...] = ()
+    """Extensions that other kinds of files use as well: opened when named, never searched for."""
+    requires: tuple[str, ...] = ()
+    """Modules the reader imports, checked before it is called."""
+    extra: str = ""
+    """The optional extra of Penstock that installs `requires`."""
+
+
+_readers: dict[str, Reader] = {}
+
+
+def register_reader(reader: Reader) -> Reader:
+    """Make a format known to `open_dataset`; a reader of the same name is replaced.
+
+    Parameters
+    ----------
+    reader : Reader
+        Name, extensions and functions of the format.
+
+    Returns
+    -------
+    Reader
+        The same reader.
+
+    Examples
+    --------
+    >>> import numpy as np, penstock as ps
+    >>> from penstock.io import Reader, register_reader
+    >>> def open_npy(path, *, dtype="float32"):
+    ...     values = np.load(path).astype(dtype)
+    ...     return ps.make_dataset(values, sampling_frequency=250.0)
+    >>> _ = register_reader(Reader("npy", (".npy",), open_npy))
+    """
+    _readers[reader.name] = reader
+    return reader
+
+
+def readers() -> dict[str, Reader]:
+    """Every known reader by name."""
+    return dict(_readers)
+
+
+def extensions() -> tuple[str, ...]:
+    """Extensions of recordings (lower case, with the dot): what a folder is searched for."""
+    known = {extension for reader in _readers.values() for extension in reader.extensions}
+    return tuple(sorted(known | {".zarr"}))
+
+
+def open_dataset(
+    path: str | os.PathLike[str],
+    *,
+    engine: str | None = None,
+    dtype: Any = "float32",
+    channel_types: Mapping[str, str] | None = None,
+    rate: float | None = None,
+    **kwargs: Any,
+) -> xr.Dataset:
+    """Open a recording; its samples stay in the file until a region of them is asked for.
+
+    The format is told from the file's first bytes where it has a signature, otherwise from its
+    extension, so a BDF file named ``.edf`` opens as what it is.
+
+    Parameters
+    ----------
+    path : path-like
+        A recording, or a Zarr store written by Penstock.
+    engine : str, optional
+        Name of the reader to use (see `readers`) instead of the one the file asks for.
+    dtype : {"float32", "float64"}, default "float32"
+        Type of the samples. Zarr stores keep the type they were written with.
+    channel_types : mapping of str to str, optional
+        Channel name to type (``"eeg"``, ``"eog"``, ``"stim"``, ...), for channels whose type the
+        file does not tell.
+    rate : float, optional
+        Sampling frequency [Hz] of the channels that become ``signal``, for files with several;
+        the others become ``signal_<rate>Hz``. Default: the rate with the most samples.
+    **kwargs
+        Options of the reader.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``signal`` (channel, time) with `units`, virtual time coordinate, events and channel
+        variables; ``attrs["source"]`` is the absolute path.
+
+    Raises
+    ------
+    FileNotFoundError, OSError, ValueError
+        One sentence: what is wrong, with which file, and what to do.
+
+    Examples
+    --------
+    >>> import penstock as ps
+    >>> ds = ps.open_dataset("recording.edf")  # doctest: +SKIP
+    >>> ds.signal.sel(channel="Cz", time=slice(10, 20)).values  # doctest: +SKIP
+    """
+    path = os.path.abspath(os.path.expanduser(os.fspath(path)))
+    if not os.path.exists(path):
+        raise FileNotFoundError(f"no such file: {path}; check the path for typing errors")
+    if engine is None and _is_zarr(path):
+        return _open_zarr(path, dict(kwargs, channel_types=channel_types, rate=rate))
+    reader = _named_reader(engine) if engine is not None else find_reader(path)
+    missing = [name for name in reader.requires if importlib.util.find_spec(name) is None]
+    if missing:
+        raise MissingExtraError(
+            f"{path} needs {' and '.join(missing)} to be read: pip install "
+            f'"penstock[{reader.extra}]"'
+        )
+    options: dict[str, Any] = dict(kwargs, dtype=dtype)
+    if channel_types is not None:
+        options["channel_types"] = dict(channel_types)
+    if rate is not None:
+        options["rate"] = rate
+    try:
+        inspect.signature(reader.open).bind(path, **options)
+    except TypeError as error:
+        raise ValueError(
+            f"the {reader.name} reader cannot open {path} with these options ({error}): it knows "
+            f"{', '.join(list(inspect.signature(reader.open).parameters)[1:]) or 'none'}"
+        ) from None
+    return check_dataset(reader.open(path, **options))
+
+
+class MissingExtraError(ImportError, ValueError):
+    """A format needs a library that is not installed."""
+
+
+def find_reader(path: str) -> Reader:
+    """The reader for an existing file, from its first bytes and its name."""
+    name = os.path.basename(path)
+    named = _reader_by_extension(path)
+    if os.path.isdir(path):
+        if named is not None:
+            return named
+        raise IsADirectoryError(f"{path} is a folder, not a recording: give one of the files in it")
+    with open(path, "rb") as file:
+        head = file.read(HEAD_BYTES)
+    if not head:
+        raise ValueError(f"{path} is empty (0 bytes): copy or export it again")
+    if named is not None and (named.can_open is None or named.can_open(head)):
+        return named
+    for reader in _readers.values():
+        if reader.can_open is not None and reader.can_open(head):
+            return reader
+    if named is not None:
+        raise ValueError(
+            f"{path} is named like {named.name.upper()} but does not hold it "
+            f"(it begins with {_excerpt(head)}): check where the file comes from"
+        )
+    header = _header_beside(path)
+    if header is not None:
+        raise ValueError(f"{name} is only a part of the recording {header}: open {header} instead")
+    raise ValueError(
+        f"cannot tell the format of {path} (it begins with {_excerpt(head)}): known are "
+        f"{', '.join(extensions())}; name the reader with engine= or register one with "
+        "penstock.io.register_reader"
+    )
+
+
+def _named_reader(engine: str) -> Reader:
+    if engine not in _readers:
+        raise ValueError(f"engine {engine!r} is not known: use one of {', '.join(_readers)}")
+    return _readers[engine]
+
+
+def _reader_by_extension(path: str) -> Reader | None:
+    lower = os.path.basename(path).lower()
+    if _header_beside(path) is not None:
+        return None
+    best: tuple[int, Reader] | None = None
+    for reader in _readers.values():
+        for extension in (*reader.extensions, *reader.shared_extensions):
+            if lower.endswith(extension) and (best is None or len(extension) > best[0]):
+                best = len(extension), reader
+    return None if best is None else best[1]
+
+
+def _header_beside(path: str) -> str | None:
+    """Formats of several files are opened by their header; the others point to it."""
+    parts = {".eeg": ".vhdr", ".vmrk": ".vhdr", ".fdt": ".set", ".dat": ".vhdr"}
+    file = Path(path)
+    header = parts.get(file.suffix.lower())
+    if header is not None and file.with_suffix(header).exists():
+        return file.with_suffix(header).name
+    return None
+
+
+def _excerpt(head: bytes) -> str:
+    text = head[:16]
+    return repr(text.decode()) if text.isascii() else repr(text)[1:]
+
+
+# ---------------------------------------------------------------------- built-in formats
+
+
+def _is_zarr(path: str) -> bool:
+    return path.lower().endswith(".zarr") or os.path.exists(os.path.join(path, "zarr.json"))
+
+
+def _open_zarr(path: str, options: Mapping[str, Any]) -> xr.Dataset:
+    from penstock.store import open_store
+
+    given = [name for name, value in options.items() if value is not None]
+    if given:
+        raise ValueError(f"a Zarr store takes no options, got {', '.join(given)} for {path}")
+    return open_store(path)
+
+
+def _open_edf(
+    path: str,
+    *,
+    dtype: Any = "float32",
+    channel_types: Mapping[str, str] | None = None,
+    rate: float | None = None,
+    gaps: str = "raise",
+    stim_mask: int | None = 0x1FFFF,
+) -> xr.Dataset:
+    from penstock.io.edf import open_edf
+
+    return open_edf(
+        path, dtype=dtype, channel_types=channel_types, rate=rate, gaps=gaps, stim_mask=stim_mask
+    )
+
+
+def _open_mne(
+    path: str,
+    *,
+    dtype: Any = "float32",
+    channel_types: Mapping[str, str] | None = None,
+    **kwargs: Any,
+) -> xr.Dataset:
+    from penstock.io.mne_raw import open_mne
+
+    return open_mne(path, dtype=dtype, channel_types=channel_types, **kwargs)
+
+
+def _is_edf(head: bytes) -> bool:
+    return head[:8] == b"0       " or head[:8] == b"\xffBIOSEMI"
+
+
+def _is_fif(head: bytes) -> bool:
+    # the first tag of every FIF file is FIFF_FILE_ID (100), big-endian
+    return head[:4] == b"\x00\x00\x00\x64"
+
+
+def _is_gzip(head: bytes) -> bool:
+    return head[:2] == b"\x1f\x8b"
+
+
+def _is_brainvision(head: bytes) -> bool:
+    return head.lstrip(b"\xef\xbb\xbf").startswith((b"Brain Vision Data", b"BrainVision Data"))
+
+
+def _is_gdf(head: bytes) -> bool:
+    return head.startswith(b"GDF ")
+
+
+def _mne_reader(
+    name: str,
+    extensions: tuple[str, ...],
+    can_open: Callable[[bytes], bool] | None = None,
+    shared: tuple[str, ...] = (),
+) -> None:
+    register_reader(Reader(name, extensions, _open_mne, can_open, shared, ("mne",), "eeg"))
+
+
+register_reader(Reader("edf", (".edf", ".bdf"), _open_edf, _is_edf, shared_extensions=(".rec",)))
+_mne_reader("fif", (".fif",), _is_fif)
+_mne_reader("fif.gz", (".fif.gz",), None)
+_mne_reader("brainvision", (".vhdr", ".ahdr"), _is_brainvision)
+_mne_reader("gdf", (".gdf",), _is_gdf)
+_mne_reader(
+    "mne",
+    (".set", ".cnt", ".mff", ".cdt", ".nxe", ".nedf", ".lay", ".ns3", ".snirf", ".mefd"),
+    None,
+    # Nihon Kohden, BCI2000, Nicolet, FieldTrip, KIT, CTF, EyeLink, ...: names others use as well
+    (".eeg", ".dat", ".data", ".mat", ".bin", ".con", ".sqd", ".ds", ".hdr", ".asc", ".txt",
+     ".dap", ".rs3", ".cef", ".cdt.dpa", ".cdt.cef"),
+)  # fmt: skip

@@ -1,0 +1,235 @@
+"""What processes really use, and the few process-wide settings that keep it predictable.
+
+Memory is counted as PSS (proportional set size): private pages in full, shared pages divided by
+the processes that share them, so that the sum over a process tree is what the machine gives up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+
+MIB = 1 << 20
+GIB = 1 << 30
+
+_UNITS = {
+    "": 1, "b": 1,
+    "k": 10**3, "kb": 10**3, "m": 10**6, "mb": 10**6, "g": 10**9, "gb": 10**9,
+    "t": 10**12, "tb": 10**12,
+    "ki": 1 << 10, "kib": 1 << 10, "mi": 1 << 20, "mib": 1 << 20, "gi": 1 << 30, "gib": 1 << 30,
+    "ti": 1 << 40, "tib": 1 << 40,
+}  # fmt: skip
+
+
+def parse_bytes(text: int | float | str) -> int:
+    """Bytes from a number or a text such as ``"512 MiB"`` or ``"1GB"``.
+
+    Raises
+    ------
+    ValueError
+        If it is not a positive amount of memory.
+    """
+    if isinstance(text, str):
+        match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+(?:[eE][0-9]+)?)\s*([A-Za-z]*)\s*", text)
+        if match is None or match[2].lower() not in _UNITS:
+            raise ValueError(
+                f"cannot read {text!r} as an amount of memory: write for example '512 MiB' or '2GB'"
+            )
+        amount = float(match[1]) * _UNITS[match[2].lower()]
+    else:
+        amount = float(text)
+    if not amount >= 1:
+        raise ValueError(f"memory must be a positive amount, got {text!r}")
+    return int(amount)
+
+
+def format_bytes(amount: float) -> str:
+    """Bytes for people: three digits and a binary unit."""
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if abs(amount) < 1000 or unit == "TiB":
+            break
+        amount /= 1024
+    return f"{amount:.0f} {unit}" if unit == "B" or amount >= 100 else f"{amount:.3g} {unit}"
+
+
+def pss(pid: int | None = None) -> int:
+    """Proportional set size of one process [bytes]; where there is no PSS, its USS or RSS."""
+    try:
+        with open(f"/proc/{pid or os.getpid()}/smaps_rollup", "rb") as file:
+            for line in file:
+                if line.startswith(b"Pss:"):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    with contextlib.suppress(psutil.Error):
+        info = psutil.Process(pid).memory_full_info()
+        return int(getattr(info, "uss", 0) or info.rss)
+    return 0
+
+
+def tree_pss(pid: int | None = None) -> int:
+    """PSS of a process and all its descendants [bytes]."""
+    total = pss(pid)
+    with contextlib.suppress(psutil.Error):
+        for child in psutil.Process(pid).children(recursive=True):
+            total += pss(child.pid)
+    return total
+
+
+class PeakSampler:
+    """Follows the memory of this process while it is entered, and keeps the highest value.
+
+    Parameters
+    ----------
+    interval : float, default 0.05
+        Seconds between looks.
+    tree : bool, default False
+        Whether descendants are added.
+    """
+
+    def __init__(self, interval: float = 0.05, *, tree: bool = False):
+        self.interval = interval
+        self.peak = 0
+        self._look = tree_pss if tree else pss
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> PeakSampler:
+        self.sample()
+        self._thread = threading.Thread(target=self._run, name="penstock-memory", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+        self.sample()
+
+    def sample(self) -> int:
+        """Look now; return what is used now [bytes]."""
+        now = self._look()
+        self.peak = max(self.peak, now)
+        return now
+
+    def _run(self) -> None:
+        while not self._stop.wait(self.interval):
+            started = time.perf_counter()
+            self.sample()
+            # never spend more than a few percent of a core on looking
+            self._stop.wait(20 * (time.perf_counter() - started))
+
+
+def available_memory() -> int:
+    """Memory this process may still take [bytes]: the cgroup's limit or the machine's free memory."""
+    free = int(psutil.virtual_memory().available)
+    for limit, usage in (
+        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+        (
+            "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+            "/sys/fs/cgroup/memory/memory.usage_in_bytes",
+        ),
+    ):
+        with contextlib.suppress(OSError, ValueError):
+            free = min(free, int(Path(limit).read_text()) - int(Path(usage).read_text()))
+            break
+    return max(free, 0)
+
+
+def cpu_count() -> int:
+    """Cores this process may use (affinity and cgroup respected)."""
+    from dask.system import CPU_COUNT
+
+    return int(CPU_COUNT)
+
+
+# ---------------------------------------------------------------------- process-wide settings
+
+_MALLOPT_TRIM, _MALLOPT_MMAP = -1, -3
+
+
+def _mallopt(parameter: int, value: int) -> None:
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").mallopt(parameter, value)
+
+
+def trim_heap() -> None:
+    """Give freed heap pages back to the system (glibc; elsewhere nothing happens)."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
+@contextlib.contextmanager
+def lean_allocator() -> Iterator[None]:
+    """Return large arrays to the system as soon as they are freed.
+
+    glibc otherwise keeps freed blocks of up to 32 MiB in one arena a thread, which makes the peak
+    depend on history. Kernels with reused scratch allocate few large arrays, so this costs them
+    nothing. On leaving, the thresholds go to the upper end of glibc's own dynamic range.
+    """
+    _mallopt(_MALLOPT_MMAP, MIB)
+    _mallopt(_MALLOPT_TRIM, MIB)
+    try:
+        yield
+    finally:
+        _mallopt(_MALLOPT_MMAP, 32 * MIB)
+        _mallopt(_MALLOPT_TRIM, 64 * MIB)
+
+
+@contextlib.contextmanager
+def single_threaded_kernels() -> Iterator[None]:
+    """Limit BLAS and OpenMP to one thread: blocks are the unit of parallelism."""
+    import threadpoolctl
+
+    with threadpoolctl.threadpool_limits(limits=1):
+        yield
+
+
+# ---------------------------------------------------------------------- what a process costs
+
+# What a block needs beyond arrays (thread stacks, decoder and codec state, pages of code used for
+# the first time), measured as the rise of the first small blocks over the base; the conformance
+# tests check that it suffices.
+PROCESS_ALLOWANCE = 24 * MIB
+THREAD_ALLOWANCE = 4 * MIB
+
+_ENGINE_MODULES = ("penstock.run", "scipy.fft", "scipy.signal", "zarr", "penstock.eeg")
+
+
+def process_base() -> int:
+    """What this process uses before any block, with all that a run imports loaded [bytes].
+
+    Resident pages shared with other processes count in full: they are this process's own once the
+    others end.
+    """
+    import importlib
+
+    for module in _ENGINE_MODULES:
+        importlib.import_module(module)
+    trim_heap()
+    return max(int(psutil.Process().memory_info().rss), pss())
+
+
+@functools.cache
+def worker_base() -> int:
+    """What a fresh worker process uses before any block [bytes], measured once in such a process."""
+    code = (
+        "import distributed, distributed.worker, distributed.nanny\n"
+        "from penstock.memory import process_base\n"
+        "print(process_base())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
+    )
+    return int(done.stdout.split()[-1])

@@ -1,0 +1,592 @@
+"""From a budget to blocks, concurrency and a predicted peak, before anything runs."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from penstock.chain import BlockBytes, Chain
+from penstock.dataset import SIGNAL, Region
+from penstock.memory import (
+    MIB,
+    PROCESS_ALLOWANCE,
+    THREAD_ALLOWANCE,
+    available_memory,
+    format_bytes,
+)
+from penstock.store import QUANTUM, fill_shape, write_buffer_bytes
+
+TARGET_BYTES = 64 * MIB
+"""Largest block worth making: beyond it a task is no more efficient, only bigger."""
+SMALL_BYTES = 8 * MIB
+"""A block below this takes less than about 50 ms: overhead begins to show."""
+BLOCKS_PER_THREAD = 4
+"""At least so many blocks a thread where they are large enough, so that all threads end together."""
+MARGIN_LIMIT = 0.25
+"""Extra samples read for margins, above which whole rows are preferred even on fewer threads."""
+
+
+class BudgetError(ValueError):
+    """The memory budget does not hold what a run needs at the least."""
+
+
+class RowTooLarge(BudgetError):
+    """One row of an intermediate result does not fit where it must be looked at beforehand."""
+
+    def __init__(self, need: int, slot: int):
+        super().__init__(need, slot)
+        self.need, self.slot = need, slot
+
+    def __str__(self) -> str:
+        return (
+            f"one row takes {format_bytes(self.need)} and cannot be cut, but only "
+            f"{format_bytes(self.slot)} are left for it: allow more memory"
+        )
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Blocks of a result: its dims cut every `block` elements. Never listed, only counted."""
+
+    dims: tuple[str, ...]
+    shape: tuple[int, ...]
+    block: tuple[int, ...]
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Blocks along each dim."""
+        return tuple(-(-n // max(1, b)) for n, b in zip(self.shape, self.block, strict=True))
+
+    def __len__(self) -> int:
+        return math.prod(self.counts)
+
+    def region(self, number: int) -> Region:
+        """Region of one block, counted in C order."""
+        region: Region = {}
+        for dim, size, unit, count in reversed(
+            list(zip(self.dims, self.shape, self.block, self.counts, strict=True))
+        ):
+            number, i = divmod(number, count)
+            region[dim] = slice(i * unit, min((i + 1) * unit, size))
+        return {dim: region[dim] for dim in self.dims}
+
+    def middle(self) -> Region:
+        """A block in the middle: one with its full margins."""
+        number = 0
+        for count in self.counts:
+            number = number * count + (count - 1) // 2
+        return self.region(number)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A block shape with what it costs."""
+
+    block: tuple[int, ...]
+    bytes: BlockBytes
+    n_blocks: int
+    overhead: float
+    """Extra source values read for margins, as a fraction."""
+
+
+def choose_block(
+    chain: Chain,
+    slot: int,
+    *,
+    concurrency: int,
+    streamed: tuple[int, ...] = (),
+    single: bool = False,
+    write: bool = False,
+    quantum: int = QUANTUM,
+) -> Choice | None:
+    """Best block shape of which one fits into `slot` bytes, or None.
+
+    Rows are kept whole along core dims if one row fits; otherwise core dims that allow it are cut
+    into the longest stretches that fit. Sources that interleave rows are read in stretches of all
+    rows where margins stay small, because then the file is read once.
+    """
+    cuttable = chain.cuttable(streamed=streamed)
+    free = [dim for dim, is_free in cuttable.items() if is_free]
+    stretched = [dim for dim, is_free in cuttable.items() if not is_free]
+    sizes = dict(zip(chain.dims, chain.shape, strict=True))
+    free_shape = tuple(sizes[dim] for dim in free)
+    n_free = math.prod(free_shape)
+
+    def choice(n_rows: int, length: int | None = None) -> Choice:
+        rows = dict(zip(free, fill_shape(free_shape, n_rows), strict=True))
+        block = {dim: rows.get(dim, sizes[dim]) for dim in chain.dims}
+        if length is not None:
+            block[stretched[0]] = min(length, sizes[stretched[0]])
+        grid = Grid(chain.dims, chain.shape, tuple(block.values()))
+        cost = chain.block_bytes(grid.middle())
+        if write:
+            cost = replace(cost, peak=max(cost.peak, cost.result + write_buffer_bytes(cost.result)))
+        overhead = 0.0
+        if length is not None:
+            alone = chain.block_bytes(Grid(chain.dims, chain.shape, chain.shape).region(0))
+            per_element = alone.source_elements / max(1, math.prod(chain.shape))
+            asked = math.prod(min(b, s) for b, s in zip(grid.block, chain.shape, strict=True))
+            overhead = max(0.0, cost.source_elements / max(1e-9, per_element * asked) - 1)
+        return Choice(grid.block, cost, len(grid), overhead)
+
+    def most(low: int, high: int, fits: Any) -> int:
+        """Largest value in [low, high] that fits; low - 1 if none does."""
+        if not fits(low):
+            return low - 1
+        while low < high:
+            middle = (low + high + 1) // 2
+            if fits(middle):
+                low = middle
+            else:
+                high = middle - 1
+        return low
+
+    def weight(found: Choice) -> int:
+        return max(found.bytes.read, found.bytes.result)
+
+    def rows_choice() -> Choice | None:
+        if single:
+            one = choice(1)
+            return one if one.bytes.peak <= slot else None
+        n = most(1, max(1, n_free), lambda k: choice(k).bytes.peak <= slot)
+        if n < 1:
+            return None
+        large = most(1, n, lambda k: weight(choice(k)) <= TARGET_BYTES)
+        n = max(1, min(n, large))
+        row = max(1, weight(choice(1)))
+        balanced = max(n_free // (BLOCKS_PER_THREAD * concurrency), -(-SMALL_BYTES // row))
+        n = max(1, min(n, balanced))
+        n_blocks = -(-n_free // n)
+        return choice(-(-n_free // n_blocks))  # equal blocks instead of a small last one
+
+    def stretch_choice(n_rows: int) -> Choice | None:
+        size = sizes[stretched[0]]
+        unit = min(quantum, max(1, size // 4))
+        n_units = -(-size // unit)
+        n = most(1, n_units, lambda k: choice(n_rows, k * unit).bytes.peak <= slot)
+        if n < 1:
+            return None
+        large = most(1, n, lambda k: weight(choice(n_rows, k * unit)) <= TARGET_BYTES)
+        # a longer stretch than the target is better than reading the margins over and over
+        while large < n and choice(n_rows, large * unit).overhead > MARGIN_LIMIT:
+            large = min(n, 2 * large)
+        n = max(1, large)
+        smallest = most(1, n, lambda k: weight(choice(n_rows, k * unit)) < SMALL_BYTES) + 1
+        while n > smallest and choice(n_rows, n * unit).n_blocks < BLOCKS_PER_THREAD * concurrency:
+            shorter = choice(n_rows, (n - 1) * unit)
+            if shorter.overhead > 0.1:
+                break
+            n -= max(1, n // 16)
+        return choice(n_rows, max(1, n) * unit)
+
+    if not free and not stretched:
+        only = choice(1)
+        return only if only.bytes.peak <= slot else None
+    if not free:  # one row only: whole if it fits, else in stretches
+        whole = choice(1)
+        if whole.bytes.peak <= slot and (weight(whole) <= TARGET_BYTES or single):
+            return whole
+        return stretch_choice(1) or (whole if whole.bytes.peak <= slot else None)
+    interleaved = bool(chain.source.variables[chain.name].encoding.get("interleaved"))
+    rows = rows_choice()
+    if stretched and not single and interleaved and n_free > 1:
+        passes = rows.n_blocks if rows is not None else n_free
+        across = stretch_choice(n_free)
+        if across is not None and passes > 1 and across.overhead <= MARGIN_LIMIT:
+            return across
+    if rows is not None or not stretched:
+        return rows
+    candidates = [stretch_choice(n_rows) for n_rows in ((1,) if single else (1, n_free))]
+    found = [candidate for candidate in candidates if candidate is not None]
+    return min(found, key=lambda c: c.overhead) if found else None
+
+
+# ---------------------------------------------------------------------- stages
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Blocks of one kind: read, some steps, write."""
+
+    kind: str
+    """"process", "scratch" (written to be read back in other blocks) or "copy" (a side variable)."""
+    title: str
+    chain: Chain
+    grid: Grid
+    block: BlockBytes
+    reduces: int | None = None
+    """Index, in the whole pipeline, of the step whose partial reduction this stage also makes."""
+    keeps: bool = True
+    """Whether the blocks themselves are written (not so where only the reduction is wanted)."""
+    overhead: float = 0.0
+
+    @property
+    def bytes_in(self) -> int:
+        """Bytes read by all blocks, margins included."""
+        return self.block.read * len(self.grid)
+
+    @property
+    def bytes_out(self) -> int:
+        """Bytes written by all blocks, before compression."""
+        return math.prod(self.grid.shape) * self.chain.dtype.itemsize if self.keeps else 0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Blocks, concurrency and predicted peak memory of one recording.
+
+    Printed it is a table; in Jupyter it is shown as HTML.
+    """
+
+    name: str
+    stages: tuple[Stage, ...]
+    concurrency: int
+    workers: int
+    processes: int
+    base: int
+    budget: int
+    reason: str
+    export_bytes: int = 0
+
+    @property
+    def block_bytes(self) -> int:
+        """Memory of the largest block, with its thread's allowance [bytes]."""
+        blocks = [stage.block.peak for stage in self.stages]
+        return max([*blocks, self.export_bytes], default=0) + THREAD_ALLOWANCE
+
+    @property
+    def predicted_memory(self) -> int:
+        """Peak of all processes together [bytes]: base + concurrency x the largest block."""
+        return self.base + self.concurrency * self.block_bytes
+
+    @property
+    def n_blocks(self) -> int:
+        """Blocks of all stages."""
+        return sum(len(stage.grid) for stage in self.stages)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The plan as plain values, as it stands in reports."""
+        return {
+            "name": self.name,
+            "budget": self.budget,
+            "predicted_memory": self.predicted_memory,
+            "base": self.base,
+            "workers": self.workers,
+            "processes": self.processes,
+            "concurrency": self.concurrency,
+            "reason": self.reason,
+            "stages": [
+                {
+                    "kind": stage.kind,
+                    "title": stage.title,
+                    "blocks": len(stage.grid),
+                    "dims": list(stage.grid.dims),
+                    "shape": list(stage.grid.shape),
+                    "block": list(stage.grid.block),
+                    "bytes_in": stage.bytes_in,
+                    "bytes_out": stage.bytes_out,
+                    "block_peak": stage.block.peak,
+                    "largest_step": stage.block.largest_step,
+                    "margin_overhead": stage.overhead,
+                }
+                for stage in self.stages
+            ],
+        }
+
+    def __str__(self) -> str:
+        from penstock.report import plan_text
+
+        return plan_text(self)
+
+    def __repr__(self) -> str:
+        return str(self)
+
+    def _repr_html_(self) -> str:
+        from penstock.report import plan_html
+
+        return plan_html(self)
+
+
+class Plans(tuple[Plan, ...]):
+    """Plans of several recordings that run with one budget."""
+
+    @property
+    def predicted_memory(self) -> int:
+        """Peak over all recordings [bytes]."""
+        return max(plan.predicted_memory for plan in self)
+
+    @property
+    def n_blocks(self) -> int:
+        """Blocks of all recordings."""
+        return sum(plan.n_blocks for plan in self)
+
+    def __str__(self) -> str:
+        from penstock.report import plan_text
+
+        largest = max(self, key=lambda plan: plan.predicted_memory)
+        total = sum(stage.bytes_in for plan in self for stage in plan.stages)
+        return (
+            f"{len(self)} recordings, {self.n_blocks} blocks, {format_bytes(total)} to read; "
+            f"the largest:\n{plan_text(largest)}"
+        )
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        from penstock.report import plans_html
+
+        return plans_html(self)
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a run may use, and what its processes take before any block."""
+
+    budget: int
+    workers: int
+    processes: int = 1
+    base: int = 0
+    """Of all processes together, with the allowance of each [bytes]."""
+
+    @property
+    def available(self) -> int:
+        """Left for blocks [bytes]."""
+        return self.budget - self.base
+
+
+def resources(
+    memory: int | float | str | None, workers: int | None, *, kind: str = "threads", client: Any = None
+) -> Resources:
+    """Budget and bases of a run on this machine or on a cluster.
+
+    Raises
+    ------
+    BudgetError
+        If the processes alone take more than the budget.
+    """
+    from penstock.memory import cpu_count, parse_bytes, process_base, worker_base
+
+    if workers is not None and workers < 1:
+        raise ValueError(f"workers must be at least 1, got {workers}")
+    processes = 0
+    if client is not None:
+        known = client.scheduler_info(n_workers=-1)["workers"].values()
+        processes = len(known)
+        threads = sum(int(worker["nthreads"]) for worker in known)
+        if processes == 0:
+            raise ValueError("the Dask client has no workers: start some, or close the client")
+        n = min(workers, threads) if workers is not None else threads
+        limit = sum(int(worker["memory_limit"] or 0) for worker in known)
+    else:
+        n = workers if workers is not None else cpu_count()
+        processes = n if kind == "processes" else 0
+        limit = 0
+    own = process_base() + PROCESS_ALLOWANCE
+    base = own + processes * (worker_base() + PROCESS_ALLOWANCE if processes else 0)
+    if memory is None:
+        budget = max(base, int(0.5 * (available_memory() + own)))
+        budget = limit or budget
+    else:
+        budget = parse_bytes(memory)
+    found = Resources(budget, n, 1 + processes, base)
+    if found.available < THREAD_ALLOWANCE:
+        raise BudgetError(
+            f"the budget of {format_bytes(budget)} is less than the {format_bytes(base)} that "
+            f"{found.processes} process{'es' if found.processes > 1 else ''} take before any data: "
+            f"allow at least {format_bytes(base + 64 * MIB)}"
+        )
+    return found
+
+
+def make_plan(
+    chain: Chain, limits: Resources, *, name: str = "dataset", export: bool = False
+) -> Plan:
+    """Stages, blocks and concurrency of one chain within a budget.
+
+    Raises
+    ------
+    BudgetError
+        If even one block of the smallest kind does not fit, with what would make it fit.
+    """
+    export_bytes = EXPORT_BYTES if export else 0
+    copies = _copy_stages(chain)
+    attempts = itertools.chain(
+        ((n, MARGIN_LIMIT) for n in range(limits.workers, 0, -1)),
+        ((n, math.inf) for n in range(limits.workers, 0, -1)),
+    )
+    tried: set[tuple[int, float]] = set()
+    for n, overhead in attempts:
+        if (n, overhead) in tried:
+            continue
+        tried.add((n, overhead))
+        slot = limits.available // n - THREAD_ALLOWANCE
+        if slot < max(export_bytes, *(stage.block.peak for stage in copies), 0):
+            continue
+        stages = _stages(chain, slot, n, overhead, limits.workers)
+        if stages is None:
+            continue
+        total = max(len(stage.grid) for stage in stages)
+        concurrency = max(1, min(n, total))
+        reason = f"all {limits.workers} workers" if n == limits.workers else (
+            f"{n} of {limits.workers} workers: one block more would not fit the budget"
+        )
+        if concurrency < n:
+            reason = f"only {total} block{'s' if total > 1 else ''} to share"
+        return Plan(
+            name,
+            (*stages, *copies),
+            concurrency,
+            limits.workers,
+            limits.processes,
+            limits.base,
+            limits.budget,
+            reason,
+            export_bytes,
+        )
+    raise _too_small(chain, limits, name)
+
+
+EXPORT_BYTES = 96 * MIB
+"""Memory of exporting a finished result to a recording format (see `penstock.io.export`)."""
+
+
+def _stages(
+    chain: Chain, slot: int, concurrency: int, overhead: float, workers: int
+) -> list[Stage] | None:
+    """One stage if it fits well, otherwise several around the steps that change direction."""
+    one = choose_block(chain, slot, concurrency=concurrency, write=True)
+    splits = list(_turning_points(chain))
+    fits = one is not None and one.overhead <= overhead
+    if fits and one is not None:
+        large = one.bytes.read > TARGET_BYTES and one.n_blocks < workers
+        if not (splits and large):
+            return [_stage("process", chain, one, chain.steps)]
+    for index in splits:
+        several = _split_stages(chain, index, slot, concurrency, overhead, workers)
+        if several is not None:
+            return several
+    if fits and one is not None:
+        return [_stage("process", chain, one, chain.steps)]
+    return None
+
+
+def _turning_points(chain: Chain) -> Iterator[int]:
+    """Indices of steps that need other dims whole than the steps before, or a reduction."""
+    seen: set[str] = set()
+    for index, step in enumerate(chain.steps):
+        core = set(step.processor.core_dims)
+        if core and (step.processor.reduce_dims or (seen and not core <= seen)):
+            yield index
+        seen |= core
+
+
+def _split_stages(
+    chain: Chain, index: int, slot: int, concurrency: int, overhead: float, workers: int
+) -> list[Stage] | None:
+    """A scratch stage up to a step, and the stages from it on."""
+    from penstock.rechunk import scratch_chain
+
+    first, _ = chain.split(index)
+    step = chain.steps[index]
+    reduces = bool(step.processor.reduce_dims)
+    before = choose_block(first, slot, concurrency=concurrency, write=bool(first.steps))
+    if before is None or before.overhead > overhead:
+        return None
+    rest = scratch_chain(chain, index)
+    keeps = bool(first.steps)
+    stage = _stage(
+        "scratch", first, before, first.steps, reduces=index if reduces else None, keeps=keeps
+    )
+    after = choose_block(
+        rest, slot, concurrency=concurrency, streamed=(0,) if reduces else (), write=True
+    )
+    if after is not None and after.overhead <= overhead:
+        return [stage, _stage("process", rest, after, rest.steps)]
+    for later in _turning_points(rest):
+        if later == 0:
+            continue
+        tail = _split_stages(rest, later, slot, concurrency, overhead, workers)
+        if tail is not None:
+            return [stage, *tail]
+    return None
+
+
+def _stage(
+    kind: str,
+    chain: Chain,
+    choice: Choice,
+    steps: Any,
+    *,
+    reduces: int | None = None,
+    keeps: bool = True,
+) -> Stage:
+    title = " → ".join(type(step.processor).__name__ for step in steps) or "read"
+    if reduces is not None:
+        title += " (+ partial reduction)"
+    return Stage(
+        kind,
+        title,
+        chain,
+        Grid(chain.dims, chain.shape, choice.block),
+        choice.bytes,
+        reduces,
+        keeps,
+        choice.overhead,
+    )
+
+
+def _copy_stages(chain: Chain) -> list[Stage]:
+    """Side variables (channels of another rate) go into the result unchanged."""
+    from penstock.store import large_variables
+
+    stages = []
+    for name in large_variables(chain.output):
+        if name == SIGNAL:
+            continue
+        side = side_chain(chain.output, name)
+        block = fill_shape(side.shape, SMALL_BYTES // side.dtype.itemsize)
+        grid = Grid(side.dims, side.shape, block)
+        cost = side.block_bytes(grid.middle())
+        cost = replace(cost, peak=cost.peak + write_buffer_bytes(cost.result))
+        stages.append(Stage("copy", name, side, grid, cost))
+    return stages
+
+
+def side_chain(ds: Any, name: str) -> Chain:
+    """A chain without steps over a side variable."""
+    renamed = ds[[name]].rename({name: SIGNAL})
+    return Chain(renamed)
+
+
+def _too_small(chain: Chain, limits: Resources, name: str) -> BudgetError:
+    """Say which processor needs what, and the two changes that would make it fit."""
+    cuttable = chain.cuttable()
+    block = {
+        dim: 1 if dim in cuttable else size
+        for dim, size in zip(chain.dims, chain.shape, strict=True)
+    }
+    for dim, is_free in cuttable.items():
+        if not is_free:
+            block[dim] = min(QUANTUM, chain.output.sizes[dim])
+    region = Grid(chain.dims, chain.shape, tuple(block.values())).middle()
+    cost = chain.block_bytes(region)
+    peak = max(cost.peak, cost.result + write_buffer_bytes(cost.result))
+    need = limits.base + peak + THREAD_ALLOWANCE
+    where = ", ".join(
+        f"{dim} {region[dim].start}"  # type: ignore[union-attr]
+        for dim in chain.dims
+        if cuttable.get(dim)
+    )
+    whole = [dim for dim in chain.dims if dim not in cuttable]
+    advice = "a shorter recording (Crop)" if "time" in whole else "smaller core dims"
+    if any(not is_free for is_free in cuttable.values()):
+        advice = "a smaller margin (shorter filters or windows)"
+    return BudgetError(
+        f"{name}: {cost.largest_step} needs {format_bytes(peak)} for its smallest block"
+        f"{f' ({where})' if where else ''}, but the budget of {format_bytes(limits.budget)} leaves "
+        f"{format_bytes(max(0, limits.available))} beside the {format_bytes(limits.base)} that the "
+        f"process itself takes: allow {format_bytes(math.ceil(need / MIB) * MIB)} or use {advice}"
+    )

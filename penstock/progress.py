@@ -1,0 +1,216 @@
+"""Progress of a run: a bar in a terminal or a notebook, quiet lines in a log."""
+
+from __future__ import annotations
+
+import html
+import sys
+import time
+from typing import Any, Protocol
+
+from penstock import events
+from penstock.memory import MIB, format_bytes
+
+LOG_INTERVAL = 30.0
+"""Seconds between lines where nobody watches."""
+
+
+class ProgressListener(Protocol):
+    """Hears events and shows how far a run is."""
+
+    def __call__(self, event: events.Event) -> None:
+        """Take note of an event."""
+
+    def close(self) -> None:
+        """Leave the display as it should stay."""
+
+
+def progress_listener(show: bool | None) -> ProgressListener | None:
+    """The kind of progress that suits where we are; None where it is switched off."""
+    if show is False:
+        return None
+    if _in_notebook():
+        return NotebookProgress()
+    if sys.stderr.isatty():
+        return TerminalProgress()
+    return LogProgress()
+
+
+def _in_notebook() -> bool:
+    if "IPython" not in sys.modules:
+        return False
+    from IPython import get_ipython
+
+    return type(get_ipython()).__name__ == "ZMQInteractiveShell"
+
+
+class Tally:
+    """How much is done, how fast, how long still: shared by all displays."""
+
+    def __init__(self) -> None:
+        self.began = time.monotonic()
+        self.recordings = self.done = self.failed = 0
+        self.blocks = self.blocks_total = 0
+        self.bytes = 0
+        self.blocks_here = 0
+
+    def hear(self, event: events.Event) -> None:
+        """Take note of an event."""
+        if isinstance(event, events.RunStarted):
+            self.recordings = event.recordings
+        elif isinstance(event, events.RecordingPlanned):
+            self.blocks_total += event.blocks
+            self.blocks += event.finished
+        elif isinstance(event, events.BlockFinished):
+            self.blocks += 1
+            self.blocks_here += 1
+            self.bytes += event.bytes_in
+        elif isinstance(event, events.RecordingFinished):
+            self.done += 1
+        elif isinstance(event, events.RecordingFailed):
+            self.done += 1
+            self.failed += 1
+
+    @property
+    def expected_blocks(self) -> float:
+        """Blocks in all: those planned, and as many for each recording not opened yet."""
+        opened = max(1, self.done)
+        return max(self.blocks_total, self.blocks_total * self.recordings / opened, 1)
+
+    @property
+    def fraction(self) -> float:
+        """Part of the work that is done, 0 to 1."""
+        if self.recordings > 1:
+            inside = self.blocks / max(1, self.blocks_total)
+            return max(self.done / self.recordings, min(0.99, inside * self.done / self.recordings))
+        return self.blocks / max(1, self.blocks_total)
+
+    @property
+    def rate(self) -> float:
+        """Source bytes per second."""
+        return self.bytes / max(1e-6, time.monotonic() - self.began)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Estimate of the time left; None before there is anything to go by."""
+        elapsed = time.monotonic() - self.began
+        if not self.fraction or not (self.blocks_here or self.done):
+            return None
+        return elapsed * (1 - self.fraction) / self.fraction
+
+    def text(self) -> str:
+        """One line."""
+        parts = []
+        if self.recordings > 1:
+            parts.append(f"{self.done}/{self.recordings} recordings")
+        parts.append(f"{self.blocks}/{self.blocks_total} blocks")
+        if self.bytes:
+            parts.append(f"{format_bytes(self.rate)}/s")
+        if self.failed:
+            parts.append(f"{self.failed} failed")
+        left = self.seconds_left
+        if left is not None and self.fraction < 1:
+            parts.append(f"{duration(left)} left")
+        return ", ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people."""
+    seconds = round(seconds)
+    if seconds < 60:
+        return f"{seconds} s"
+    minutes, seconds = divmod(seconds, 60)
+    if minutes < 60:
+        return f"{minutes}:{seconds:02d} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d} h"
+
+
+class TerminalProgress:
+    """A rich bar with rate and time left."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+
+        self.tally = Tally()
+        self._progress = Progress(
+            SpinnerColumn(),
+            BarColumn(bar_width=32),
+            TextColumn("{task.percentage:>3.0f} %"),
+            TextColumn("{task.description}"),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        self._progress.start()
+        self._bar = self._progress.add_task("planning", total=1.0)
+
+    def __call__(self, event: events.Event) -> None:
+        self.tally.hear(event)
+        if isinstance(event, events.RecordingFailed):
+            self._progress.console.print(f"[red]failed[/] {event.name}: {event.reason}")
+        self._progress.update(
+            self._bar, completed=self.tally.fraction, description=self.tally.text()
+        )
+
+    def close(self) -> None:
+        self._progress.stop()
+
+
+class NotebookProgress:
+    """A bar in a notebook's output cell, updated in place; needs no widgets."""
+
+    def __init__(self) -> None:
+        from IPython.display import HTML, display
+
+        self.tally = Tally()
+        self._html = HTML
+        self._shown = 0.0
+        self._display: Any = display(HTML(self._page()), display_id=True)
+
+    def _page(self) -> str:
+        percent = 100 * self.tally.fraction
+        return (
+            f'<div><progress max="100" value="{percent:.1f}" style="width:20em"></progress> '
+            f"{percent:.0f} % {html.escape(self.tally.text())}</div>"
+        )
+
+    def __call__(self, event: events.Event) -> None:
+        self.tally.hear(event)
+        now = time.monotonic()
+        if now - self._shown > 0.2 or isinstance(event, events.RunFinished):
+            self._shown = now
+            self._display.update(self._html(self._page()))
+
+    def close(self) -> None:
+        self._display.update(self._html(self._page()))
+
+
+class LogProgress:
+    """Plain lines: at the start, every half minute, for failures, at the end."""
+
+    def __init__(self) -> None:
+        self.tally = Tally()
+        self._said = time.monotonic()
+
+    def __call__(self, event: events.Event) -> None:
+        self.tally.hear(event)
+        if isinstance(event, events.RunStarted):
+            self._say(
+                f"{event.recordings} recording{'s' if event.recordings > 1 else ''}, "
+                f"{event.concurrency} workers, budget {event.budget / MIB:.0f} MiB"
+            )
+        elif isinstance(event, events.RecordingFailed):
+            self._say(f"failed {event.name}: {event.reason}")
+        elif isinstance(event, events.RecordingPlanned) and event.note:
+            self._say(f"{event.name}: {event.note}")
+        elif isinstance(event, events.RunFinished):
+            self._say(f"{self.tally.text()} in {duration(event.seconds)}")
+        elif time.monotonic() - self._said > LOG_INTERVAL:
+            self._say(self.tally.text())
+
+    def _say(self, text: str) -> None:
+        self._said = time.monotonic()
+        print(f"penstock: {text}", file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        pass

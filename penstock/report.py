@@ -1,0 +1,393 @@
+"""Plans, pipelines and runs for people: text tables, HTML, and the report of a run."""
+
+from __future__ import annotations
+
+import html
+import json
+import os
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from penstock import __version__, events
+from penstock.memory import format_bytes
+
+if TYPE_CHECKING:
+    from penstock.plan import Plan, Plans, Resources
+
+REPORT_NAME = "penstock-report"
+
+
+# ---------------------------------------------------------------------- plans
+
+
+def plan_rows(plan: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of a plan's table (from `Plan.to_dict`)."""
+    header = ["stage", "steps", "blocks", "block", "read", "written", "memory a block", "decided by"]
+    rows = []
+    for number, stage in enumerate(plan["stages"], 1):
+        block = " × ".join(
+            f"{unit} {dim}" for dim, unit in zip(stage["dims"], stage["block"], strict=True)
+        )
+        kind = {"process": "", "scratch": " → scratch", "copy": " (copied)"}[stage["kind"]]
+        margin = stage["margin_overhead"]
+        read = format_bytes(stage["bytes_in"])
+        if margin > 0.005:
+            read += f" (margins {margin:.0%})"
+        rows.append(
+            [
+                str(number),
+                stage["title"] + kind,
+                str(stage["blocks"]),
+                block,
+                read,
+                format_bytes(stage["bytes_out"]),
+                format_bytes(stage["block_peak"]),
+                stage["largest_step"],
+            ]
+        )
+    return header, rows
+
+
+def plan_summary(plan: dict[str, Any]) -> str:
+    """One line: predicted peak, budget, concurrency and why."""
+    return (
+        f"predicted peak {format_bytes(plan['predicted_memory'])} of "
+        f"{format_bytes(plan['budget'])} allowed: {format_bytes(plan['base'])} for "
+        f"{plan['processes']} process{'es' if plan['processes'] > 1 else ''} + "
+        f"{plan['concurrency']} block{'s' if plan['concurrency'] > 1 else ''} at once "
+        f"({plan['reason']})"
+    )
+
+
+def _text_table(header: list[str], rows: list[list[str]]) -> str:
+    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in [header, ["-" * width for width in widths], *rows]
+    ]
+    return "\n".join(lines)
+
+
+def plan_text(plan: Plan) -> str:
+    """A plan as a text table."""
+    data = plan.to_dict()
+    return f"{plan.name}\n{_text_table(*plan_rows(data))}\n{plan_summary(data)}"
+
+
+def _html_table(header: list[str], rows: list[list[str]]) -> str:
+    head = "".join(f"<th style='text-align:left'>{html.escape(cell)}</th>" for cell in header)
+    body = "".join(
+        "<tr>"
+        + "".join(f"<td style='text-align:left'>{html.escape(cell)}</td>" for cell in row)
+        + "</tr>"
+        for row in rows
+    )
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def memory_bar(base: float, blocks: float, budget: float, measured: float | None = None) -> str:
+    """A bar: what the process takes, what blocks add, the budget, and the measured peak."""
+    whole = max(budget, base + blocks, measured or 0) or 1
+    parts = [
+        (base, "#8fa3b5", f"processes {format_bytes(base)}"),
+        (blocks, "#3b7dd8", f"blocks {format_bytes(blocks)}"),
+    ]
+    inner = "".join(
+        f'<div title="{text}" style="width:{100 * size / whole:.2f}%;background:{color};'
+        'height:100%;float:left"></div>'
+        for size, color, text in parts
+    )
+    marks = ""
+    if measured:
+        marks = (
+            f'<div title="measured peak {format_bytes(measured)}" style="position:absolute;'
+            f"left:{100 * measured / whole:.2f}%;top:-3px;bottom:-3px;width:3px;margin-left:-2px;"
+            'background:#d1495b"></div>'
+        )
+    legend = " &nbsp; ".join(
+        f'<span style="color:{color}">■</span> {text}' for _, color, text in parts
+    )
+    legend += f" &nbsp; <span style='color:#999'>□</span> budget {format_bytes(budget)}"
+    if measured:
+        legend += (
+            f" &nbsp; <span style='color:#d1495b'>▮</span> measured {format_bytes(measured)}"
+        )
+    return (
+        '<div style="position:relative;height:14px;background:#e8e8e8;max-width:640px;'
+        f'margin:8px 0 4px">{inner}{marks}</div>'
+        f'<div style="font-size:85%">{legend}</div>'
+    )
+
+
+def _plan_body(data: dict[str, Any]) -> str:
+    blocks = data["predicted_memory"] - data["base"]
+    return (
+        _html_table(*plan_rows(data))
+        + memory_bar(data["base"], blocks, data["budget"])
+        + f"<p>{html.escape(plan_summary(data))}</p>"
+    )
+
+
+def plan_html(plan: Plan) -> str:
+    """A plan for Jupyter."""
+    return f"<div><b>Plan of {html.escape(plan.name)}</b>{_plan_body(plan.to_dict())}</div>"
+
+
+def plans_html(plans: Plans) -> str:
+    """Plans of several recordings for Jupyter: totals, and the largest in full."""
+    largest = max(plans, key=lambda plan: plan.predicted_memory)
+    return (
+        f"<div><b>Plan of {len(plans)} recordings</b>, {plans.n_blocks} blocks; "
+        f"the largest is {html.escape(largest.name)}:{_plan_body(largest.to_dict())}</div>"
+    )
+
+
+def pipeline_html(pipeline: Any) -> str:
+    """A pipeline for Jupyter."""
+    rows = [
+        [
+            str(number),
+            type(processor).__name__,
+            ", ".join(f"{name}={value!r}" for name, value in processor.parameters().items()),
+            ", ".join(processor.core_dims) or "any",
+        ]
+        for number, processor in enumerate(pipeline, 1)
+    ]
+    table = _html_table(["", "processor", "parameters", "whole along"], rows)
+    return f"<div><b>Pipeline</b>{table}</div>"
+
+
+# ---------------------------------------------------------------------- report of a run
+
+
+@dataclass
+class Report:
+    """What a run did: predicted and measured memory, times, failures. Shown as HTML in Jupyter.
+
+    Attributes
+    ----------
+    outputs : dict
+        Result by recording name.
+    skipped : list of str
+        Recordings whose results were there already.
+    failed : dict
+        Reason by recording name.
+    predicted_memory, peak_memory : int
+        Of all processes together [bytes].
+    seconds : float
+        Wall time of the run.
+    """
+
+    pipeline: list[dict[str, Any]]
+    out: str
+    limits: Resources
+    kind: str
+    outputs: dict[str, Path] = field(default_factory=dict)
+    skipped: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)
+    retries: list[dict[str, Any]] = field(default_factory=list)
+    plans: dict[str, dict[str, Any]] = field(default_factory=dict)
+    step_seconds: dict[str, float] = field(default_factory=dict)
+    process_peaks: dict[str, int] = field(default_factory=dict)
+    predicted_memory: int = 0
+    peak_memory: int = 0
+    seconds: float = 0.0
+    bytes_in: int = 0
+    bytes_out: int = 0
+    blocks: int = 0
+    interrupted: bool = False
+    started: str = field(default_factory=lambda: time.strftime("%Y-%m-%dT%H:%M:%S%z"))
+
+    PLANS_KEPT = 100
+    """Plans kept in full; of a cohort of thousands the largest and the first say enough."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether every recording is done."""
+        return not self.failed and not self.interrupted
+
+    # ------------------------------------------------------------------ collecting
+
+    def listen(self, event: events.Event) -> None:
+        """Take note of an event of the run."""
+        if isinstance(event, events.RecordingPlanned):
+            self.predicted_memory = max(self.predicted_memory, event.plan["predicted_memory"])
+            if len(self.plans) < self.PLANS_KEPT:
+                self.plans[event.name] = event.plan
+            if event.note:
+                self.notes[event.name] = event.note
+            self._concurrent_recordings(event.plan)
+        elif isinstance(event, events.BlockFinished):
+            self.blocks += 1
+            self.bytes_in += event.bytes_in
+            self.bytes_out += event.bytes_out
+            for name, seconds in event.seconds.items():
+                self.step_seconds[name] = self.step_seconds.get(name, 0.0) + seconds
+            known = self.process_peaks.get(event.process, 0)
+            self.process_peaks[event.process] = max(known, event.peak)
+        elif isinstance(event, events.BlockRetried):
+            self.retries.append({"name": event.name, "block": event.block, "reason": event.reason})
+        elif isinstance(event, events.RecordingFinished):
+            self.outputs[event.name] = Path(event.target)
+            if event.skipped:
+                self.skipped.append(event.name)
+        elif isinstance(event, events.RecordingFailed):
+            self.failed[event.name] = event.reason
+        elif isinstance(event, events.RunFinished):
+            self.seconds = event.seconds
+            self.interrupted = event.interrupted
+
+    def _concurrent_recordings(self, plan: dict[str, Any]) -> None:
+        """Blocks of several recordings run beside each other: workers x the largest block."""
+        if len(self.plans) < 2:
+            return
+        block = max(
+            (p["predicted_memory"] - p["base"]) / max(1, p["concurrency"])
+            for p in self.plans.values()
+        )
+        together = self.limits.base + int(
+            min(self.limits.workers * block, self.limits.available)
+        )
+        self.predicted_memory = max(self.predicted_memory, together)
+
+    def finish(self, peak: int, *, cluster: bool) -> None:
+        """Take note of the measured peak: of our processes, or of a cluster's workers beside us."""
+        own = peak
+        if cluster:
+            own += sum(self.process_peaks.values())
+        self.peak_memory = own
+
+    # ------------------------------------------------------------------ telling
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as plain values, as it stands in the JSON file."""
+        return {
+            "penstock": __version__,
+            "started": self.started,
+            "seconds": round(self.seconds, 3),
+            "interrupted": self.interrupted,
+            "out": self.out,
+            "executor": self.kind,
+            "workers": self.limits.workers,
+            "memory": {
+                "budget": self.limits.budget,
+                "predicted_peak": self.predicted_memory,
+                "measured_peak": self.peak_memory,
+                "processes": self.process_peaks,
+            },
+            "blocks": self.blocks,
+            "bytes_in": self.bytes_in,
+            "bytes_out": self.bytes_out,
+            "seconds_by_step": {name: round(s, 4) for name, s in self.step_seconds.items()},
+            "outputs": {name: str(path) for name, path in self.outputs.items()},
+            "skipped": self.skipped,
+            "failed": self.failed,
+            "retries": self.retries,
+            "notes": self.notes,
+            "pipeline": self.pipeline,
+            "plans": self.plans,
+        }
+
+    def save(self, out: Path) -> None:
+        """Write the report into a folder, as JSON and as one self-contained HTML page."""
+        pages = {".json": json.dumps(self.to_dict(), indent=1, default=str), ".html": self.page()}
+        for suffix, text in pages.items():
+            path = out / f"{REPORT_NAME}{suffix}"
+            temporary = path.with_name(f".{path.name}.new")
+            try:
+                temporary.write_text(text)
+                os.replace(temporary, path)
+            except OSError:  # a full disk must not hide the run's own outcome
+                temporary.unlink(missing_ok=True)
+
+    def __str__(self) -> str:
+        made = len(self.outputs) - len(self.skipped)
+        lines = [
+            f"{made} done, {len(self.skipped)} there already, {len(self.failed)} failed, "
+            f"in {self.seconds:.1f} s"
+        ]
+        if self.blocks:
+            rate = self.bytes_in / max(1e-9, self.seconds)
+            lines.append(
+                f"{self.blocks} blocks, {format_bytes(self.bytes_in)} read at "
+                f"{format_bytes(rate)}/s, {format_bytes(self.bytes_out)} produced"
+            )
+        lines.append(
+            f"memory: peak {format_bytes(self.peak_memory)}, "
+            f"predicted {format_bytes(self.predicted_memory)}, "
+            f"budget {format_bytes(self.limits.budget)}"
+        )
+        if self.retries:
+            lines.append(f"{len(self.retries)} blocks were tried again")
+        lines += [f"{name}: {note}" for name, note in self.notes.items()]
+        lines += [f"FAILED {name}: {reason}" for name, reason in self.failed.items()]
+        return "\n".join(lines)
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        base = self.limits.base
+        blocks = max(0, self.predicted_memory - base)
+        parts = [
+            f"<p>{html.escape(str(self).splitlines()[0])}</p>",
+            "<h3>Memory</h3>",
+            memory_bar(base, blocks, self.limits.budget, self.peak_memory),
+        ]
+        if len(self.process_peaks) > 1:
+            rows = [[name, format_bytes(peak)] for name, peak in self.process_peaks.items()]
+            parts.append(_html_table(["process", "measured peak"], rows))
+        if self.failed:
+            rows = [[name, reason] for name, reason in self.failed.items()]
+            parts += ["<h3>Failed</h3>", _html_table(["recording", "reason"], rows)]
+        if self.step_seconds:
+            parts += ["<h3>Time by step</h3>", self._time_bars()]
+            rate = format_bytes(self.bytes_in / max(1e-9, self.seconds))
+            parts.append(
+                f"<p>{self.blocks} blocks, {format_bytes(self.bytes_in)} read ({rate}/s), "
+                f"{len(self.retries)} retries, {self.limits.workers} workers ({self.kind})</p>"
+            )
+        outputs = [
+            [name, str(path), "was there" if name in self.skipped else self.notes.get(name, "")]
+            for name, path in list(self.outputs.items())[:1000]
+        ]
+        if outputs:
+            parts += ["<h3>Results</h3>", _html_table(["recording", "result", ""], outputs)]
+        steps = [
+            [s["processor"], ", ".join(f"{k}={v!r}" for k, v in s["parameters"].items())]
+            for s in self.pipeline
+        ]
+        parts += ["<h3>Pipeline</h3>", _html_table(["processor", "parameters"], steps)]
+        if self.plans:
+            name, plan = max(self.plans.items(), key=lambda item: item[1]["predicted_memory"])
+            more = f" (largest of {len(self.plans)})" if len(self.plans) > 1 else ""
+            parts += [f"<h3>Plan of {html.escape(name)}{more}</h3>", _plan_body(plan)]
+        return f"<div>{''.join(parts)}</div>"
+
+    def _time_bars(self) -> str:
+        total = sum(self.step_seconds.values()) or 1.0
+        rows = "".join(
+            f"<tr><td style='text-align:left'>{html.escape(name)}</td>"
+            f"<td style='text-align:right'>{seconds:.2f} s</td>"
+            f"<td style='width:320px'><div style='background:#3b7dd8;height:10px;"
+            f"width:{100 * seconds / total:.1f}%'></div></td></tr>"
+            for name, seconds in self.step_seconds.items()
+        )
+        return f"<table>{rows}</table>"
+
+    def page(self) -> str:
+        """The report as one self-contained HTML page."""
+        style = (
+            "body{font:15px/1.45 system-ui,sans-serif;margin:2em auto;max-width:960px;padding:0 1em;"
+            "color:#222}table{border-collapse:collapse;margin:.4em 0;font-size:90%}"
+            "td,th{padding:.25em .8em .25em 0;border-bottom:1px solid #e4e4e4;vertical-align:top;"
+            "overflow-wrap:anywhere}h1{font-size:1.5em}h3{margin:1.4em 0 .3em}"
+        )
+        return (
+            "<!doctype html><html lang='en'><head><meta charset='utf-8'>"
+            f"<title>Penstock report</title><style>{style}</style></head><body>"
+            f"<h1>Penstock report</h1><p>{html.escape(self.started)} · {html.escape(self.out)}</p>"
+            f"{self._repr_html_()}</body></html>"
+        )

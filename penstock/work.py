@@ -1,0 +1,510 @@
+"""What workers do: open and prepare a recording, compute a block, finish a result.
+
+These functions run in a thread or on a worker of a cluster. They take and return small things only;
+data go from the source file to the store and nowhere else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import platform
+import socket
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+import penstock
+from penstock.chain import Chain
+from penstock.dataset import SIGNAL, reads_fresh
+from penstock.memory import PeakSampler
+from penstock.plan import Grid, Plan, Resources, Stage, make_plan
+from penstock.processor import Processor
+from penstock.rechunk import (
+    PARTIALS,
+    SCRATCH,
+    create_scratch,
+    part_number,
+    scratch_source,
+    with_reduction,
+)
+from penstock.store import (
+    FORMAT,
+    Ledger,
+    clean_leftovers,
+    create_array,
+    create_group,
+    partial_path,
+    provenance,
+    publish,
+    remove,
+    write_block,
+)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One recording to process: what, how, where to, within what."""
+
+    token: str
+    """Unique to this run and recording."""
+    name: str
+    path: Path | None
+    dataset: xr.Dataset | None
+    processors: tuple[Processor, ...]
+    target: Path
+    format: str
+    dtype: str
+    overwrite: bool
+    limits: Resources
+
+    @property
+    def building(self) -> Path:
+        """Folder of the unfinished result."""
+        return partial_path(self.target)
+
+    @property
+    def store(self) -> Path:
+        """Zarr store under construction."""
+        return self.building / "store"
+
+    @property
+    def scratch(self) -> Path:
+        """Zarr group of what stages pass on to later stages."""
+        return self.building / "scratch"
+
+    @property
+    def sidecar(self) -> Path:
+        """Provenance of a result whose format cannot hold it."""
+        return self.target.with_name(f"{self.target.name}.penstock.json")
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A recording that is ready for its blocks."""
+
+    job: Job
+    plan: dict[str, Any]
+    states: tuple[Any, ...]
+    blocks: tuple[tuple[int, ...], ...]
+    """Block shape of every stage."""
+    counts: tuple[int, ...]
+    """Blocks of every stage."""
+    block_bytes: int
+    finished: dict[int, set[int]] = field(default_factory=dict)
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class BlockDone:
+    """What the client learns of a finished block."""
+
+    stage: int
+    block: int
+    bytes_in: int
+    bytes_out: int
+    seconds: dict[str, float]
+    process: str
+    peak: int
+
+
+@dataclass(frozen=True)
+class Done:
+    """A recording whose result has its final name."""
+
+    target: Path
+    skipped: bool = False
+    opened: Opened | None = None
+    blocks: tuple[BlockDone, ...] = ()
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+# ---------------------------------------------------------------------- identity
+
+
+def source_identity(job: Job) -> dict[str, Any]:
+    """What tells one input from another: path, size and time of change, or the data themselves."""
+    if job.path is not None:
+        path = job.path.absolute()
+        stat = (path / "zarr.json" if path.is_dir() else path).stat()
+        return {"path": str(path), "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+    assert job.dataset is not None
+    return {"dataset": dataset_token(job.dataset)}
+
+
+def dataset_token(ds: xr.Dataset) -> str:
+    """Digest of a dataset: of how its lazy variables are read, and of the values of the others."""
+    import cloudpickle
+
+    digest = hashlib.sha256()
+    for name in sorted(map(str, ds.variables)):
+        variable = ds.variables[name]
+        digest.update(f"{name} {variable.dims} {variable.shape} {variable.dtype}".encode())
+        if variable.chunks is not None:
+            digest.update(variable.data.name.encode())
+        elif reads_fresh(variable) or name in ds.xindexes:
+            index = ds.xindexes.get(name)
+            digest.update(cloudpickle.dumps(index if index is not None else variable._data))
+        else:
+            values = variable.values
+            # hashed in place: a token made by pickling would hold a second copy of the data
+            plain = values if values.dtype.kind not in "OSU" else np.asarray(values.tolist(), "U")
+            digest.update(np.ascontiguousarray(plain).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def result_key(job: Job) -> str:
+    """Digest of all that decides the result's bytes: two runs with one key make the same result."""
+    content = {
+        "format": [FORMAT, job.format],
+        "dtype": job.dtype,
+        "pipeline": [processor.canonical() for processor in job.processors],
+        "source": source_identity(job),
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _about(job: Job, key: str) -> dict[str, Any]:
+    """Provenance kept with a result."""
+    import scipy
+    import zarr
+
+    return {
+        "format": FORMAT,
+        "key": key,
+        "pipeline": [processor.canonical() for processor in job.processors],
+        "source": source_identity(job),
+        "versions": {
+            "penstock": penstock.__version__,
+            "python": platform.python_version(),
+            "numpy": np.__version__,
+            "scipy": scipy.__version__,
+            "xarray": xr.__version__,
+            "zarr": zarr.__version__,
+        },
+    }
+
+
+# ---------------------------------------------------------------------- this process
+
+
+_sampler: PeakSampler | None = None
+_lock = threading.Lock()
+_workplaces: OrderedDict[str, tuple[Stage, ...]] = OrderedDict()
+_WORKPLACES_KEPT = 8
+
+
+def process_name() -> str:
+    """Host and process id."""
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def _peak() -> int:
+    """Highest memory of this process since it first worked; the watcher starts here."""
+    global _sampler
+    with _lock:
+        if _sampler is None:
+            _sampler = PeakSampler().__enter__()
+    return _sampler.peak
+
+
+def close_workplaces(tokens: set[str]) -> None:
+    """Forget opened recordings, and stop watching memory when none is left."""
+    global _sampler
+    with _lock:
+        for token in tokens:
+            _workplaces.pop(token, None)
+        if not _workplaces and _sampler is not None:
+            _sampler.__exit__()
+            _sampler = None
+
+
+@contextlib.contextmanager
+def _worker_settings() -> Iterator[None]:
+    """On a cluster's worker nobody has set the process up: do it around every task."""
+    import threadpoolctl
+
+    _peak()
+    with threadpoolctl.threadpool_limits(limits=1):
+        yield
+
+
+def _open_source(job: Job) -> xr.Dataset:
+    if job.dataset is not None:
+        return job.dataset
+    from penstock.io import open_dataset
+
+    assert job.path is not None
+    return open_dataset(job.path, dtype=job.dtype)
+
+
+def _workplace(opened: Opened) -> tuple[Stage, ...]:
+    """Stages of a recording, bound to its opened source and scratch; kept for the next block."""
+    job = opened.job
+    with _lock:
+        stages = _workplaces.get(job.token)
+        if stages is not None:
+            _workplaces.move_to_end(job.token)
+            return stages
+    chain = Chain(_open_source(job)).bind(job.processors, opened.states)
+    plan = make_plan(chain, job.limits, name=job.name, export=job.format != "zarr")
+    return _keep(job, _bind_stages(job, with_blocks(plan, opened.blocks).stages))
+
+
+def _keep(job: Job, stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
+    with _lock:
+        _workplaces[job.token] = stages
+        while len(_workplaces) > _WORKPLACES_KEPT:
+            _workplaces.popitem(last=False)
+    return stages
+
+
+def _bind_stages(job: Job, stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
+    """Let later stages read what earlier ones left in scratch."""
+    bound: list[Stage] = []
+    for number, stage in enumerate(stages):
+        chain = stage.chain
+        before = stages[number - 1] if number else None
+        if stage.kind != "copy" and before is not None and before.kind == "scratch":
+            if before.keeps:
+                chain = scratch_source(job.scratch, number - 1, chain)
+            if before.reduces is not None:
+                chain = with_reduction(job.scratch, number - 1, chain)
+        bound.append(replace(stage, chain=chain))
+    return tuple(bound)
+
+
+def with_blocks(plan: Plan, blocks: tuple[tuple[int, ...], ...]) -> Plan:
+    """The plan with other block shapes (those that an interrupted run began with)."""
+    stages = []
+    for stage, shape in zip(plan.stages, blocks, strict=True):
+        grid = Grid(stage.grid.dims, stage.grid.shape, tuple(shape))
+        stages.append(replace(stage, grid=grid))
+    return replace(plan, stages=tuple(stages))
+
+
+# ---------------------------------------------------------------------- tasks
+
+
+def open_recording(job: Job, slot: int) -> Opened | Done:
+    """Open, prepare and plan a recording, and start (or pick up) its store.
+
+    Preparing may take `slot` bytes; `RowTooLarge` is raised where it needs more.
+
+    A recording of a single block is processed here as well: one task instead of three.
+    """
+    with _worker_settings():
+        key = result_key(job)
+        if job.target.exists() and not job.overwrite:
+            about = provenance(job.target) or _read_json(job.sidecar)
+            if about is not None and about.get("key") == key:
+                return Done(job.target, skipped=True)
+            raise FileExistsError(
+                f"{job.target} exists already and was not made by this pipeline from this input: "
+                "use overwrite (--overwrite) to replace it, or another folder"
+            )
+        source = _open_source(job)
+        chain = Chain(source).prepared(job.processors, slot, strict=True)
+        plan = make_plan(chain, job.limits, name=job.name, export=job.format != "zarr")
+        plan, finished, note = _pick_up(job, key, plan)
+        if not (job.building / "plan.json").exists():
+            _start_store(job, key, plan, chain)
+        opened = Opened(
+            job,
+            plan.to_dict(),
+            chain.states,
+            tuple(stage.grid.block for stage in plan.stages),
+            tuple(len(stage.grid) for stage in plan.stages),
+            plan.block_bytes,
+            finished,
+            note,
+        )
+        _keep(job, _bind_stages(job, plan.stages))
+        if plan.n_blocks == 1 and job.limits.workers * plan.block_bytes <= job.limits.available:
+            blocks = () if finished else (run_block(opened, 0, 0),)
+            return replace(finish_recording(opened), opened=opened, blocks=blocks)
+        return opened
+
+
+def _pick_up(job: Job, key: str, plan: Plan) -> tuple[Plan, dict[int, set[int]], str]:
+    """Go on with what an interrupted run left, if it was the same work and its blocks still fit."""
+    left = _read_json(job.building / "plan.json")
+    if left is None:
+        remove(job.building)
+        return plan, {}, ""
+    if left.get("key") == key and len(left["blocks"]) == len(plan.stages):
+        shapes = tuple(tuple(shape) for shape in left["blocks"])
+        earlier = with_blocks(plan, shapes)
+        needed = [
+            stage.chain.block_bytes(stage.grid.middle()).peak
+            for stage in earlier.stages
+            if len(stage.grid.block) == len(stage.grid.shape)
+        ]
+        if max(needed, default=0) <= max(plan.block_bytes, job.limits.available):
+            blocks = [
+                replace(s, block=s.chain.block_bytes(s.grid.middle())) for s in earlier.stages
+            ]
+            if shapes == tuple(stage.grid.block for stage in plan.stages):
+                blocks = list(plan.stages)
+            kept = replace(earlier, stages=tuple(blocks))
+            finished = Ledger(job.building / "ledger").finished()
+            n = sum(map(len, finished.values()))
+            return kept, finished, f"resumed: {n} of {kept.n_blocks} blocks were finished" if n else ""
+    remove(job.building)
+    return plan, {}, "started again: the unfinished result was of another pipeline or budget"
+
+
+def _start_store(job: Job, key: str, plan: Plan, chain: Chain) -> None:
+    """Make the empty arrays of all stages; `plan.json` comes last and says that they are there."""
+    job.building.mkdir(parents=True, exist_ok=True)
+    job.scratch.mkdir(exist_ok=True)
+    import zarr
+
+    zarr.create_group(job.scratch, overwrite=True)
+    create_group(job.store, chain.output, _about(job, key))
+    for number, stage in enumerate(plan.stages):
+        if stage.kind == "scratch":
+            create_scratch(job.scratch, number, stage, plan.stages[number + 1])
+            continue
+        out = stage.chain.output[SIGNAL]
+        create_array(
+            job.store,
+            stage.title if stage.kind == "copy" else SIGNAL,
+            stage.chain.dims,
+            stage.chain.shape,
+            stage.chain.dtype,
+            stage.grid.block,
+            out.attrs,
+            compress=job.format == "zarr",
+        )
+    content = {"key": key, "blocks": [stage.grid.block for stage in plan.stages]}
+    temporary = job.building / "plan.json.new"
+    temporary.write_text(json.dumps(content))
+    os.replace(temporary, job.building / "plan.json")
+
+
+def run_block(opened: Opened, number: int, block: int) -> BlockDone:
+    """Compute one block, write it, note it in the ledger."""
+    with _worker_settings():
+        job = opened.job
+        stage = _workplace(opened)[number]
+        region = stage.grid.region(block)
+        seconds: dict[str, float] = {}
+        facts: dict[str, Any] = {}
+        if stage.reduces is not None:
+            step = _workplace(opened)[number + 1].chain.steps[0]
+            values, partial = stage.chain.partial(region, step, seconds)
+            began = time.perf_counter()
+            if stage.keeps:
+                write_block(job.scratch, f"{SCRATCH}{number}", region, values)
+            part = part_number(stage, step, block)
+            remaining = {
+                dim: indexer
+                for dim, indexer in region.items()
+                if dim not in step.processor.reduce_dims
+            }
+            where = {
+                "part": slice(part, part + 1),
+                "statistic": slice(0, len(partial)),
+                **remaining,
+            }
+            write_block(job.scratch, f"{PARTIALS}{number}", where, partial[np.newaxis])
+        else:
+            values = stage.chain.compute(region, seconds)
+            began = time.perf_counter()
+            if stage.kind == "scratch":
+                write_block(job.scratch, f"{SCRATCH}{number}", region, values)
+            else:
+                name = stage.title if stage.kind == "copy" else SIGNAL
+                write_block(job.store, name, region, values)
+                if job.format == "edf" and stage.kind == "process":
+                    axes = tuple(range(1, values.ndim))
+                    facts = {
+                        "low": values.min(axis=axes).astype(float).tolist(),
+                        "high": values.max(axis=axes).astype(float).tolist(),
+                    }
+        Ledger(job.building / "ledger").add(number, block, **facts)
+        seconds["write"] = time.perf_counter() - began
+        return BlockDone(
+            number, block, stage.block.read, values.nbytes, seconds, process_name(), _peak()
+        )
+
+
+def finish_recording(opened: Opened) -> Done:
+    """Check that every block is there, export where another format is asked, publish."""
+    with _worker_settings():
+        job = opened.job
+        ledger = Ledger(job.building / "ledger")
+        finished = ledger.finished()
+        for number, count in enumerate(opened.counts):
+            missing = count - len(finished.get(number, ()))
+            if missing:
+                raise RuntimeError(
+                    f"{missing} of {count} blocks of stage {number + 1} are not in the ledger of "
+                    f"{job.building}: run the same command again"
+                )
+        clean_leftovers(job.store)
+        facts: dict[str, Any] = {}
+        if job.format == "zarr":
+            publish(job.store, job.target, overwrite=job.overwrite)
+        else:
+            from penstock.io import export
+            from penstock.store import open_store
+
+            made = job.building / f"result{job.target.suffix}"
+            remove(made)
+            options: dict[str, Any] = {}
+            ranges = _ranges(opened, ledger)
+            if ranges is not None:
+                options["ranges"] = ranges
+            result = export(open_store(job.store), made, format=job.format, **options)
+            facts = _export_facts(result)
+            about = {**(provenance(job.store) or {}), **facts}
+            about.pop("sampled", None)
+            temporary = job.building / "sidecar.json"
+            temporary.write_text(json.dumps(about, indent=1))
+            publish(made, job.target, overwrite=job.overwrite)
+            os.replace(temporary, job.sidecar)
+        remove(job.building)
+        return Done(job.target, facts=facts)
+
+
+def _ranges(opened: Opened, ledger: Ledger) -> tuple[np.ndarray, np.ndarray] | None:
+    """Smallest and largest value of every channel, as the blocks noted them in passing."""
+    if opened.job.format != "edf":
+        return None
+    for number, stage in enumerate(_workplace(opened)):
+        if stage.kind != "process":
+            continue
+        low = np.full(stage.grid.shape[0], np.inf)
+        high = np.full(stage.grid.shape[0], -np.inf)
+        for entry in ledger.entries():
+            if entry["stage"] == number:
+                rows = stage.grid.region(entry["block"])[stage.grid.dims[0]]
+                low[rows] = np.minimum(low[rows], entry["low"])
+                high[rows] = np.maximum(high[rows], entry["high"])
+        return low, high
+    return None
+
+
+def _export_facts(result: Any) -> dict[str, Any]:
+    clipped = getattr(result, "clipped", None)
+    if not clipped:
+        return {}
+    return {"clipped": {str(name): int(n) for name, n in dict(clipped).items() if n}}
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    with contextlib.suppress(OSError, ValueError):
+        content = json.loads(path.read_text())
+        return content if isinstance(content, dict) else None
+    return None
