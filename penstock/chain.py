@@ -367,9 +367,7 @@ def run_step(
     return result.astype(out_signal.dtype, copy=False)
 
 
-def _core_last(
-    block: np.ndarray, dims: tuple[str, ...], core_dims: tuple[str, ...]
-) -> np.ndarray:
+def _core_last(block: np.ndarray, dims: tuple[str, ...], core_dims: tuple[str, ...]) -> np.ndarray:
     loops = [dim for dim in dims if dim not in core_dims]
     order = [dims.index(dim) for dim in (*loops, *core_dims)]
     return block if order == sorted(order) else block.transpose(order)

@@ -178,7 +178,9 @@ def plan(
     allow: Allow = None,
 ) -> None:
     """Show blocks, concurrency and predicted peak memory; nothing is computed."""
-    print(_pipeline(pipeline, allow).plan(_one(files), memory=memory, workers=workers, format=format))
+    print(
+        _pipeline(pipeline, allow).plan(_one(files), memory=memory, workers=workers, format=format)
+    )
 
 
 def _one(files: list[str]) -> Any:

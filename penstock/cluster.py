@@ -66,6 +66,7 @@ def local_processes(workers: int) -> Iterator[Any]:
         "MKL_NUM_THREADS": "1",
         "MALLOC_MMAP_THRESHOLD_": str(1 << 20),
         "MALLOC_TRIM_THRESHOLD_": str(1 << 20),
+        "DASK_LOGGING__DISTRIBUTED": "error",
     }
     before = {name: os.environ.get(name) for name in environment}
     os.environ.update(environment)

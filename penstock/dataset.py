@@ -143,7 +143,11 @@ class SampledIndex(RangeIndex):
 
 
 def sampled_coordinate(
-    dim: str, size: int, frequency: float, start: float = 0.0, attrs: Mapping[str, Any] | None = None
+    dim: str,
+    size: int,
+    frequency: float,
+    start: float = 0.0,
+    attrs: Mapping[str, Any] | None = None,
 ) -> xr.Coordinates:
     """Virtual coordinate of `size` samples at `frequency` (samples per unit, Hz for time)."""
     if not frequency > 0:
@@ -256,7 +260,10 @@ def lazy_variable(
 
 
 def blank_variable(
-    dims: tuple[str, ...], shape: tuple[int, ...], dtype: Any, attrs: Mapping[str, Any] | None = None
+    dims: tuple[str, ...],
+    shape: tuple[int, ...],
+    dtype: Any,
+    attrs: Mapping[str, Any] | None = None,
 ) -> xr.Variable:
     """A variable of that shape without data, for outlines: reading it is an error."""
     return lazy_variable(dims, _no_data, shape, dtype, attrs)
@@ -277,9 +284,7 @@ def outline_of(ds: xr.Dataset) -> xr.Dataset:
     siblings = [
         name for name, other in ds.data_vars.items() if name != SIGNAL and along in other.dims
     ]
-    blank = blank_variable(
-        tuple(map(str, signal.dims)), signal.shape, signal.dtype, signal.attrs
-    )
+    blank = blank_variable(tuple(map(str, signal.dims)), signal.shape, signal.dtype, signal.attrs)
     return ds.drop_vars(siblings).assign({SIGNAL: blank})
 
 

@@ -325,11 +325,13 @@ def _import(module: str) -> Any:
 
 def _parse_step(step: Any, number: int, allow: Sequence[str]) -> Processor:
     if isinstance(step, str):
-        name, given = step, {}
+        name, given = step, None
     elif isinstance(step, dict) and len(step) == 1:
         name, given = next(iter(step.items()))
     else:
-        raise ValueError(f"step {number}: write 'Name' or 'Name: {{parameter: value}}', got {step!r}")
+        raise ValueError(
+            f"step {number}: write 'Name' or 'Name: {{parameter: value}}', got {step!r}"
+        )
     cls = _find_processor(str(name), number)
     if cls is Apply and isinstance(given, dict):
         given = {**given, "function": _find_function(given.get("function"), number, allow)}

@@ -358,7 +358,11 @@ class Resources:
 
 
 def resources(
-    memory: int | float | str | None, workers: int | None, *, kind: str = "threads", client: Any = None
+    memory: int | float | str | None,
+    workers: int | None,
+    *,
+    kind: str = "threads",
+    client: Any = None,
 ) -> Resources:
     """Budget and bases of a run on this machine or on a cluster.
 
@@ -430,8 +434,10 @@ def make_plan(
             continue
         total = max(len(stage.grid) for stage in stages)
         concurrency = max(1, min(n, total))
-        reason = f"all {limits.workers} workers" if n == limits.workers else (
-            f"{n} of {limits.workers} workers: one block more would not fit the budget"
+        reason = (
+            f"all {limits.workers} workers"
+            if n == limits.workers
+            else (f"{n} of {limits.workers} workers: one block more would not fit the budget")
         )
         if concurrency < n:
             reason = f"only {total} block{'s' if total > 1 else ''} to share"

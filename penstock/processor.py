@@ -112,6 +112,7 @@ class Processor:
     ... class Demean(ps.Processor):
     ...     core_dims = ("time",)
     ...     scratch = 1.0
+    ...
     ...     def kernel(self, block, ctx):
     ...         return block - block.mean(axis=-1, keepdims=True)
     >>> ds = ps.make_dataset(np.ones((4, 100), "float32"), sampling_frequency=100.0)

@@ -89,9 +89,7 @@ def partial_shape(stage: Any, step: Step) -> tuple[int, tuple[str, ...], tuple[i
     chain: Chain = stage.chain
     reduced = step.processor.reduce_dims
     dims = tuple(dim for dim in chain.dims if dim not in reduced)
-    shape = tuple(
-        size for dim, size in zip(chain.dims, chain.shape, strict=True) if dim in dims
-    )
+    shape = tuple(size for dim, size in zip(chain.dims, chain.shape, strict=True) if dim in dims)
     parts = 1
     for dim, count in zip(chain.dims, stage.grid.counts, strict=True):
         if dim in reduced:
@@ -119,7 +117,7 @@ def with_reduction(folder: Path, number: int, chain: Chain) -> Chain:
     """The chain with its first step reading the streamed reduction of stage `number`."""
     step = chain.steps[0]
     reader = functools.partial(
-        _read_reduced, str(folder), f"{PARTIALS}{number}", step.processor, chain.start[SIGNAL].dims
+        _read_reduced, str(folder), f"{PARTIALS}{number}", step.processor, tuple(map(str, chain.start[SIGNAL].dims))
     )
     return replace(chain, steps=(replace(step, reduced=reader), *chain.steps[1:]))
 

@@ -24,7 +24,16 @@ REPORT_NAME = "penstock-report"
 
 def plan_rows(plan: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Header and rows of a plan's table (from `Plan.to_dict`)."""
-    header = ["stage", "steps", "blocks", "block", "read", "written", "memory a block", "decided by"]
+    header = [
+        "stage",
+        "steps",
+        "blocks",
+        "block",
+        "read",
+        "written",
+        "memory a block",
+        "decided by",
+    ]
     rows = []
     for number, stage in enumerate(plan["stages"], 1):
         block = " × ".join(
@@ -111,9 +120,7 @@ def memory_bar(base: float, blocks: float, budget: float, measured: float | None
     )
     legend += f" &nbsp; <span style='color:#999'>□</span> budget {format_bytes(budget)}"
     if measured:
-        legend += (
-            f" &nbsp; <span style='color:#d1495b'>▮</span> measured {format_bytes(measured)}"
-        )
+        legend += f" &nbsp; <span style='color:#d1495b'>▮</span> measured {format_bytes(measured)}"
     return (
         '<div style="position:relative;height:14px;background:#e8e8e8;max-width:640px;'
         f'margin:8px 0 4px">{inner}{marks}</div>'
@@ -248,9 +255,7 @@ class Report:
             (p["predicted_memory"] - p["base"]) / max(1, p["concurrency"])
             for p in self.plans.values()
         )
-        together = self.limits.base + int(
-            min(self.limits.workers * block, self.limits.available)
-        )
+        together = self.limits.base + int(min(self.limits.workers * block, self.limits.available))
         self.predicted_memory = max(self.predicted_memory, together)
 
     def finish(self, peak: int, *, cluster: bool) -> None:

@@ -25,15 +25,18 @@ import xarray as xr
 
 from penstock import events
 from penstock.cluster import active_client, client_executor, local_processes, thread_executor
+from penstock.dataset import SIGNAL, reads_fresh
 from penstock.memory import PeakSampler, lean_allocator, single_threaded_kernels
 from penstock.plan import BudgetError, Resources, RowTooLarge, resources
 from penstock.report import Report
+from penstock.store import remove, write_store
 from penstock.work import (
     BlockDone,
     Done,
     Job,
     Opened,
     close_workplaces,
+    dataset_token,
     finish_recording,
     open_recording,
     run_block,
@@ -143,6 +146,7 @@ def run(
             dtype,
             overwrite,
             limits,
+            {"dataset": dataset_token(item.dataset)} if item.dataset is not None else None,
         )
         for item in items
     ]
@@ -161,6 +165,8 @@ def run(
             thread_executor(limits.workers) if client is None else client_executor(client)
         )
         sampler = stack.enter_context(PeakSampler(tree=kind == "processes"))
+        if client is not None:
+            jobs = [stack.enter_context(_spooled(job)) for job in jobs]
         engine = _Engine(pool, limits, heard, client)
         try:
             engine.run(jobs)
@@ -200,6 +206,21 @@ def _exclusive(out: Path) -> Iterator[None]:
             pass  # a file system without locks: nothing to hold on to
         yield
     path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _spooled(job: Job) -> Iterator[Job]:
+    """The job with data that are in this process's memory put where other processes can read them."""
+    ds = job.dataset
+    if ds is None or ds.chunks or reads_fresh(ds.variables[SIGNAL]):
+        yield job
+        return
+    folder = job.target.with_name(f".{job.name}.input")
+    write_store(ds, folder / f"{job.name}.zarr", overwrite=True)
+    try:
+        yield replace(job, dataset=None, path=folder / f"{job.name}.zarr")
+    finally:
+        remove(folder)
 
 
 @dataclass
@@ -347,9 +368,7 @@ class _Engine:
         job = recording.job
         return _Task(recording, n_bytes, lambda: self.pool.submit(open_recording, job, n_bytes))
 
-    def _block_task(
-        self, recording: _Recording, opened: Opened, stage: int, number: int
-    ) -> _Task:
+    def _block_task(self, recording: _Recording, opened: Opened, stage: int, number: int) -> _Task:
         return _Task(
             recording,
             opened.block_bytes,

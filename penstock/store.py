@@ -311,9 +311,9 @@ def open_store(path: str | Path) -> xr.Dataset:
         encoding = ds[name].encoding
         ds[name] = stored_variable(path, name)
         ds[name].encoding.update({k: encoding[k] for k in ("compressors",) if k in encoding})
-    for name, variable in ds.data_vars.items():
-        if name not in large_variables(ds) and variable.nbytes <= 16 * MIB:
-            ds[name] = variable.load()
+    for other, variable in ds.data_vars.items():
+        if other not in large_variables(ds) and variable.nbytes <= 16 * MIB:
+            ds[other] = variable.load()
     for dim, regular in about.get("sampled", {}).items():
         if dim in ds.sizes:
             ds = ds.assign_coords(
@@ -321,9 +321,9 @@ def open_store(path: str | Path) -> xr.Dataset:
                     dim, ds.sizes[dim], regular["frequency"], regular["start"], regular["attrs"]
                 )
             )
-    for name in ds.coords:
-        if name not in ds.xindexes or name not in about.get("sampled", {}):
-            ds[name].load()
+    for coordinate in ds.coords:
+        if coordinate not in about.get("sampled", {}):
+            ds[coordinate].load()
     ds.attrs["store"] = str(path)
     return check_dataset(ds)
 

@@ -66,6 +66,8 @@ class Job:
     dtype: str
     overwrite: bool
     limits: Resources
+    identity: dict[str, Any] | None = None
+    """What tells this input from another, where the path does not."""
 
     @property
     def building(self) -> Path:
@@ -133,12 +135,12 @@ class Done:
 
 def source_identity(job: Job) -> dict[str, Any]:
     """What tells one input from another: path, size and time of change, or the data themselves."""
-    if job.path is not None:
-        path = job.path.absolute()
-        stat = (path / "zarr.json" if path.is_dir() else path).stat()
-        return {"path": str(path), "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
-    assert job.dataset is not None
-    return {"dataset": dataset_token(job.dataset)}
+    if job.identity is not None:
+        return job.identity
+    assert job.path is not None
+    path = job.path.absolute()
+    stat = (path / "zarr.json" if path.is_dir() else path).stat()
+    return {"path": str(path), "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
 
 
 def dataset_token(ds: xr.Dataset) -> str:
@@ -358,7 +360,11 @@ def _pick_up(job: Job, key: str, plan: Plan) -> tuple[Plan, dict[int, set[int]],
             kept = replace(earlier, stages=tuple(blocks))
             finished = Ledger(job.building / "ledger").finished()
             n = sum(map(len, finished.values()))
-            return kept, finished, f"resumed: {n} of {kept.n_blocks} blocks were finished" if n else ""
+            return (
+                kept,
+                finished,
+                f"resumed: {n} of {kept.n_blocks} blocks were finished" if n else "",
+            )
     remove(job.building)
     return plan, {}, "started again: the unfinished result was of another pipeline or budget"
 

@@ -133,7 +133,7 @@ class AASCorrection(Processor):
     core_dims: ClassVar[tuple[str, ...]] = ("time",)
     overwrites: ClassVar[bool] = True
     # The rows of a window and four arrays of a batch of epochs, of one channel at a time.
-    scratch: ClassVar[float] = 2.0
+    scratch: ClassVar[float] = 1.75
 
     window_size: int = 30
     correlation_threshold: float = 0.975
@@ -172,7 +172,7 @@ class AASCorrection(Processor):
     @property
     def scratch_bytes(self) -> int:  # type: ignore[override]
         """Chunks of scalar products, and the products of a window's epochs with each other."""
-        return (6 << 20) + 48 * (self.window_size + 2 * BATCH) ** 2
+        return (3 << 20) + 32 * (self.window_size + 2 * BATCH) ** 2
 
     # ------------------------------------------------------------------ once a recording
 

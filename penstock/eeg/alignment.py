@@ -128,7 +128,7 @@ class EpochTransform:
         spectra = out.view(np.result_type(out.dtype, np.complex64))
         spectra[...] = scipy_fft.rfft(epochs, n=self.n_fft, axis=1, workers=1)
         spectra *= phase_ramps(-fractions, self.n_frequencies, self.n_fft, spectra.dtype)
-        self._blank_ends(spectra)
+        self.blank_ends(spectra)
 
     def backward(self, rows: np.ndarray, fractions: np.ndarray) -> np.ndarray:
         """Epochs (n_epochs, length) of rows, moved by ``fractions``. Overwrites `rows`."""
@@ -139,7 +139,8 @@ class EpochTransform:
         epochs = scipy_fft.irfft(spectra, n=self.n_fft, axis=1, overwrite_x=True, workers=1)
         return epochs[:, self.pad : self.pad + self.length]
 
-    def _blank_ends(self, spectra: np.ndarray) -> None:
+    def blank_ends(self, spectra: np.ndarray) -> None:
+        """Zero the mean and the Nyquist frequency of spectra, in place."""
         # All other frequencies count twice in a scalar product of signals (they stand for their
         # conjugates too); without these two the product of rows is that of signals, but a factor.
         # Nor can a fraction of a sample move the Nyquist frequency.
@@ -311,42 +312,17 @@ def estimate_offsets(
     batch = max(1, batch_bytes // (4 * transform.n_fft))
 
     def spectra_at(first_samples: np.ndarray) -> np.ndarray:
-        margin = transform.pad
-        low = max(0, int(first_samples.min()) - margin)
-        high = min(size, int(first_samples.max()) + length + margin)
+        low = max(0, int(first_samples.min()) - transform.pad)
+        high = min(size, int(first_samples.max()) + length + transform.pad)
         samples = read(low, high)
         work = np.result_type(samples.dtype, np.float32)
         epochs = np.empty((len(first_samples), transform.span), work)
         transform.gather(samples, first_samples - low, epochs)
         spectra = scipy_fft.rfft(epochs, n=transform.n_fft, axis=1, workers=1)
-        transform._blank_ends(spectra)
+        transform.blank_ends(spectra)
         return spectra
 
-    def many_at(first_samples: np.ndarray) -> np.ndarray:
-        # read one by one: they are spread over the recording
-        return np.concatenate([spectra_at(first_samples[k : k + 1]) for k in range(len(few))])
-
-    def delays(spectra: np.ndarray, reference: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return fractional_lags(spectra * np.conj(reference), transform.n_fft)
-
-    spectra = many_at(chosen)
-    mean = spectra.mean(axis=0, dtype=np.complex128).astype(spectra.dtype)
-    norms = np.sqrt((np.abs(spectra) ** 2).sum(axis=1))
-    likeness = np.real(spectra @ np.conj(mean)) / np.where(norms > 0, norms, 1)
-    reference = spectra[int(np.argmax(likeness))]
-    whole = np.zeros(len(chosen), dtype=np.int64)
-    for _ in range(3):
-        lags = whole_lags(spectra * np.conj(reference), transform.n_fft, 2 * search)
-        if np.any(lags):
-            whole = _centred(whole + lags, search)
-            spectra = many_at(chosen + whole)
-        fractions = np.zeros(len(chosen))
-        if fractional:
-            fractions, _ = delays(spectra, reference)
-            fractions -= np.median(fractions)
-        ramps = phase_ramps(-fractions, spectra.shape[1], transform.n_fft, spectra.dtype)
-        reference = (spectra * ramps).mean(axis=0, dtype=np.complex128).astype(spectra.dtype)
-
+    reference = _reference(spectra_at, chosen, transform.n_fft, search, fractional)
     offsets, weights = np.zeros(len(starts)), np.zeros(len(starts))
     for rows in _batches(starts, length, batch):
         shown = _visible(reference, starts[rows], transform, size)
@@ -355,11 +331,53 @@ def estimate_offsets(
         if np.any(lags):
             spectra = spectra_at(starts[rows] + lags)
             shown = _visible(reference, starts[rows] + lags, transform, size)
-        fractions, weights[rows] = delays(spectra, shown)
+        fractions, weights[rows] = fractional_lags(spectra * np.conj(shown), transform.n_fft)
         offsets[rows] = lags + (fractions if fractional else 0)
     middle = np.median(offsets[complete])
     offsets -= middle if fractional else np.rint(middle)
     return np.clip(offsets, -search - 1, search + 1), weights
+
+
+def _reference(
+    spectra_at: Callable[[np.ndarray], np.ndarray],
+    starts: np.ndarray,
+    n_fft: int,
+    search: int,
+    fractional: bool,
+) -> np.ndarray:
+    """Spectrum (n_frequencies,) of the refined mean of the epochs at `starts`.
+
+    Epochs are taken one by one: they are spread over the recording, and long at high rates.
+    """
+    spectra = np.concatenate([spectra_at(start[None]) for start in starts])
+    mean = spectra.sum(axis=0, dtype=np.complex128).astype(spectra.dtype)
+    norms = np.array([np.linalg.norm(spectrum) for spectrum in spectra])
+    likeness = np.real(spectra @ np.conj(mean)) / np.where(norms > 0, norms, 1)
+    reference = spectra[int(np.argmax(likeness))]
+    whole = np.zeros(len(starts), dtype=np.int64)
+    for _ in range(3):
+        # twice the range, because this epoch may itself be off by all of it the other way
+        cross = (spectrum[None] * np.conj(reference) for spectrum in spectra)
+        lags = np.concatenate([whole_lags(one, n_fft, 2 * search) for one in cross])
+        if np.any(lags):
+            moved = whole + lags
+            moved = np.clip(moved - int(np.rint(np.median(moved))), -search, search)
+            for k in np.flatnonzero(moved != whole):
+                spectra[k] = spectra_at(starts[k : k + 1] + moved[k])[0]
+            whole = moved
+        fractions = np.zeros(len(starts))
+        if fractional:
+            cross = (spectrum[None] * np.conj(reference) for spectrum in spectra)
+            fractions = np.concatenate([fractional_lags(one, n_fft)[0] for one in cross])
+            fractions -= np.median(fractions)
+        total = np.zeros(len(reference), np.complex128)
+        for spectrum, fraction in zip(spectra, fractions, strict=True):
+            total += (
+                spectrum
+                * phase_ramps(np.array([-fraction]), len(reference), n_fft, spectra.dtype)[0]
+            )
+        reference = (total / len(starts)).astype(spectra.dtype)
+    return reference
 
 
 def _batches(starts: np.ndarray, length: int, batch: int) -> Iterator[slice]:
@@ -370,11 +388,6 @@ def _batches(starts: np.ndarray, length: int, batch: int) -> Iterator[slice]:
         if high == len(starts) or high - low == batch or too_far:
             yield slice(low, high)
             low = high
-
-
-def _centred(lags: np.ndarray, search: int) -> np.ndarray:
-    """Lags around their median, within the search range."""
-    return np.clip(lags - int(np.rint(np.median(lags))), -search, search)
 
 
 def _visible(
@@ -397,7 +410,7 @@ def _visible(
         epoch[:] = 0
         epoch[0, low:high] = shape[low:high]
         shown[row] = scipy_fft.rfft(epoch[0], n=transform.n_fft, workers=1)
-        transform._blank_ends(shown[row : row + 1])
+        transform.blank_ends(shown[row : row + 1])
     return shown
 
 

@@ -31,15 +31,17 @@ if TYPE_CHECKING:
     import xarray as xr
 
 # The first 32 are the usual MR cap, the rest complete 64.
-_NAMES = (
-    "Fp1 Fp2 F3 F4 C3 C4 P3 P4 O1 O2 F7 F8 T7 T8 P7 P8 Fz Cz Pz Oz FC1 FC2 CP1 CP2 FC5 FC6 CP5 CP6 "
-    "TP9 TP10 POz Fpz F1 F2 C1 C2 P1 P2 AF3 AF4 FC3 FC4 CP3 CP4 PO3 PO4 F5 F6 C5 C6 P5 P6 AF7 AF8 "
-    "FT7 FT8 TP7 TP8 PO7 PO8 FT9 FT10 CPz FCz"
-).split()
+_NAMES = tuple(
+    """
+    Fp1 Fp2 F3 F4 C3 C4 P3 P4 O1 O2 F7 F8 T7 T8 P7 P8 Fz Cz Pz Oz FC1 FC2 CP1 CP2 FC5 FC6 CP5 CP6
+    TP9 TP10 POz Fpz F1 F2 C1 C2 P1 P2 AF3 AF4 FC3 FC4 CP3 CP4 PO3 PO4 F5 F6 C5 C6 P5 P6 AF7 AF8
+    FT7 FT8 TP7 TP8 PO7 PO8 FT9 FT10 CPz FCz
+    """.split()  # noqa: SIM905 - one name a line would be long
+)
 _ROWS = {"Fp": 1.0, "AF": 0.8, "F": 0.55, "FC": 0.3, "FT": 0.3, "C": 0.0, "T": 0.0}
 _ROWS |= {"CP": -0.3, "TP": -0.3, "P": -0.55, "PO": -0.8, "O": -1.0}
 
-_BACKGROUND, _ALPHA, _BLINK, _ECG = 16.0, 22.0, 110.0, 1000.0
+_BACKGROUND, _ALPHA, _BLINK, _ECG = 16.0, 30.0, 110.0, 1000.0
 """Background rms, and peaks where each source is strongest [uV]: 20 uV rms in all."""
 _ALPHA_RHYTHM, _BLINK_RHYTHM, _BEAT_RHYTHM = (1.7, 0.9), (5.0, 0.8), (60 / 66, 0.1)
 """One every so many seconds, placed at random within that fraction of them."""
@@ -47,7 +49,7 @@ _ALPHA_LONGEST, _BLINK_DURATION, _BEAT_BEFORE, _BEAT_AFTER = 2.0, 0.4, 0.3, 0.9
 
 _WHITE, _POSTERIOR, _CENTRAL, _BLINKS, _BEATS, _VOLUMES, _CHANNELS, _AXES = range(8)
 """Random streams. Independent of each other, so that no option changes what another one draws."""
-_COMMON = 3
+_COMMON = 2
 """Background sources that all channels share."""
 _GROUP = 1024
 """Occurrences whose random numbers are drawn together."""
@@ -98,7 +100,7 @@ def recording(
     n_slices : int, default 20
         Slices per volume, evenly spread over the TR.
     start_padding, end_padding : float, default 5
-        Time without scanning before the first volume, and at least after the last one [s].
+        Time without scanning before the first volume, and about that after the last one [s].
     trigger_jitter : float, default 20e-6
         Shift of each volume's artifact against its due time [s, rms]; common to all channels.
     clock_drift : float, default 2
@@ -150,47 +152,31 @@ def recording(
     >>> from penstock.eeg import simulate
     >>> ds = simulate.recording(8, duration=20.0, fmri=True)
     >>> ds.signal.shape, int((ds.event_label == "1").sum())
-    ((9, 100000), 4)
+    ((9, 100000), 5)
     >>> ds.truth.sel(channel="Fp1", time=slice(1, 2)).shape
     (5001,)
     """
-    simulation = Simulation(
-        n_channels=n_channels,
-        duration=float(duration),
-        sampling_frequency=float(sampling_frequency),
-        seed=int(seed),
-        fmri=bool(fmri),
-        repetition_time=float(repetition_time),
-        n_slices=n_slices,
-        start_padding=float(start_padding),
-        end_padding=float(end_padding),
-        trigger_jitter=float(trigger_jitter),
-        clock_drift=float(clock_drift),
-        shape_drift=float(shape_drift),
-        gradient_amplitude=float(gradient_amplitude),
-        bcg=float(bcg),
-        blinks=bool(blinks),
-        ecg=bool(ecg),
-        dtype=np.dtype(dtype).name,
-    )
+    simulation = Simulation(**locals())  # the parameters, as nothing else is local yet
     names = simulation.channel_names
-    types = ["eeg"] * n_channels + ["ecg"] * ecg
     coords: dict[str, Any] = {
         "channel": names,
-        "channel_type": ("channel", types),
+        "channel_type": ("channel", ["ecg" if name == "ECG" else "eeg" for name in names]),
         "channel_unit": ("channel", ["uV"] * len(names)),
         "bad": ("channel", np.zeros(len(names), bool)),
     }
+    frequency = simulation.sampling_frequency
     starts, lengths, labels = [np.zeros(0)], [np.zeros(0)], [np.zeros(0, "U5")]
     if fmri:
         due, onsets = simulation.volumes(0, simulation.n_volumes)
         coords["volume_onset"] = ("volume", onsets, {"units": "s"})
-        starts.append(np.rint(due * simulation.sampling_frequency))
+        starts.append(np.rint(due * frequency))
         lengths.append(np.zeros(len(due)))
-        labels.append(np.full(len(due), "1"))
+        labels.append(np.full(len(due), "1", "U5"))
     if blinks:
         length = simulation.samples(_BLINK_DURATION)
-        whole = simulation.occurrences(_BLINKS, *_BLINK_RHYTHM, 0, simulation.n_times - length)
+        whole = simulation.occurrences(
+            _BLINKS, *_BLINK_RHYTHM, 0, max(0, simulation.n_times - length)
+        )
         starts.append(whole[0])
         lengths.append(np.full(len(whole[0]), length))
         labels.append(np.full(len(whole[0]), "blink"))
@@ -198,13 +184,12 @@ def recording(
     order = np.argsort(start, kind="stable")
     # not by way of a table: 200 GiB hold a quarter of a million events
     seconds = {"units": "s"}
-    frequency = simulation.sampling_frequency
     coords["event_onset"] = ("event", start[order] / frequency, seconds)
     coords["event_duration"] = ("event", np.concatenate(lengths)[order] / frequency, seconds)
     coords["event_label"] = ("event", np.concatenate(labels)[order])
     ds = make_dataset(
         simulation.variable(gradient=fmri),
-        sampling_frequency=simulation.sampling_frequency,
+        sampling_frequency=frequency,
         coords=coords,
         attrs={
             "measurement_date": "2026-01-01T12:00:00+00:00",
@@ -237,12 +222,21 @@ class Simulation:
     dtype: str
 
     def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.name == "dtype":
+                value = np.dtype(value).name
+            elif field.type == "int" and value != int(value):
+                raise ValueError(f"{field.name} must be a whole number, got {value!r}")
+            else:
+                value = {"int": int, "float": float, "bool": bool}[str(field.type)](value)
+            # plain values only: they are hashed, pickled and written to files
+            object.__setattr__(self, field.name, value)
         for name in ("n_channels", "duration", "sampling_frequency", "repetition_time", "n_slices"):
-            value = getattr(self, name)
-            if not (value > 0 and math.isfinite(value)):
-                raise ValueError(f"{name} must be positive, got {value!r}")
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)!r}")
         for name in ("seed", "start_padding", "end_padding", "trigger_jitter", "shape_drift"):
-            if not getattr(self, name) >= 0:
+            if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)!r}")
         if self.dtype not in ("float32", "float64"):
             raise ValueError(f"dtype must be float32 or float64, got {self.dtype}")
@@ -319,10 +313,11 @@ class Simulation:
         """The lazily read recording, with or without its gradient artifact."""
         shape = (len(self.channel_names), self.n_times)
         item = np.dtype(self.dtype).itemsize
-        # white noise (own and common), spectra and sources of one chunk; one volume, three axes
-        fixed = (4 * (_COMMON + 1) + 8 * 3 + 3 * 9) * self.n_taps * item
-        if gradient:
-            fixed += 16 * self.samples(self.volume_interval + 2 * _padding(self)) * item
+        # measured, with a third to spare: noise, spectra and sources of one chunk
+        fixed = 96 * self.n_taps * item
+        if gradient:  # the three axes of one volume, and their template while it is made
+            period, fine = _template_sizes(self)
+            fixed += 20 * period * item + 64 * fine
         return lazy_variable(
             ("channel", "time"),
             partial(self.read, gradient=gradient),
@@ -345,10 +340,8 @@ class Simulation:
             return out
         # picked samples: one chunk after the other, so that far ones cost no more than near ones
         out = np.empty((len(numbers), len(times)), self.dtype)
-        bounds = np.searchsorted(
-            times, np.arange(times[0] // chunk, times[-1] // chunk + 2) * chunk
-        )
-        for low, high in itertools.pairwise(np.searchsorted(times, chunks * chunk)):
+        edges = np.arange(0, self.n_times + chunk, chunk) if len(times) else np.zeros(0)
+        for low, high in itertools.pairwise(np.searchsorted(times, edges)):
             if low < high:
                 picked = times[low:high]
                 stretch = slice(int(picked[0]), int(picked[-1]) + 1)
@@ -410,7 +403,7 @@ class Simulation:
             low, high = max(0, first - start), min(length, first - start + len(shape))
             if low < high and used[source]:
                 cut = shape[low + start - first : high + start - first]
-                sources[source, low:high] += (amplitude * cut).astype(sources.dtype)
+                sources[source, low:high] += np.asarray(amplitude * cut, sources.dtype)
 
         for source, stream in enumerate((_POSTERIOR, _CENTRAL)):
             if not used[source]:
@@ -422,7 +415,7 @@ class Simulation:
             ):
                 size = self.samples(_ALPHA_LONGEST * (0.3 + 0.7 * uniform[1]))
                 frequency = float(np.clip(10.0 + 0.7 * normal[0], 8.0, 12.0))
-                burst = _burst(size, frequency / self.sampling_frequency, float(normal[1]))
+                burst = _burst(size, frequency / self.sampling_frequency, 2 * np.pi * normal[1])
                 add(source, int(first), burst, 0.3 + 0.7 * uniform[0])
         if used[2]:
             blink = _blink_shape(self)
@@ -433,9 +426,7 @@ class Simulation:
                 add(2, int(first), blink, 0.6 + 0.8 * uniform[1])
         if used[3:].any():
             before, after = self.samples(_BEAT_BEFORE), self.samples(_BEAT_AFTER)
-            beats = self.occurrences(
-                _BEATS, *_BEAT_RHYTHM, start - after, start + length + before
-            )
+            beats = self.occurrences(_BEATS, *_BEAT_RHYTHM, start - after, start + length + before)
             for peak, _, normal in zip(*beats, strict=True):
                 for component, shape in enumerate(_beat_shapes(self)):
                     # the heart's electricity is steadier than the body's movement with it
@@ -520,8 +511,12 @@ def _background_response(simulation: Simulation) -> np.ndarray:
 @lru_cache(maxsize=64)
 def _burst(size: int, cycles_per_sample: float, phase: float) -> np.ndarray:
     """One burst of alpha, whole, so that its values do not depend on where it is cut."""
-    samples = np.arange(size)
-    return np.hanning(size) * np.cos(2 * np.pi * (cycles_per_sample * samples + phase))
+    # in single precision, four times as fast, for both dtypes
+    samples = np.arange(size, dtype=np.float32)
+    envelope = 0.5 - 0.5 * np.cos(samples * np.float32(2 * np.pi / size))
+    return envelope * np.cos(
+        samples * np.float32(2 * np.pi * cycles_per_sample) + np.float32(phase)
+    )
 
 
 @lru_cache(maxsize=8)
@@ -557,10 +552,10 @@ def _weights(simulation: Simulation) -> np.ndarray:
     for number, name in enumerate(simulation.channel_names):
         draws = _generator(simulation.seed, _CHANNELS, number, 0).standard_normal(8)
         if name == "ECG":
-            weights.append([0, 0, 0, 3.0, 0, 0, 0, _ECG, 0, 0, 0])
+            weights.append([0, 0, 3.0, 0, 0, 0, _ECG, 0, 0, 0])
             continue
         x, y = _position(name, number)
-        common = np.array([1.0, x, y])
+        common = np.array([1.0, x + y])
         common *= _BACKGROUND * math.sqrt(0.5) / np.linalg.norm(common)
         posterior = _ALPHA * (0.1 + 0.9 / (1 + math.exp(4 * (y + 0.4))))
         central = 0.5 * _ALPHA * math.exp(-4 * (y**2 + (abs(x) - 0.4) ** 2))
@@ -618,28 +613,32 @@ def _template(simulation: Simulation) -> tuple[np.ndarray, int]:
     The volume starts after `_padding`; silence fills the rest of the period. A series holds the
     waveform at any fraction of a sample: a shift by d samples turns bin k by -2 pi k d / period.
     """
+    frequency = simulation.sampling_frequency
+    size, n_fine = _template_sizes(simulation)
+    # drawn on the scanner's clock, then cut to the band
+    step = size / n_fine / frequency / (1 + simulation.clock_drift * 1e-6)
+    time = np.arange(n_fine) * step - _padding(simulation)
+    frequencies = np.arange(n_fine // 2 + 1) * (frequency / size)
+    # a roll-off so smooth that its ringing is over within the padding
+    position = np.clip((frequencies / (0.2 * frequency) - 0.6) / 0.4, 0, 1)
+    position = position[: np.count_nonzero(position < 1)]
+    roll_off = np.cos(np.pi / 2 * np.sin(np.pi / 2 * position) ** 2) ** 2
+    series = np.empty((3, len(roll_off)), complex)
+    for axis, (knots, heights) in enumerate(_gradients(simulation)):
+        induced = np.diff(np.interp(time, knots, heights), append=0.0)
+        series[axis] = np.fft.rfft(induced)[: len(roll_off)] * roll_off
+        series[axis] /= np.abs(np.fft.irfft(series[axis], n_fine)).max() * n_fine / size
+    return series, size
+
+
+def _template_sizes(simulation: Simulation) -> tuple[int, int]:
+    """Samples of a template's period, and points it is drawn at: fine enough for its ramps."""
     from scipy import fft
 
-    frequency, padding = simulation.sampling_frequency, _padding(simulation)
-    size = fft.next_fast_len(
-        math.ceil((simulation.volume_interval + 2 * padding) * frequency) + 1, real=True
-    )
-    # drawn on the scanner's clock, finely enough for ramps of 0.2 ms, then cut to the band
-    period = size / frequency / (1 + simulation.clock_drift * 1e-6)
-    n_fine = fft.next_fast_len(math.ceil(period * max(50e3, 4 * frequency)), real=True)
-    time = np.arange(n_fine) * (period / n_fine) - padding
-    spectra = []
-    for knots, heights in _gradients(simulation):
-        induced = np.gradient(np.interp(time, knots, heights))
-        spectra.append(np.fft.rfft(induced))
-    band = 0.2 * frequency
-    frequencies = np.arange(n_fine // 2 + 1) / (size / frequency)
-    inside = frequencies < band
-    # a smooth roll-off from three quarters of the band, as flat at its ends as ringing demands
-    position = np.clip((frequencies[inside] / band - 0.75) / 0.25, 0, 1)
-    series = np.array(spectra)[:, inside] * (0.5 + 0.5 * np.cos(np.pi * position**1.5))
-    peaks = np.abs(np.fft.irfft(series, n_fine)).max(axis=1, keepdims=True)
-    return series[:, : size // 2] * (size / n_fine) / peaks, size
+    period = simulation.volume_interval + 2 * _padding(simulation)
+    size = math.ceil(period * simulation.sampling_frequency) + 1
+    fine = math.ceil(period * max(20e3, 4 * simulation.sampling_frequency))
+    return fft.next_fast_len(size, real=True), fft.next_fast_len(fine, real=True)
 
 
 def _gradients(simulation: Simulation) -> list[tuple[np.ndarray, np.ndarray]]:

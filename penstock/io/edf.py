@@ -16,7 +16,6 @@ import xarray as xr
 from penstock.dataset import SIGNAL, lazy_variable, sampled_coordinate, with_events
 from penstock.io.edf_header import EdfHeader, SignalHeader, read_header
 from penstock.io.edf_records import (
-    BATCH_BYTES,
     GAP_BYTES,
     EdfRecords,
     as_dtype,
@@ -200,7 +199,7 @@ def _add_group(
             "source": header.path,
             # beside it, and beside a fixed batch of records, a read holds nothing
             "read_scratch": 0.0,
-            "read_buffer": 2 * BATCH_BYTES,
+            "read_buffer": records.buffer_bytes,
             "interleaved": samples * header.sample_bytes < GAP_BYTES and len(header.signals) > 1,
             "edf_scaling": {
                 c.name: (s.physical_min, s.physical_max, s.digital_min, s.digital_max, s.unit)
@@ -283,6 +282,7 @@ def _read_events(header: EdfHeader) -> _Events:
     first: Decimal | None = None
     rows: list[_Row] = []
     onsets: list[Decimal] = []
+    plus = "+" in header.kind
     for number, signal in enumerate(header.annotations):
         n_bytes = signal.samples * header.sample_bytes
         for record, data in read_signal_bytes(
@@ -293,7 +293,8 @@ def _read_events(header: EdfHeader) -> _Events:
             header.record_bytes,
             header.n_records,
         ):
-            if number == 0 and data[:1] not in (b"+", b"-"):
+            data = data.strip(b"\x00 ")
+            if number == 0 and data and plus and data[:1] not in (b"+", b"-"):
                 raise ValueError(
                     f"the annotations of {header.path} are not where its header says (data record "
                     f"{record + 1} of {header.n_records}), as after a transfer in text mode: copy "
@@ -349,7 +350,8 @@ def _without_gaps(header: EdfHeader, events: _Events, gaps: str) -> list[_Row]:
     for onset, length, label in events.rows:
         record = max(0, int(np.searchsorted(onsets, float(onset) + slack, side="right")) - 1)
         within = float(onset) - onsets[record]
-        if record < header.n_records - 1 or header.n_records == 0:
+        if record < header.n_records - 1:
+            # what happened during an interruption belongs to its seam
             within = min(within, duration)
         rows.append((Decimal(repr(float(record * duration + within))), length, label))
     rows.extend((Decimal(repr(float(seam * duration))), 0.0, "BAD_ACQ_SKIP") for seam in seams)

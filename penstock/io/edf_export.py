@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime
+import importlib.util
 import io
 import os
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -28,9 +27,15 @@ from penstock.io.edf_plan import (
 )
 from penstock.io.export import ExportReport
 from penstock.io.labels import split_label, unique_names, volts
+from penstock.io.publish import published_file, write_at
+from penstock.io.registry import MissingExtraError
 
 if TYPE_CHECKING:
     import xarray as xr
+
+
+LINE_BYTES = 40
+"""Bytes a sample that one channel at a time costs in float64 while it is checked and scaled."""
 
 
 @dataclass
@@ -85,6 +90,8 @@ def write_edf(
     buffer_bytes: int,
 ) -> ExportReport:
     """Write `ds` as EDF+C; see `penstock.io.export`."""
+    if importlib.util.find_spec("edfio") is None:
+        raise MissingExtraError(f'writing {path} needs edfio: pip install "penstock[eeg]"')
     groups = _groups(ds)
     layout = plan_records(
         [sampling_frequency(ds, group.time) for group in groups],
@@ -109,7 +116,7 @@ def write_edf(
         fraction,
     )
     header, notes = _header(ds, groups, layout, start, reserved // 2)
-    with _published(path) as file:
+    with published_file(path) as file:
         file.write(header)
         _write_records(ds, file, groups, layout, annotations, reserved, buffer_bytes, done)
     return _report(path, groups, layout, notes)
@@ -202,6 +209,10 @@ def _choose_scaling(
 def _new_scaling(low: float, high: float, kind: str, unit: str) -> _Scaling:
     if kind == "stim" and low >= LOW and high <= HIGH:
         return _Scaling((LOW, HIGH), (LOW, HIGH), ascii_text(unit)[:8])
+    microvolts = volts(unit)
+    if microvolts is not None:
+        physical = physical_range(low * microvolts, high * microvolts)
+        return _Scaling(physical, (LOW, HIGH), "uV", 1 / microvolts)
     return _Scaling(physical_range(low, high), (LOW, HIGH), ascii_text(unit)[:8])
 
 
@@ -213,10 +224,7 @@ def _source_scaling(ds: xr.Dataset, group: _Group) -> dict[int, _Scaling]:
             low, high, digital_low, digital_high, unit = known[name]
             factor = volts(unit) if group.units[i] == "uV" and unit else None
             usable = low != high and digital_low != digital_high and unit.isascii()
-            if (
-                usable
-                and LOW <= min(digital_low, digital_high) <= max(digital_low, digital_high) <= HIGH
-            ):
+            if usable and all(LOW <= value <= HIGH for value in (digital_low, digital_high)):
                 result[i] = _Scaling((low, high), (digital_low, digital_high), unit, factor or 1.0)
     return result
 
@@ -252,11 +260,12 @@ def _blocks(
     sample_bytes = 2 * itemsize + 2
     chunk = _time_chunk(ds, group)
     channels_each = n_channels
-    length = (buffer_bytes - 24 * chunk) // max(1, n_channels * sample_bytes)
-    length = buffer_bytes // (n_channels * sample_bytes + 24)
+    length = buffer_bytes // (n_channels * sample_bytes + LINE_BYTES)
     if chunk > length:
-        channels_each = max(1, min(n_channels, buffer_bytes // (chunk * (sample_bytes + 24))))
-        length = buffer_bytes // (channels_each * sample_bytes + 24)
+        channels_each = max(
+            1, min(n_channels, buffer_bytes // (chunk * (sample_bytes + LINE_BYTES)))
+        )
+        length = buffer_bytes // (channels_each * sample_bytes + LINE_BYTES)
     if chunk <= length:
         length -= length % chunk
     length = max(step, length - length % step)
@@ -271,11 +280,8 @@ def _blocks(
 def _time_chunk(ds: xr.Dataset, group: _Group) -> int:
     """Samples that the source stores together (1 where any stretch may be read)."""
     variable = ds.variables[group.variable]
-    axis = variable.dims.index(group.time)
-    chunks: Any = variable.chunks or variable.encoding.get("chunks")
-    if not chunks:
-        return 1
-    size = chunks[axis]
+    sizes: Any = variable.chunksizes or variable.encoding.get("preferred_chunks") or {}
+    size = sizes.get(group.time, 1)
     return min(group.length, max(size) if isinstance(size, tuple) else int(size))
 
 
@@ -318,11 +324,11 @@ def _write_records(
                 for i, tals in enumerate(annotations[first : first + n_records]):
                     row = records[i, record_bytes - reserved :]
                     row[: len(tals)] = np.frombuffer(tals, np.uint8)
-                _write(fd, records, position)
+                write_at(fd, records, position)
                 continue
             position += 2 * group.samples * channels.start
             for i in range(n_records):
-                _write(fd, digital[i], position + i * record_bytes)
+                write_at(fd, digital[i], position + i * record_bytes)
     if not single or os.fstat(fd).st_size < header_bytes + layout.n_records * record_bytes:
         _write_annotations(fd, annotations, header_bytes, record_bytes, reserved)
 
@@ -332,7 +338,7 @@ def _write_annotations(
 ) -> None:
     for i, tals in enumerate(annotations):
         position = header_bytes + (i + 1) * record_bytes - reserved
-        _write(fd, np.frombuffer(tals.ljust(reserved, b"\x00"), np.uint8), position)
+        write_at(fd, np.frombuffer(tals.ljust(reserved, b"\x00"), np.uint8), position)
 
 
 def _digitise(ds: xr.Dataset, group: _Group, channels: slice, times: slice) -> np.ndarray:
@@ -363,33 +369,6 @@ def _digitise(ds: xr.Dataset, group: _Group, channels: slice, times: slice) -> n
             np.clip(line, low, high, out=line)
         digital[:, row] = line.reshape(n_records, group.samples)
     return digital
-
-
-def _write(fd: int, values: np.ndarray, position: int) -> None:
-    view = memoryview(np.ascontiguousarray(values)).cast("B")
-    while len(view):
-        n = os.pwrite(fd, view, position)
-        view, position = view[n:], position + n
-
-
-@contextlib.contextmanager
-def _published(path: str) -> Iterator[io.FileIO]:
-    """A new file beside `path` that takes its name once everything is on disk."""
-    folder, name = os.path.split(path)
-    fd, temporary = tempfile.mkstemp(prefix=f".{name}.", suffix=".part", dir=folder)
-    try:
-        with io.FileIO(fd, "w") as file:
-            yield file
-            os.fsync(file.fileno())
-        # mkstemp makes files that only their owner reads
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise
 
 
 # ---------------------------------------------------------------------- header and report
@@ -442,6 +421,12 @@ def _header(
     patient = ascii_text(str(ds.attrs.get("edf_patient", "")))
     if patient and len(patient) <= 80:
         edf.local_patient_identification = patient
+    recording = ascii_text(str(ds.attrs.get("edf_recording", ""))).split()
+    if recording[:1] == ["Startdate"]:
+        # the date is that of this dataset, which may be a part of the recording
+        written = edf.local_recording_identification.split()[:2] + recording[2:]
+        if len(" ".join(written)) <= 80:
+            edf.local_recording_identification = " ".join(written)
     buffer = io.BytesIO()
     edf.write(buffer)
     n_signals = len(signals) + 1

@@ -124,14 +124,11 @@ def edf_label(name: str, kind: str, unit: str) -> str:
     prefixed = f"{TYPE_PREFIXES[kind]} {name}" if kind in TYPE_PREFIXES else name
     candidates = [name, prefixed] if kind == "stim" else [prefixed, name]
     for label in candidates:
-        if len(label) <= 16 and label.isascii() and label.isprintable():
-            if split_label(label, unit) == (name, kind):
-                return label
-    plain = ascii_text(name)
-    for label in (plain.join((prefixed[: -len(name)], "")) if name else plain, plain):
-        if len(label) <= 16:
+        fits = len(label) <= 16 and label.isascii() and label.isprintable()
+        if fits and split_label(label, unit) == (name, kind):
             return label
-    return plain[:16]
+    plain, prefix = ascii_text(name), prefixed.removesuffix(name)
+    return prefix + plain if len(prefix + plain) <= 16 else plain[:16]
 
 
 def ascii_text(text: str) -> str:
@@ -142,11 +139,27 @@ def ascii_text(text: str) -> str:
 
 
 def physical_range(low: float, high: float) -> tuple[float, float]:
-    """The narrowest range around `low` and `high` that EDF's 8 characters hold."""
-    low, high = _eight_characters(low, -1), _eight_characters(high, 1)
+    """The narrowest range around `low` and `high` that EDF's 8 characters hold.
+
+    Values far below 1 are written with an exponent where digits after the point are too few; the
+    specification does not foresee that, EDF readers understand it.
+    """
     if low == high:
-        high = _eight_characters(low + 1, 1)
-    return low, high
+        high = low + 1
+    plain = _eight_characters(low, -1), _eight_characters(high, 1)
+    if plain[1] - plain[0] <= 1.01 * (high - low) or max(-low, high) >= 1e-3:
+        return plain
+    return float(_with_exponent(low, -1)), float(_with_exponent(high, 1))
+
+
+def _with_exponent(value: float, direction: int) -> Decimal:
+    exact = Decimal(value)
+    step = Decimal(1).scaleb(exact.adjusted() - 1)
+    return exact.quantize(step, rounding=_rounding(direction)) if value else exact
+
+
+def _rounding(direction: int) -> str:
+    return "ROUND_FLOOR" if direction < 0 else "ROUND_CEILING"
 
 
 def _eight_characters(value: float, direction: int) -> float:
@@ -154,11 +167,11 @@ def _eight_characters(value: float, direction: int) -> float:
     exact = Decimal(value)
     for decimals in range(7, -1, -1):
         step = Decimal(1).scaleb(-decimals)
-        rounding = "ROUND_FLOOR" if direction < 0 else "ROUND_CEILING"
-        rounded = exact.quantize(step, rounding=rounding) if abs(exact) < 10**15 else exact
-        text = number_text(float(rounded))
-        if len(text) <= 8 and "e" not in text:
-            return float(rounded)
+        if abs(exact) < 10**8:
+            rounded = float(exact.quantize(step, rounding=_rounding(direction)))
+            text = number_text(rounded)
+            if len(text) <= 8 and "e" not in text:
+                return rounded
     raise ValueError(
         f"EDF cannot hold a value of {value:g} (8 characters): rescale the channel or export as "
         ".fif or .zarr"
@@ -198,10 +211,10 @@ def annotation_records(
     step = Decimal(layout.duration.numerator) / Decimal(layout.duration.denominator)
     clocks = [f"{_onset(first + step * i)}\x14\x14".encode() + b"\x00" for i in range(n)]
     queues: dict[int, list[bytes]] = {}
-    onsets = np.asarray(onsets, dtype=np.float64)
-    records = np.clip(np.floor(onsets / float(layout.duration)), 0, n - 1).astype(int)
-    for i in np.argsort(onsets, kind="stable"):
-        tal = _tal(onsets[i], durations[i], labels[i], first)
+    starts = np.asarray(onsets, dtype=np.float64)
+    records = np.clip(np.floor(starts / float(layout.duration)), 0, n - 1).astype(int)
+    for i in np.argsort(starts, kind="stable"):
+        tal = _tal(starts[i], durations[i], labels[i], first)
         queues.setdefault(int(records[i]), []).append(tal)
     clock = max(map(len, clocks))
     longest = max((len(tal) for tals in queues.values() for tal in tals), default=0)

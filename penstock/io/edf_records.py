@@ -16,6 +16,10 @@ from penstock.dataset import Indexer
 
 BATCH_BYTES = 512 * 1024
 """Bytes of data records decoded at once: they and what they become stay in the cache."""
+LONG_BYTES = 8 * BATCH_BYTES
+"""Data records beyond this are read in pieces."""
+PAD = 4
+"""Bytes in front of a buffer, for the words that 24-bit samples are the top of."""
 GAP_BYTES = 4096
 """Bytes that cost less to read and throw away than a further system call."""
 
@@ -44,23 +48,27 @@ class EdfRecords:
     mask: int
     dtype: np.dtype
 
+    @property
+    def buffer_bytes(self) -> int:
+        """What a read holds at most, beside its result."""
+        return max(BATCH_BYTES, min(LONG_BYTES, self.record_bytes)) + BATCH_BYTES
+
     def __call__(self, channels: Indexer, times: Indexer) -> np.ndarray:
+        """Physical values of a region, as a new array (channels, times)."""
         wanted = np.arange(len(self.offsets))[channels]
         if isinstance(times, slice):
             out = np.empty((len(wanted), max(0, times.stop - times.start)), self.dtype)
-            stretches = [(times.start, times.stop, None)] if out.size else []
         else:
             out = np.empty((len(wanted), len(times)), self.dtype)
-            stretches = list(_stretches(times, self.samples)) if out.size else []
-        if not stretches:
+        if not out.size:
             return out
         fd = os.open(self.path, os.O_RDONLY)
         try:
+            if isinstance(times, slice):
+                self._read(fd, wanted, times.start, times.stop, out)
+                return out
             done = 0
-            for start, stop, picked in stretches:
-                if picked is None:
-                    self._read(fd, wanted, start, stop, out)
-                    continue
+            for start, stop, picked in stretches(times, max(self.samples, 4096)):
                 part = np.empty((len(wanted), stop - start), self.dtype)
                 self._read(fd, wanted, start, stop, part)
                 out[:, done : done + len(picked)] = part[:, picked]
@@ -73,70 +81,86 @@ class EdfRecords:
         """Fill `out` (channels, samples) with samples [start, stop)."""
         signal_bytes = self.samples * self.sample_bytes
         spans = _spans(self.offsets[wanted], signal_bytes)
-        longest = max(high - low for low, high in spans)
-        if longest > BATCH_BYTES and len(wanted) > 1:
-            # data records of many megabytes: one signal after the other, cut in time
-            for row, channel in enumerate(wanted):
-                self._read(fd, wanted[row : row + 1], start, stop, out[row : row + 1])
-            return
-        scale = _Scaling(self, wanted)
         span_bytes = sum(high - low for low, high in spans)
+        scale = _Scaling(self, wanted)
+        if span_bytes > LONG_BYTES:
+            self._read_long(fd, wanted, start, stop, out, scale)
+            return
         whole = len(spans) == 1 and self.record_bytes - span_bytes < GAP_BYTES
         stride = self.record_bytes if whole else span_bytes
-        per_batch = max(1, BATCH_BYTES // stride)
-        piece = max(1, BATCH_BYTES // self.sample_bytes)
-        # one byte in front, because 24-bit samples are read as the top of 32-bit words
-        buffer = np.empty(4 + per_batch * stride, np.uint8)
+        per_batch = max(1, min(BATCH_BYTES // stride, -(-(stop - start) // self.samples)))
+        buffer = np.empty(PAD + per_batch * stride, np.uint8)
         slots = list(_slots(self.offsets[wanted], spans, signal_bytes))
         at = start
         while at < stop:
             record, first = divmod(at, self.samples)
-            if first or stop - at < self.samples or longest > BATCH_BYTES:
-                n_records, last = 1, min(self.samples, first + stop - at, first + piece)
-            else:
-                n_records, last = min(per_batch, (stop - at) // self.samples), self.samples
+            n_records, last = 1, min(self.samples, first + stop - at)
+            if not first and last == self.samples:
+                n_records = min(per_batch, (stop - at) // self.samples)
             position = self.header_bytes + record * self.record_bytes
-            if longest > BATCH_BYTES:
-                shift = first * self.sample_bytes
-                low = position + spans[0][0] + shift
-                count = last - first
-                self._fill(fd, low, buffer[4 : 4 + count * self.sample_bytes])
-                samples = self._samples(buffer, 0, stride, 1, 1, count)
-                scale(samples, out[:, at - start : at - start + count], slice(0, 1))
-                at += count
-                continue
             if whole:
-                n_bytes = (n_records - 1) * self.record_bytes + span_bytes
-                self._fill(fd, position + spans[0][0], buffer[4 : 4 + n_bytes])
+                n_bytes = (n_records - 1) * stride + span_bytes
+                self._fill(fd, position + spans[0][0], buffer[PAD : PAD + n_bytes])
             else:
-                filled = 4
+                filled = PAD
                 for i in range(n_records):
                     for low, high in spans:
                         target = buffer[filled : filled + high - low]
                         self._fill(fd, position + i * self.record_bytes + low, target)
                         filled += high - low
-            count = n_records * (last - first)
+            done, count = at - start, n_records * (last - first)
             for slot, row, n_signals in slots:
-                samples = self._samples(buffer, slot, stride, n_records, n_signals, self.samples)
                 rows = slice(row, row + n_signals)
-                scale(samples[:, :, first:last], out[rows, at - start : at - start + count], rows)
+                samples = self._samples(buffer, slot, (n_signals, n_records, self.samples), stride)
+                scale(samples[:, :, first:last], out[rows, done : done + count], rows)
             at += count
 
+    def _read_long(
+        self,
+        fd: int,
+        wanted: np.ndarray,
+        start: int,
+        stop: int,
+        out: np.ndarray,
+        scale: _Scaling,
+    ) -> None:
+        """The same for data records of many megabytes: in file order, in pieces of one signal."""
+        piece = BATCH_BYTES // self.sample_bytes
+        buffer = np.empty(PAD + BATCH_BYTES, np.uint8)
+        for record in range(start // self.samples, -(-stop // self.samples)):
+            position = self.header_bytes + record * self.record_bytes
+            zero = record * self.samples
+            low, high = max(start - zero, 0), min(stop - zero, self.samples)
+            for row, channel in enumerate(wanted):
+                for first in range(low, high, piece):
+                    count = min(piece, high - first)
+                    at = position + int(self.offsets[channel]) + first * self.sample_bytes
+                    self._fill(fd, at, buffer[PAD : PAD + count * self.sample_bytes])
+                    done = zero + first - start
+                    scale(
+                        self._samples(buffer, 0, (1, 1, count), 0),
+                        out[row : row + 1, done : done + count],
+                        slice(row, row + 1),
+                    )
+
     def _samples(
-        self, buffer: np.ndarray, slot: int, stride: int, n_records: int, n_signals: int, n: int
+        self, buffer: np.ndarray, slot: int, shape: tuple[int, int, int], stride: int
     ) -> np.ndarray:
-        """View of the buffer as digital values, (signal, record, sample)."""
+        """View of the buffer as digital values, (signal, record, sample).
+
+        24-bit samples are seen as the upper three bytes of a 32-bit word.
+        """
         width = self.sample_bytes
         return np.ndarray(
-            (n_signals, n_records, n),
+            shape,
             "<i2" if width == 2 else "<i4",
             buffer,
-            4 + slot - (0 if width == 2 else 1),
+            PAD + slot - (0 if width == 2 else 1),
             (self.samples * width, stride, width),
         )
 
     def _fill(self, fd: int, position: int, target: np.ndarray) -> None:
-        view = memoryview(target)
+        view = target.data
         while len(view):
             n = os.preadv(fd, [view], position)
             if n == 0:
@@ -219,10 +243,9 @@ def _slots(
             row = i
 
 
-def _stretches(positions: np.ndarray, samples: int) -> Iterator[tuple[int, int, np.ndarray | None]]:
-    """Sorted positions as ranges no longer than about a record: (start, stop, picks within)."""
+def stretches(positions: np.ndarray, limit: int) -> Iterator[tuple[int, int, np.ndarray]]:
+    """Sorted positions as ranges of at most `limit`: (start, stop, positions within)."""
     at = 0
-    limit = max(samples, 4096)
     while at < len(positions):
         start = int(positions[at])
         end = int(np.searchsorted(positions, start + limit))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import importlib.util
 import os
 import shutil
 import tempfile
@@ -14,6 +15,7 @@ import numpy as np
 
 from penstock.dataset import SIGNAL, events_table, read_region, sampling_frequency
 from penstock.io.export import ExportReport
+from penstock.io.registry import MissingExtraError
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -34,10 +36,8 @@ def write_fif(
 
     Above 2 GB the recording goes on in ``<name>-1.fif`` and so on, as MNE-Python reads it.
     """
-    try:
-        import mne  # noqa: F401
-    except ImportError:
-        raise ValueError(f'writing {path} needs mne: pip install "penstock[eeg]"') from None
+    if importlib.util.find_spec("mne") is None:
+        raise MissingExtraError(f'writing {path} needs mne: pip install "penstock[eeg]"')
     notes = []
     others = [str(n) for n in ds.data_vars if str(n).startswith(f"{SIGNAL}_")]
     if others:
@@ -115,6 +115,12 @@ def _raw(ds: xr.Dataset, notes: list[str], progress: Callable[[float], None] | N
     if not inside.all():
         notes.append(f"FIF holds no events outside the recording: {(~inside).sum()} left out")
     table = table[inside]
+    end = float(table["onset"].max()) if len(table) else 0.0
+    if np.spacing(np.float32(end)) * info["sfreq"] > 1:
+        notes.append(
+            f"FIF keeps event times in float32: after {end:.0f} s they are off by up to "
+            f"{np.spacing(np.float32(end)) / 2 * 1000:.2g} ms"
+        )
     raw.set_annotations(
         mne.Annotations(
             table["onset"].to_numpy(),

@@ -6,7 +6,7 @@ import os
 import threading
 import warnings
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ import numpy as np
 import xarray as xr
 
 from penstock.dataset import SIGNAL, Indexer, lazy_variable, sampled_coordinate, with_events
-from penstock.io.edf_records import as_dtype
+from penstock.io.edf_records import as_dtype, stretches
 from penstock.io.labels import apply_channel_types, unique_names
 
 if TYPE_CHECKING:
@@ -42,23 +42,17 @@ class MneRegion:
     dtype: np.dtype
 
     def __call__(self, channels: Indexer, times: Indexer) -> np.ndarray:
+        """Physical values of a region, as a new array (channels, times)."""
         picks = np.arange(len(self.scale))[channels]
         # MNE-Python reads all channels, as float64, whichever are asked for
         batch = max(1, BATCH_BYTES // (8 * len(self.scale)))
+        ranges: Iterable[tuple[int, int, np.ndarray | None]]
         if isinstance(times, slice):
             count = max(0, times.stop - times.start)
-            ranges = [
-                (at, min(at + batch, times.stop), None)
-                for at in range(times.start, times.stop, batch)
-            ]
+            starts = range(times.start, times.stop, batch)
+            ranges = ((at, min(at + batch, times.stop), None) for at in starts)
         else:
-            count, ranges, at = len(times), [], 0
-            while at < count:
-                start = int(times[at])
-                end = int(np.searchsorted(times, start + batch))
-                picked = times[at:end] - start
-                ranges.append((start, start + int(picked[-1]) + 1, picked))
-                at = end
+            count, ranges = len(times), stretches(times, batch)
         out = np.empty((len(picks), count), self.dtype)
         if not out.size:
             return out
@@ -66,8 +60,7 @@ class MneRegion:
         entry = _opened(self.path, self.options)
         done = 0
         for start, stop, picked in ranges:
-            with entry.lock:
-                block = entry.raw.get_data(picks, start, stop, verbose="error")
+            block = _get_data(entry, self.path, picks, start, stop)
             block = block if picked is None else block[:, picked]
             np.multiply(block, scale, out=out[:, done : done + block.shape[1]], casting="same_kind")
             done += block.shape[1]
@@ -80,6 +73,23 @@ class _Opened:
     lock: threading.Lock
     """Raw objects read through one file position and caches: one thread at a time."""
     messages: list[str]
+
+
+def _get_data(
+    entry: _Opened, path: str, picks: np.ndarray | list[int], start: int, stop: int
+) -> np.ndarray:
+    try:
+        with entry.lock:
+            return entry.raw.get_data(picks, start, stop, verbose="error")
+    except Exception as error:
+        raise OSError(
+            f"MNE-Python cannot read samples {start} to {stop} of {path} ({_one_line(error)}): "
+            "the file may be cut short; copy or export it again"
+        ) from error
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 _cache: OrderedDict[tuple[Any, ...], _Opened] = OrderedDict()
@@ -97,8 +107,7 @@ def _opened(path: str, options: tuple[tuple[str, Any], ...]) -> _Opened:
         if key in _cache:
             _cache.move_to_end(key)
             return _cache[key]
-        entry = _read_raw(path, dict(options))
-        _cache[key] = entry
+        entry = _cache[key] = _read_raw(path, dict(options))
         while len(_cache) > OPEN_RECORDINGS:
             _cache.popitem(last=False)
         return entry
@@ -114,10 +123,9 @@ def _read_raw(path: str, options: dict[str, Any]) -> _Opened:
         try:
             raw = mne.io.read_raw(path, preload=False, verbose="warning", **options)
         except Exception as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
             raise ValueError(
-                f"MNE-Python cannot open {path} ({reason[:300]}): check that the file and those "
-                "that belong to it are complete"
+                f"MNE-Python cannot open {path} ({_one_line(error)}): check that the file and "
+                "those that belong to it are complete"
             ) from error
     messages = [str(warning.message) for warning in caught]
     messages = [text for text in messages if not any(phrase in text for phrase in dull)]
@@ -163,6 +171,11 @@ def open_mne(
     units = [_UNITS.get(int(channel["unit"]), "") for channel in info["chs"]]
     scale = np.array([1e6 if unit == "uV" else 1.0 for unit in units])
     n_times = int(raw.n_times)
+    if n_times == 0:
+        raise ValueError(f"{path} holds no samples: copy or export it again")
+    if not raw.preload and not path.lower().endswith(".gz"):
+        # a file cut short announces samples that it does not hold
+        _get_data(entry, path, [0], n_times - 1, n_times)
     read = MneRegion(path, frozen, scale, n_times, resolved)
     attrs = {"units": "uV" if "uV" in units else units[0]}
     encoding = {

@@ -1,0 +1,554 @@
+"""Filters along time: FIR as MNE designs and applies them, and Butterworth IIR.
+
+All are row-wise and know their margin, so that blocks may be cut along channels and along time
+without changing the result.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import numpy as np
+import scipy.signal
+
+from penstock.dataset import sampling_frequency
+from penstock.eeg.channels import floating_outline, picked_rows, refuse_not_finite
+from penstock.eeg.fir import (
+    SCRATCH_BYTES,
+    continued,
+    design_fir,
+    each_matrix,
+    overlap_save,
+    runs,
+)
+from penstock.processor import Context, Processor
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+Method = Literal["fir", "iir"]
+Phase = Literal["zero", "zero-double", "minimum", "forward"]
+Window = Literal["hamming", "hann", "blackman"]
+Edges = tuple[float, ...] | None
+
+STRETCH = 1 << 15
+"""Samples of a row that go through a recursive filter at once."""
+
+
+@dataclass(frozen=True)
+class _Recursive:
+    """A designed IIR filter."""
+
+    sos: np.ndarray
+    padding: int
+    """Samples of reflection at recording edges (MNE's estimate of the ringing)."""
+    margin: int
+    """Samples after which a wrong start has decayed below the precision of float64."""
+
+
+@dataclass(frozen=True, repr=False)
+class _Filter(Processor):
+    """What all filters share; subclasses say which band (`edges`)."""
+
+    core_dims = ("time",)
+    scratch_bytes: ClassVar[int] = SCRATCH_BYTES
+
+    # ------------------------------------------------------------------ design
+
+    def edges(self) -> tuple[Edges, Edges]:
+        """Pass band edges ``(l_freq, h_freq)`` [Hz], each a tuple or None."""
+        raise NotImplementedError
+
+    def transitions(self) -> tuple[float | str, float | str]:
+        """Widths of the transitions at `l_freq` and `h_freq` [Hz]."""
+        return (
+            getattr(self, "l_trans_bandwidth", getattr(self, "trans_bandwidth", "auto")),
+            getattr(self, "h_trans_bandwidth", getattr(self, "trans_bandwidth", "auto")),
+        )
+
+    def option(self, name: str) -> object:
+        """A parameter that all filters have."""
+        return getattr(self, name)
+
+    def validate(self) -> None:
+        method, phase = self.option("method"), self.option("phase")
+        allowed = ("zero", "zero-double", "minimum" if method == "fir" else "forward")
+        if phase not in allowed:
+            raise ValueError(
+                f"phase={phase!r} does not go with method={method!r}: choose one of "
+                + ", ".join(map(repr, allowed))
+            )
+        order = self.option("iir_order")
+        assert isinstance(order, int)
+        if order < 1:
+            raise ValueError(f"iir_order={order} must be at least 1 (MNE's default is 4)")
+        if method == "iir" and (self.option("filter_length") != "auto"):
+            raise ValueError("filter_length is for method='fir': an IIR filter has no length")
+        # the length is samples or a time; a frequency is checked where the sampling is known
+        length = self.option("filter_length")
+        if isinstance(length, int) and length < 1:
+            raise ValueError(f"filter_length={length} must be at least 1 sample")
+
+    def taps(self, frequency: float) -> tuple[np.ndarray, int]:
+        """FIR taps at a sampling frequency [Hz], and which of them has no delay.
+
+        Examples
+        --------
+        >>> import penstock as ps
+        >>> len(ps.eeg.BandPassFilter(1.0, 40.0).taps(1000.0)[0])
+        3301
+        """
+        l_freq, h_freq = self.edges()
+        l_width, h_width = self.transitions()
+        length, window = self.option("filter_length"), self.option("fir_window")
+        assert isinstance(length, str | int)
+        taps = design_fir(
+            frequency,
+            l_freq,
+            h_freq,
+            filter_length=length,
+            l_trans_bandwidth=l_width,
+            h_trans_bandwidth=h_width,
+            fir_window=str(window),
+        )
+        phase = self.option("phase")
+        if phase == "zero-double":
+            taps = np.convolve(taps, taps[::-1])
+        elif phase == "minimum":
+            return _minimum_phase(taps.tobytes()), 0
+        return taps, len(taps) // 2
+
+    def recursive(self, frequency: float) -> _Recursive:
+        """The designed IIR filter at a sampling frequency [Hz]."""
+        order = self.option("iir_order")
+        assert isinstance(order, int)
+        return _design_iir(frequency, *self.edges(), order)
+
+    # ------------------------------------------------------------------ contract
+
+    def outline(self, ds: xr.Dataset, state: object) -> xr.Dataset:
+        frequency, name = sampling_frequency(ds), type(self).__name__
+        picked_rows(ds, self.option("picks"), name)
+        if self.option("method") == "iir":
+            self.recursive(frequency)
+        else:
+            n_taps, n_times = len(self.taps(frequency)[0]), ds.sizes["time"]
+            if n_taps > n_times:
+                warnings.warn(
+                    f"{name}: the filter ({n_taps} samples, {n_taps / frequency:g} s) is longer "
+                    f"than the recording ({n_times} samples): expect distortion; use wider "
+                    "transitions, or filter a longer recording",
+                    stacklevel=2,
+                )
+        return floating_outline(ds, name)
+
+    def margin(self, ds: xr.Dataset) -> int | None:
+        frequency = sampling_frequency(ds)
+        if self.option("method") == "iir":
+            return self.recursive(frequency).margin
+        taps, centre = self.taps(frequency)
+        return max(centre, len(taps) - 1 - centre)
+
+    def kernel(self, block: np.ndarray, ctx: Context) -> np.ndarray:
+        frequency, size = ctx.sampling_frequency, ctx.size("time")
+        first, _ = ctx.span()
+        start, stop = ctx.output_span()
+        picked = picked_rows(ctx.dataset, self.option("picks"), type(self).__name__, ctx)
+        dtype = block.dtype if block.dtype in (np.float32, np.float64) else np.dtype(np.float32)
+        out = np.empty((*block.shape[:-1], stop - start), dtype)
+        fir = self.taps(frequency) if self.option("method") == "fir" else None
+        recursive = self.recursive(frequency) if fir is None else None
+        for rows, results, is_picked in each_matrix(block, out, picked):
+            for run_picked, where in runs(is_picked):
+                bad: int | None = None
+                if not run_picked:
+                    results[where] = rows[where, start - first : stop - first]
+                elif fir is not None:
+                    bad = overlap_save(
+                        rows[where], results[where], *fir,
+                        first=first, size=size, out_first=start,
+                    )  # fmt: skip
+                elif recursive is not None:
+                    forward = self.option("phase") == "forward"
+                    bad = _filter_recursively(
+                        rows[where], results[where], recursive, forward,
+                        first=first, size=size, out_first=start,
+                    )  # fmt: skip
+                if bad is not None:
+                    refuse_not_finite(block, picked, ctx, type(self).__name__)
+        return out
+
+
+@dataclass(frozen=True, repr=False)
+class Filter(_Filter):
+    """Low-pass, high-pass, band-pass or band-stop filter along time.
+
+    With the defaults the result is that of `mne.io.Raw.filter`: a linear-phase FIR filter designed
+    with a Hamming window, applied without delay, the recording continued by odd reflection at both
+    ends.
+
+    Parameters
+    ----------
+    l_freq, h_freq : float, optional
+        Edges of the pass band [Hz]. Only `l_freq`: high-pass. Only `h_freq`: low-pass. Both with
+        ``l_freq < h_freq``: band-pass; with ``l_freq > h_freq``: band-stop.
+    picks : str or list of str, optional
+        Channel types or names. Default: the data channels (EEG, MEG, ECoG, SEEG, ... but not EOG,
+        ECG, EMG, stimulus or miscellaneous), bad ones included; ``"all"``: all but stimulus
+        channels. The others pass unchanged.
+    filter_length : str or int, default "auto"
+        Length of the FIR filter in samples, or as a time such as ``"10s"``.
+    l_trans_bandwidth, h_trans_bandwidth : float or "auto"
+        Widths of the transitions [Hz]. ``"auto"``: ``min(max(l / 4, 2), l)`` and
+        ``min(max(h / 4, 2), Nyquist - h)``.
+    method : {"fir", "iir"}, default "fir"
+        ``"iir"``: Butterworth, by default forward and backward.
+    iir_order : int, default 4
+        Order of the Butterworth filter (of one pass).
+    phase : {"zero", "zero-double", "minimum", "forward"}, default "zero"
+        ``"zero-double"`` applies the FIR filter twice; ``"minimum"`` (FIR) and ``"forward"`` (IIR)
+        are causal.
+    fir_window : {"hamming", "hann", "blackman"}, default "hamming"
+
+    Raises
+    ------
+    ValueError
+        If a frequency does not suit the recording (when applied to a dataset), or a picked channel
+        holds values that are not finite (when computed).
+
+    Warns
+    -----
+    UserWarning
+        If the filter is longer than the recording.
+
+    Notes
+    -----
+    float32 stays float32 (to about 1e-6 of the largest value), float64 agrees with MNE to 1e-12,
+    integers become float32. IIR states are float64 in any case.
+
+    Unlike MNE, a recording is not filtered in separate pieces between ``BAD_ACQ_SKIP`` or boundary
+    annotations.
+
+    Cut along time, FIR filters need half their length at each side. For IIR filters the margin is
+    the time in which the slowest pole decays to 1e-15, so that a cut leaves no trace in float64.
+
+    Examples
+    --------
+    >>> import numpy as np, penstock as ps
+    >>> t = np.arange(2000) / 200
+    >>> slow, fast = np.sin(2 * np.pi * 5 * t), np.sin(2 * np.pi * 60 * t)
+    >>> ds = ps.make_dataset((slow + fast)[np.newaxis], sampling_frequency=200.0)
+    >>> low = ps.Pipeline([ps.eeg.Filter(h_freq=30.0)])(ds).signal.values
+    >>> bool(np.abs(low - slow)[0, 100:-100].max() < 0.01)
+    True
+    """
+
+    l_freq: float | None = None
+    h_freq: float | None = None
+    picks: str | tuple[str, ...] | None = None
+    filter_length: str | int = "auto"
+    l_trans_bandwidth: float | str = "auto"
+    h_trans_bandwidth: float | str = "auto"
+    method: Method = "fir"
+    iir_order: int = 4
+    phase: Phase = "zero"
+    fir_window: Window = "hamming"
+
+    def validate(self) -> None:
+        super().validate()
+        if self.l_freq is None and self.h_freq is None:
+            raise ValueError(
+                "Filter needs a frequency: l_freq=1.0 for a high-pass, h_freq=40.0 for a low-pass, "
+                "or both for a band-pass"
+            )
+
+    def edges(self) -> tuple[Edges, Edges]:
+        return (
+            None if self.l_freq is None else (self.l_freq,),
+            None if self.h_freq is None else (self.h_freq,),
+        )
+
+
+@dataclass(frozen=True, repr=False)
+class HighPassFilter(_Filter):
+    """Remove what is slower than `freq`. See `Filter` for the other parameters.
+
+    Parameters
+    ----------
+    freq : float
+        Lower edge of the pass band [Hz].
+
+    Examples
+    --------
+    >>> import numpy as np, penstock as ps
+    >>> ds = ps.make_dataset(np.full((1, 4000), 5.0), sampling_frequency=500.0)
+    >>> offset_removed = ps.Pipeline([ps.eeg.HighPassFilter(1.0)])(ds).signal.values
+    >>> bool(np.abs(offset_removed).max() < 1e-9)
+    True
+    """
+
+    freq: float
+    picks: str | tuple[str, ...] | None = None
+    filter_length: str | int = "auto"
+    trans_bandwidth: float | str = "auto"
+    method: Method = "fir"
+    iir_order: int = 4
+    phase: Phase = "zero"
+    fir_window: Window = "hamming"
+
+    def edges(self) -> tuple[Edges, Edges]:
+        return (self.freq,), None
+
+
+@dataclass(frozen=True, repr=False)
+class LowPassFilter(_Filter):
+    """Remove what is faster than `freq`. See `Filter` for the other parameters.
+
+    Parameters
+    ----------
+    freq : float
+        Upper edge of the pass band [Hz].
+
+    Examples
+    --------
+    >>> import numpy as np, penstock as ps
+    >>> ds = ps.make_dataset(np.ones((1, 4000)), sampling_frequency=500.0)
+    >>> same = ps.Pipeline([ps.eeg.LowPassFilter(40.0)])(ds).signal.values
+    >>> bool(np.allclose(same, 1.0, atol=2e-3))
+    True
+    """
+
+    freq: float
+    picks: str | tuple[str, ...] | None = None
+    filter_length: str | int = "auto"
+    trans_bandwidth: float | str = "auto"
+    method: Method = "fir"
+    iir_order: int = 4
+    phase: Phase = "zero"
+    fir_window: Window = "hamming"
+
+    def edges(self) -> tuple[Edges, Edges]:
+        return None, (self.freq,)
+
+
+@dataclass(frozen=True, repr=False)
+class BandPassFilter(_Filter):
+    """Keep what lies between two frequencies. See `Filter` for the other parameters.
+
+    Parameters
+    ----------
+    l_freq, h_freq : float
+        Edges of the pass band [Hz], ``l_freq < h_freq``.
+
+    Examples
+    --------
+    >>> import penstock as ps
+    >>> ps.Pipeline([ps.eeg.BandPassFilter(1.0, 40.0)])
+    Pipeline([BandPassFilter(l_freq=1.0, h_freq=40.0)])
+    """
+
+    l_freq: float
+    h_freq: float
+    picks: str | tuple[str, ...] | None = None
+    filter_length: str | int = "auto"
+    l_trans_bandwidth: float | str = "auto"
+    h_trans_bandwidth: float | str = "auto"
+    method: Method = "fir"
+    iir_order: int = 4
+    phase: Phase = "zero"
+    fir_window: Window = "hamming"
+
+    def validate(self) -> None:
+        super().validate()
+        if self.l_freq >= self.h_freq:
+            raise ValueError(
+                f"BandPassFilter needs l_freq < h_freq, got {self.l_freq:g} and {self.h_freq:g} "
+                "Hz: swap them, or use Filter or NotchFilter to remove a band"
+            )
+
+    def edges(self) -> tuple[Edges, Edges]:
+        return (self.l_freq,), (self.h_freq,)
+
+
+@dataclass(frozen=True, repr=False)
+class NotchFilter(_Filter):
+    """Remove narrow bands, such as the mains frequency and its harmonics.
+
+    The result is that of `mne.io.Raw.notch_filter`. See `Filter` for `picks`, `filter_length`,
+    `method`, `iir_order`, `phase` and `fir_window`.
+
+    Parameters
+    ----------
+    freqs : float or list of float
+        Centres of the bands [Hz].
+    notch_widths : float or list of float, optional
+        Widths of the bands [Hz]. Default: ``freqs / 200``.
+    trans_bandwidth : float, default 1.0
+        Width of the transitions, both sides of a band together [Hz].
+
+    Examples
+    --------
+    >>> import numpy as np, penstock as ps
+    >>> t = np.arange(10000) / 500
+    >>> ds = ps.make_dataset(np.sin(2 * np.pi * 50 * t)[np.newaxis], sampling_frequency=500.0)
+    >>> quiet = ps.Pipeline([ps.eeg.NotchFilter((50.0, 100.0))])(ds).signal.values
+    >>> bool(np.abs(quiet[0, 2000:-2000]).max() < 0.005)
+    True
+    """
+
+    freqs: float | tuple[float, ...]
+    picks: str | tuple[str, ...] | None = None
+    filter_length: str | int = "auto"
+    notch_widths: float | tuple[float, ...] | None = None
+    trans_bandwidth: float = 1.0
+    method: Method = "fir"
+    iir_order: int = 4
+    phase: Phase = "zero"
+    fir_window: Window = "hamming"
+
+    def validate(self) -> None:
+        super().validate()
+        centres, widths = self._bands()
+        if not len(centres) or (centres <= 0).any():
+            raise ValueError(f"freqs={self.freqs!r} must be one or more frequencies above 0 Hz")
+        if widths.shape != centres.shape:
+            raise ValueError(
+                f"notch_widths={self.notch_widths!r} must be one width, or as many as there are "
+                f"freqs ({len(centres)})"
+            )
+        if (widths < 0).any() or self.trans_bandwidth <= 0:
+            raise ValueError("notch_widths must not be negative and trans_bandwidth above 0 Hz")
+        if self.method == "iir" and len(centres) > 1:
+            raise ValueError(
+                f"method='iir' removes one band, got {len(centres)}: use method='fir', or one "
+                "NotchFilter a frequency"
+            )
+
+    def _bands(self) -> tuple[np.ndarray, np.ndarray]:
+        centres = np.atleast_1d(np.asarray(self.freqs, dtype=np.float64))
+        widths = centres / 200 if self.notch_widths is None else np.asarray(self.notch_widths)
+        widths = np.atleast_1d(widths).astype(np.float64)
+        return centres, np.full_like(centres, widths[0]) if len(widths) == 1 else widths
+
+    def edges(self) -> tuple[Edges, Edges]:
+        centres, widths = self._bands()
+        half = widths / 2 + self.trans_bandwidth / 2
+        return tuple((centres + half).tolist()), tuple((centres - half).tolist())
+
+    def transitions(self) -> tuple[float | str, float | str]:
+        return self.trans_bandwidth / 2, self.trans_bandwidth / 2
+
+    def outline(self, ds: xr.Dataset, state: object) -> xr.Dataset:
+        nyquist = sampling_frequency(ds) / 2
+        above, below = self.edges()
+        assert above is not None
+        assert below is not None
+        for centre, high, low in zip(self._bands()[0], above, below, strict=True):
+            if high >= nyquist or low <= 0:
+                raise ValueError(
+                    f"NotchFilter: the band at {centre:g} Hz reaches from {low:g} to {high:g} Hz "
+                    f"with its transitions, and must lie between 0 and the Nyquist frequency of "
+                    f"this recording, {nyquist:g} Hz: leave {centre:g} Hz out"
+                )
+        return super().outline(ds, state)
+
+
+# ---------------------------------------------------------------------- recursive filters
+
+
+@lru_cache(maxsize=8)
+def _minimum_phase(taps: bytes) -> np.ndarray:
+    result: np.ndarray = scipy.signal.minimum_phase(np.frombuffer(taps), half=False)
+    return result
+
+
+@lru_cache(maxsize=32)
+def _design_iir(frequency: float, l_freq: Edges, h_freq: Edges, order: int) -> _Recursive:
+    from penstock.eeg.fir import check_frequencies
+
+    check_frequencies(l_freq, h_freq, frequency)
+    if l_freq is None or h_freq is None:
+        kind, band = ("lowpass", h_freq) if l_freq is None else ("highpass", l_freq)
+        assert band is not None
+        wanted: list[float] | float = band[0]
+    else:
+        kind = "bandpass" if l_freq[0] < h_freq[0] else "bandstop"
+        wanted = sorted((l_freq[0], h_freq[0]))
+    sos = scipy.signal.butter(order, wanted, kind, fs=frequency, output="sos")
+    slowest = float(np.abs(scipy.signal.sos2zpk(sos)[1]).max())
+    if slowest >= 1:
+        raise ValueError(
+            f"a Butterworth filter of order {order} at {wanted} Hz is unstable when sampled at "
+            f"{frequency:g} Hz: lower iir_order, resample first, or use method='fir'"
+        )
+    padding = _ringing(sos)
+    margin = max(math.ceil(math.log(1e-15) / math.log(slowest)), padding) + 1
+    return _Recursive(sos, padding, margin)
+
+
+def _ringing(sos: np.ndarray) -> int:
+    """Samples until an impulse has fallen to a thousandth, as `mne.filter.estimate_ringing_samples`
+    counts them: in thousands, at most a hundred of those."""
+    length, limit = 1000, 100
+    impulse, state = np.zeros(length), np.zeros((len(sos), 2))
+    impulse[0] = 1
+    last, threshold = length, 0.0
+    for number in range(limit):
+        response, state = scipy.signal.sosfilt(sos, impulse, zi=state)
+        impulse[0] = 0
+        response = np.abs(response)
+        threshold = max(0.001 * float(response.max()), threshold)
+        above = np.flatnonzero(response > threshold)
+        if not len(above):
+            return (number - 1) * length + last
+        last = int(above[-1])
+    return length * limit
+
+
+def _filter_recursively(
+    rows: np.ndarray,
+    out: np.ndarray,
+    design: _Recursive,
+    forward: bool,
+    *,
+    first: int,
+    size: int,
+    out_first: int,
+) -> int | None:
+    """Filter rows through second-order sections, one row at a time, state in float64.
+
+    True edges are continued by odd reflection, as MNE does, and the state starts at rest for the
+    first value; at a cut it starts likewise, and the margin lets the difference decay. Returns a
+    row that is not finite, if there is one.
+    """
+    n = rows.shape[-1]
+    padding = 0 if forward else min(design.padding, size - 1)
+    start = first - (padding if first == 0 else 0)
+    stop = first + n + (padding if first + n == size else 0)
+    at = out_first - start
+    for r in range(len(rows)):
+        line = np.empty((1, stop - start))
+        continued(rows[r : r + 1], first, size, start, stop, line)
+        values = line[0]
+        _pass(values, design.sos, at_rest=forward)
+        if not forward:
+            _pass(values[::-1], design.sos, at_rest=False)
+        # a value that is not finite stays in the state to the end of the last pass
+        if not np.isfinite(values[-1 if forward else 0]):
+            return r
+        out[r] = values[at : at + out.shape[-1]]
+    return None
+
+
+def _pass(values: np.ndarray, sos: np.ndarray, *, at_rest: bool) -> None:
+    """Filter a row in place, a stretch at a time."""
+    state = np.zeros((len(sos), 2))
+    if not at_rest:
+        state = scipy.signal.sosfilt_zi(sos) * values[0]
+    for start in range(0, len(values), STRETCH):
+        part = values[start : start + STRETCH]
+        part[:], state = scipy.signal.sosfilt(sos, part, zi=state)

@@ -1,0 +1,518 @@
+"""FIR filters: MNE's design, and overlap-save evaluation in batches that stay in the cache.
+
+Every kernel here cuts rows into overlapping windows, transforms a batch of windows at a time in
+scratch memory that its thread reuses, and keeps the part of each window that the circular wrap of
+the FFT does not reach. Recording edges are continued by odd reflection, window by window, so no
+padded copy of a row is ever made.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import scipy.fft
+import scipy.signal
+
+from penstock.processor import scratch_buffer
+
+LENGTH_FACTORS = {"hann": 3.1, "hamming": 3.3, "blackman": 5.0}
+"""Filter length x transition width of each window (MNE's values)."""
+
+BATCH_BYTES = 1 << 20
+"""Windows transformed together: input, spectrum and output then fit a core's L2 and L3 share, and
+there are at least four of them for the FFT's vector lanes."""
+MAX_FFT = 1 << 18
+"""Longest FFT [samples]. Longer filters are evaluated in parts, so that scratch stays bounded."""
+SCRATCH_BYTES = 10 << 20
+"""What `overlap_save` takes beside its result (measured at most 8.6 MiB: float64, longest FFT)."""
+
+
+# ---------------------------------------------------------------------- design
+
+
+@lru_cache(maxsize=64)
+def design_fir(
+    sampling_frequency: float,
+    l_freq: tuple[float, ...] | None,
+    h_freq: tuple[float, ...] | None,
+    *,
+    filter_length: str | int = "auto",
+    l_trans_bandwidth: str | float = "auto",
+    h_trans_bandwidth: str | float = "auto",
+    fir_window: str = "hamming",
+) -> np.ndarray:
+    """Taps of a linear-phase FIR filter as MNE designs it (``fir_design="firwin"``).
+
+    Every transition is a windowed sinc of its own length, centred in the filter and added or
+    subtracted: the widths of the transitions do not depend on each other.
+
+    Parameters
+    ----------
+    sampling_frequency : float
+        [Hz]
+    l_freq, h_freq : tuple of float or None
+        Edges of the pass band [Hz]. Only `l_freq`: high-pass; only `h_freq`: low-pass; both, with
+        ``l_freq < h_freq``: band-pass; with ``l_freq > h_freq``: band-stop. Several of each: that
+        many stop bands.
+    filter_length : str or int, default "auto"
+        Taps, or a time such as ``"10s"`` or ``"500ms"``. ``"auto"``: as long as the narrowest
+        transition needs.
+    l_trans_bandwidth, h_trans_bandwidth : float or "auto"
+        Width of the transitions [Hz]. ``"auto"``: ``min(max(l / 4, 2), l)`` and
+        ``min(max(h / 4, 2), Nyquist - h)``.
+    fir_window : {"hamming", "hann", "blackman"}, default "hamming"
+
+    Returns
+    -------
+    numpy.ndarray, shape (n_taps,)
+        Odd length, symmetric, float64, read-only.
+
+    Raises
+    ------
+    ValueError
+        If a frequency, a width or the length is impossible, with what would be possible.
+    """
+    nyquist = sampling_frequency / 2
+    low = None if l_freq is None else np.asarray(l_freq, dtype=np.float64)
+    high = None if h_freq is None else np.asarray(h_freq, dtype=np.float64)
+    _check_frequencies(low, high, sampling_frequency)
+    stops = low is not None and high is not None and not (low < high).any()
+    widths: dict[str, np.ndarray] = {}
+    if low is not None:
+        automatic = np.minimum(np.maximum(0.25 * low, 2.0), low)
+        if stops:  # the upper end of a stop band: its transition lies inside the band
+            automatic = np.minimum(np.maximum(0.25 * low, 2.0), nyquist - low)
+        widths["l_trans_bandwidth"] = _widths(l_trans_bandwidth, automatic, "l_trans_bandwidth")
+    if high is not None:
+        automatic = np.minimum(np.maximum(0.25 * high, 2.0), nyquist - high)
+        if stops:
+            automatic = np.minimum(np.maximum(0.25 * high, 2.0), high)
+        widths["h_trans_bandwidth"] = _widths(h_trans_bandwidth, automatic, "h_trans_bandwidth")
+
+    # (frequency, gain) where the gain is reached; between two gains lies a transition
+    points: list[tuple[float, int]] = []
+    if stops:
+        assert low is not None
+        assert high is not None
+        for start, stop, down, up in zip(high, low, widths["h_trans_bandwidth"],
+                                         widths["l_trans_bandwidth"], strict=True):  # fmt: skip
+            points += [(start, 1), (start + down, 0), (stop - up, 0), (stop, 1)]
+            if start + down > stop - up:
+                raise ValueError(
+                    f"the stop band {start:g}-{stop:g} Hz is narrower than its transitions "
+                    f"({down:g} + {up:g} Hz): widen the band, or make l_trans_bandwidth and "
+                    "h_trans_bandwidth smaller"
+                )
+        points.sort(key=lambda point: point[0])
+        gains = [gain for _, gain in points]
+        if gains != [1, 0, 0, 1] * (len(gains) // 4):
+            raise ValueError(
+                "the stop bands overlap: leave more room between them, or make trans_bandwidth "
+                "and notch_widths smaller"
+            )
+    else:
+        if low is not None:
+            edge, width = float(low[0]), float(widths["l_trans_bandwidth"][0])
+            if edge - width < 0:
+                raise ValueError(
+                    f"l_freq={edge:g} Hz with a transition of {width:g} Hz would begin below 0 Hz: "
+                    f"make l_trans_bandwidth at most {edge:g} Hz"
+                )
+            points += [(edge - width, 0), (edge, 1)]
+        if high is not None:
+            edge, width = float(high[0]), float(widths["h_trans_bandwidth"][0])
+            if edge + width > nyquist:
+                raise ValueError(
+                    f"h_freq={edge:g} Hz with a transition of {width:g} Hz would end above the "
+                    f"Nyquist frequency ({nyquist:g} Hz): make h_trans_bandwidth at most "
+                    f"{nyquist - edge:g} Hz"
+                )
+            points += [(edge, 1), (edge + width, 0)]
+    narrowest = min(float(width.min()) for width in widths.values())
+    n_taps = _n_taps(filter_length, LENGTH_FACTORS[fir_window] / narrowest, sampling_frequency)
+
+    if points[0][0] != 0:
+        points.insert(0, (0.0, points[0][1]))
+    if points[-1][0] != nyquist:
+        points.append((nyquist, points[-1][1]))
+    taps = np.zeros(n_taps)
+    if points[-1][1] == 1:
+        taps[n_taps // 2] = 1.0
+    for (below, gain_below), (above, gain_above) in zip(points[-2::-1], points[:0:-1], strict=True):
+        if gain_below == gain_above:
+            continue
+        transition = (above / nyquist - below / nyquist) / 2.0
+        length = round(LENGTH_FACTORS[fir_window] / transition)
+        length += 1 - length % 2
+        if length > n_taps:
+            raise ValueError(
+                f"filter_length={filter_length!r} ({n_taps} samples) is too short for a transition "
+                f"of {above - below:g} Hz: it takes {length} samples "
+                f"({length / sampling_frequency:g} s), or a wider transition"
+            )
+        part = scipy.signal.firwin(
+            length, (below / nyquist + above / nyquist) / 2.0, window=fir_window, fs=2.0
+        )
+        offset = (n_taps - length) // 2
+        taps[offset : n_taps - offset] += part if gain_below == 1 else -part
+    taps.setflags(write=False)
+    return taps
+
+
+def _check_frequencies(
+    low: np.ndarray | None, high: np.ndarray | None, sampling_frequency: float
+) -> None:
+    nyquist = sampling_frequency / 2
+    for name, values in (("l_freq", low), ("h_freq", high)):
+        if values is None:
+            continue
+        if (values <= 0).any():
+            raise ValueError(
+                f"{name}={values.min():g} Hz must be above 0 Hz: leave {name} out for no limit "
+                "on that side"
+            )
+        if (values >= nyquist).any():
+            raise ValueError(
+                f"{name}={values.max():g} Hz must be below the Nyquist frequency of this "
+                f"recording, {nyquist:g} Hz (sampled at {sampling_frequency:g} Hz): choose a "
+                "lower frequency, or resample first"
+            )
+    if low is not None and high is not None and (low == high).any():
+        raise ValueError(
+            f"l_freq and h_freq are both {low[0]:g} Hz: no band lies between them; "
+            "l_freq < h_freq keeps a band, l_freq > h_freq removes one"
+        )
+
+
+def _widths(given: str | float, automatic: np.ndarray, name: str) -> np.ndarray:
+    if isinstance(given, str):
+        if given != "auto":
+            raise ValueError(f"{name}={given!r} must be a width in Hz, or 'auto'")
+        return automatic
+    if not given > 0:
+        raise ValueError(f"{name}={given!r} must be above 0 Hz")
+    return np.full_like(automatic, given)
+
+
+def _n_taps(given: str | int, automatic: float, sampling_frequency: float) -> int:
+    """Odd number of taps of a length given in samples or as a time; `automatic` in seconds."""
+    if isinstance(given, int):
+        n_taps = given
+    else:
+        text = given.strip().lower()
+        try:
+            if text == "auto":
+                seconds = automatic
+            elif text.endswith("ms"):
+                seconds = float(text[:-2]) * 1e-3
+            elif text.endswith("s"):
+                seconds = float(text[:-1])
+            else:
+                raise ValueError
+        except ValueError:
+            raise ValueError(
+                f"filter_length={given!r} must be a number of samples, a time such as '10s' or "
+                "'500ms', or 'auto'"
+            ) from None
+        n_taps = max(math.ceil(seconds * sampling_frequency), 1)
+    if n_taps <= 0:
+        raise ValueError(f"filter_length={given!r} must be positive")
+    return n_taps + 1 - n_taps % 2
+
+
+# ---------------------------------------------------------------------- windows
+
+
+def continued(
+    rows: np.ndarray, first: int, size: int, start: int, stop: int, out: np.ndarray
+) -> None:
+    """Write samples ``[start, stop)`` of rows continued beyond their recording into `out`.
+
+    Before and after the recording lies its odd reflection, ``2 x[0] - x[k]``, as long as the
+    recording reaches, and zeros beyond (MNE's ``pad="reflect_limited"``).
+
+    Parameters
+    ----------
+    rows : numpy.ndarray, shape (n_rows, n)
+        Samples ``[first, first + n)`` of a recording of `size` samples. What is neither here nor
+        reflected from here becomes zero.
+    out : numpy.ndarray, shape (n_rows, stop - start)
+    """
+    n = rows.shape[-1]
+    out[:] = 0
+    low, high = max(start, first), min(stop, first + n)
+    if low < high:
+        out[:, low - start : high - start] = rows[:, low - first : high - first]
+    if start < 0 and first == 0 and n:
+        # position -k mirrors k: those with 1 <= k < min(size, n) exist
+        far, near = min(-start, size - 1, n - 1), max(1, 1 - stop)
+        if far >= near:
+            part = out[:, -far - start : 1 - near - start]
+            part[:] = rows[:, far : near - 1 : -1]
+            edge = rows[:, :1].astype(out.dtype)
+            np.subtract(2 * edge, part, out=part)
+    if stop > size and first + n == size and n:
+        far, near = min(stop - size, size - 1, n - 1), max(1, start - size + 1)
+        if far >= near:
+            part = out[:, size - 1 + near - start : size + far - start]
+            part[:] = rows[:, n - 1 - far : n - near][:, ::-1]
+            edge = rows[:, -1:].astype(out.dtype)
+            np.subtract(2 * edge, part, out=part)
+
+
+@dataclass(frozen=True)
+class Windows:
+    """How rows are cut into windows: where they start, how far apart, and what each yields."""
+
+    start: int
+    """First sample of the first window, in the whole recording; may be negative."""
+    length: int
+    """Samples of a window."""
+    hop: int
+    """Samples from one window to the next."""
+    hop_out: int
+    """Results of a window."""
+    skip: int = 0
+    """Results of the first window that were not asked for."""
+
+
+Transform = Callable[[np.ndarray], np.ndarray]
+"""Windows (n, length) to their results (n, hop_out)."""
+
+
+def transform_windows(
+    rows: np.ndarray,
+    out: np.ndarray,
+    windows: Windows,
+    transform: Transform,
+    *,
+    first: int,
+    size: int,
+    add: bool = False,
+) -> int | None:
+    """Fill `out` with what `transform` makes of the windows of rows.
+
+    Parameters
+    ----------
+    rows : numpy.ndarray, shape (n_rows, n)
+        Samples ``[first, first + n)`` of a recording of `size` samples.
+    out : numpy.ndarray, shape (n_rows, n_out)
+    add : bool
+        Add to `out` instead.
+
+    Returns
+    -------
+    int or None
+        A row in which a value is not finite: its result is then not finite either.
+    """
+    n_rows, n_out = out.shape
+    if not n_rows or not n_out:
+        return None
+    n_windows = -(-(n_out + windows.skip) // windows.hop_out)
+    batch = max(1, BATCH_BYTES // (windows.length * out.itemsize))
+    n_grouped = min(n_rows, max(1, batch // n_windows))
+    for r in range(0, n_rows, n_grouped):
+        group, target = rows[r : r + n_grouped], out[r : r + n_grouped]
+        k = len(group)
+        for w in range(0, n_windows, batch):
+            n = min(batch, n_windows - w)
+            buffer = scratch_buffer("fir-windows", (k, n, windows.length), out.dtype)
+            _fill(buffer, group, windows, w, first, size)
+            # what is not finite in the data becomes an error below, with its place
+            with np.errstate(invalid="ignore", over="ignore"):
+                result = transform(buffer.reshape(k * n, windows.length)).reshape(k, n, -1)
+            # a value that is not finite spreads over the whole FFT: one result a window tells
+            finite = np.isfinite(result[:, :, 0]).all(axis=1)
+            if not finite.all():
+                return r + int(np.argmin(finite))
+            _place(result, target, w * windows.hop_out - windows.skip, add)
+    return None
+
+
+def _fill(
+    buffer: np.ndarray, rows: np.ndarray, windows: Windows, w: int, first: int, size: int
+) -> None:
+    """Copy windows ``w, w + 1, ...`` of the rows into a buffer (n_rows, n_windows, length)."""
+    n_rows, n, length = buffer.shape
+    start = windows.start + w * windows.hop
+    # windows inside the block are copied at once, through a view that repeats the overlaps
+    inside = min(n, max(0, -(-(first - start) // windows.hop)))
+    beyond = (first + rows.shape[-1] - length - start) // windows.hop + 1
+    beyond = max(inside, min(n, beyond))
+    if beyond > inside:
+        at = start + inside * windows.hop - first
+        stride = rows.strides[-1]
+        view = np.lib.stride_tricks.as_strided(
+            rows[:, at:],
+            (n_rows, beyond - inside, length),
+            (rows.strides[0], stride * windows.hop, stride),
+            writeable=False,
+        )
+        np.copyto(buffer[:, inside:beyond], view, casting="unsafe")
+    for i in (*range(inside), *range(beyond, n)):
+        at = start + i * windows.hop
+        continued(rows, first, size, at, at + length, buffer[:, i])
+
+
+def _place(result: np.ndarray, out: np.ndarray, at: int, add: bool) -> None:
+    """Write results (n_rows, n_windows, hop) into rows from position `at`, cut to the rows."""
+    n_rows, n, hop = result.shape
+    n_out = out.shape[-1]
+    whole_from = min(n, -(-max(0, -at) // hop))
+    whole_to = max(whole_from, min(n, (n_out - at) // hop))
+    stretches: list[tuple[np.ndarray, np.ndarray]] = []
+    if whole_to > whole_from:
+        low, high = at + whole_from * hop, at + whole_to * hop
+        view = out[:, low:high].reshape(n_rows, whole_to - whole_from, hop, copy=False)
+        stretches.append((view, result[:, whole_from:whole_to]))
+    for i in (*range(whole_from), *range(whole_to, n)):
+        low, high = at + i * hop, at + (i + 1) * hop
+        a, b = max(low, 0), min(high, n_out)
+        if a < b:
+            stretches.append((out[:, a:b], result[:, i, a - low : b - low]))
+    for target, values in stretches:
+        if add:
+            target += values
+        else:
+            target[:] = values
+
+
+# ---------------------------------------------------------------------- filtering
+
+
+def fft_length(n_taps: int, n_out: int) -> int:
+    """Power of two that makes filtering `n_out` samples with `n_taps` taps cheapest."""
+    best, best_cost = 0, math.inf
+    for exponent in range(max(4, (2 * n_taps - 1).bit_length() - 1), MAX_FFT.bit_length()):
+        length = 1 << exponent
+        step = length - n_taps + 1
+        if step < 1:
+            continue
+        cost = -(-n_out // step) * length * (exponent + 1.0)
+        # measured: beyond 2^16 a batch has no four windows left for the vector lanes
+        cost *= 1.5 if exponent > 16 else 1.0
+        if cost < best_cost:
+            best, best_cost = length, cost
+    return best
+
+
+@lru_cache(maxsize=32)
+def _response(taps: bytes, length: int, dtype: str, symmetric: bool) -> np.ndarray:
+    """Frequency response of taps at an FFT length; of symmetric ones around their centre, which is
+    real, every value twice so that it multiplies real and imaginary parts alike."""
+    h = np.frombuffer(taps, dtype=np.float64)
+    padded = np.zeros(length)
+    padded[: len(h)] = h
+    if symmetric:
+        response = scipy.fft.rfft(np.roll(padded, -(len(h) // 2))).real
+        response = np.repeat(response, 2).astype(dtype)
+    else:
+        response = scipy.fft.rfft(padded).astype(np.result_type(dtype, np.complex64))
+    response.setflags(write=False)
+    return response
+
+
+def overlap_save(
+    rows: np.ndarray,
+    out: np.ndarray,
+    taps: np.ndarray,
+    centre: int,
+    *,
+    first: int,
+    size: int,
+    out_first: int,
+) -> int | None:
+    """Filter rows: ``out[t] = sum_k taps[k] * x[t + centre - k]``, x continued beyond its edges.
+
+    Parameters
+    ----------
+    rows : numpy.ndarray, shape (n_rows, n)
+        Samples ``[first, first + n)`` of a recording of `size` samples, any real dtype.
+    out : numpy.ndarray, shape (n_rows, n_out)
+        Receives the results from sample `out_first` on; float32 or float64, which is also the
+        precision of the arithmetic.
+    taps : numpy.ndarray, shape (n_taps,)
+    centre : int
+        Tap of no delay: ``(n_taps - 1) // 2`` for zero phase, 0 for a causal filter.
+
+    Returns
+    -------
+    int or None
+        A row that holds values that are not finite, if there is one.
+    """
+    # taps that only ever meet the zeros beyond the reflection
+    reach = 2 * max(size, 1) - 1
+    if len(taps) - 1 - centre > reach or centre > reach:
+        cut = max(0, centre - reach)
+        taps, centre = taps[cut : centre + reach + 1], centre - cut
+    n_taps = len(taps)
+    symmetric = 2 * centre == n_taps - 1 and np.array_equal(taps, taps[::-1])
+    longest = MAX_FFT // 2
+    for part in range(0, n_taps, longest):
+        h = taps[part : part + longest]
+        zero_phase = symmetric and len(h) == n_taps
+        length = fft_length(len(h), out.shape[-1])
+        step = length - len(h) + 1
+        response = _response(h.tobytes(), length, out.dtype.str, zero_phase)
+        valid = len(h) // 2 if zero_phase else len(h) - 1
+        windows = Windows(out_first + centre - part - len(h) + 1, length, step, step)
+        transform = _Filtering(response, length, slice(valid, valid + step), zero_phase)
+        bad = transform_windows(
+            rows, out, windows, transform, first=first, size=size, add=part > 0
+        )
+        if bad is not None:
+            return bad
+    return None
+
+
+@dataclass(frozen=True)
+class _Filtering:
+    response: np.ndarray
+    length: int
+    valid: slice
+    real: bool
+
+    def __call__(self, batch: np.ndarray) -> np.ndarray:
+        spectrum = scipy.fft.rfft(batch)
+        parts = spectrum.view(batch.dtype) if self.real else spectrum
+        np.multiply(parts, self.response, out=parts)
+        result: np.ndarray = scipy.fft.irfft(spectrum, n=self.length, overwrite_x=True)
+        return result[:, self.valid]
+
+
+# ---------------------------------------------------------------------- blocks of any dims
+
+
+def each_matrix(
+    block: np.ndarray, out: np.ndarray, picked: np.ndarray
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Blocks of any leading dims as matrices (n_rows, n), without copying: views of both arrays.
+
+    `picked` holds one bool for every row, in the shape of the leading dims.
+    """
+    if block.ndim == 2:
+        yield block, out, picked
+    elif block.ndim == 1:
+        yield block[np.newaxis], out[np.newaxis], picked.reshape(1)
+    elif block.flags.c_contiguous and out.flags.c_contiguous:
+        yield (
+            block.reshape(-1, block.shape[-1]),
+            out.reshape(-1, out.shape[-1]),
+            picked.reshape(-1),
+        )
+    else:
+        for part, part_out, part_picked in zip(block, out, picked, strict=True):
+            yield from each_matrix(part, part_out, part_picked)
+
+
+def runs(picked: np.ndarray) -> Iterator[tuple[bool, slice]]:
+    """Stretches of equal values in a bool vector: ``(value, where)``."""
+    edges: Sequence[Any] = np.flatnonzero(np.diff(picked)) + 1
+    for start, stop in zip((0, *edges), (*edges, len(picked)), strict=True):
+        if stop > start:
+            yield bool(picked[start]), slice(int(start), int(stop))

@@ -1,0 +1,199 @@
+"""Blocks do not matter: whatever the cut, the order, the executor, the result is the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+from generic import Demean, MovingAverage, RegionMeans, SortChannels, SubtractMean
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import penstock as ps
+from penstock.chain import Chain
+from penstock.memory import MIB
+from penstock.plan import BudgetError, Grid, Resources, choose_block, make_plan
+from penstock.testing import check_processor, raise_if_computes, virtual_dataset
+
+
+def dataset(shape: tuple[int, ...], dims: tuple[str, ...], dtype: str = "float64") -> xr.Dataset:
+    values = np.random.default_rng(0).standard_normal(shape).astype(dtype)
+    return ps.make_dataset(values, dims, sampling_frequency=50.0 if "time" in dims else None)
+
+
+PIPELINES = {
+    "rows": ((8, 3000), ("channel", "time"), [Demean(), np.abs]),
+    "margins": ((5, 4000), ("channel", "time"), [MovingAverage(11), MovingAverage(5)]),
+    "grid": ((6, 7, 200), ("y", "x", "frequency"), [Demean("frequency")]),
+    "reduction": ((9, 2000), ("channel", "time"), [Demean(), SubtractMean(), MovingAverage(7)]),
+    "transpose": ((9, 2000), ("channel", "time"), [Demean(), SortChannels()]),
+    "volumes": ((6, 5, 4, 300), ("x", "y", "z", "time"), [RegionMeans(3)]),
+    "streamed along time": ((4, 5000), ("channel", "time"), [SubtractMean("time")]),
+}
+
+
+@pytest.mark.parametrize("kind", PIPELINES)
+@settings(max_examples=15, deadline=None)
+@given(draw=st.data())
+def test_any_cut_gives_the_whole(kind: str, draw: st.DataObject) -> None:
+    shape, dims, processors = PIPELINES[kind]
+    chain = Chain(dataset(shape, dims)).bind(ps.Pipeline(processors))
+    whole = chain.compute(chain.whole())
+    cuttable = chain.cuttable()
+    block = tuple(
+        draw.draw(st.integers(1, size)) if dim in cuttable else size
+        for dim, size in zip(chain.dims, chain.shape, strict=True)
+    )
+    # blocks from anywhere in the grid stand for all of them
+    grid = Grid(chain.dims, chain.shape, block)
+    for number in draw.draw(st.sets(st.integers(0, len(grid) - 1), min_size=1, max_size=5)):
+        region = grid.region(number)
+        expected = whole[tuple(region.values())]
+        found = chain.compute(region)
+        in_order = chain.source.signal.dims[-1] in processors[0].core_dims
+        if in_order and all(cuttable.get(dim, True) for dim in chain.dims):
+            assert np.array_equal(found, expected)
+        else:  # NumPy adds up strided data in an order that depends on the shape
+            assert np.abs(found - expected).max() <= 1e-12 * np.abs(whole).max()
+
+
+@pytest.mark.parametrize("kind", PIPELINES)
+@settings(
+    max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(slot=st.integers(150_000, 3_000_000), workers=st.integers(1, 4))
+def test_any_budget_gives_the_whole(
+    kind: str, slot: int, workers: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Through plan, stages, scratch and store, with blocks as small as the budget makes them."""
+    shape, dims, processors = PIPELINES[kind]
+    ds = dataset(shape, dims)
+    pipeline = ps.Pipeline(processors)
+    chain = Chain(ds).bind(pipeline)
+    whole = chain.compute(chain.whole())
+    out = tmp_path_factory.mktemp("out")
+    budget_for_blocks(pipeline, ds, out, slot * workers, workers)
+    made = ps.open_dataset(out / "dataset.zarr").signal
+    assert made.dims == chain.dims
+    assert np.abs(made.values - whole).max() <= 1e-12 * max(1.0, np.abs(whole).max())
+
+
+def budget_for_blocks(
+    pipeline: ps.Pipeline, ds: xr.Dataset, out: Path, n_bytes: int, workers: int
+) -> None:
+    """Run with so many bytes left for blocks, whatever this process takes already."""
+    from penstock import plan
+    from penstock.memory import PROCESS_ALLOWANCE, THREAD_ALLOWANCE, process_base
+
+    base = process_base() + PROCESS_ALLOWANCE
+    needed = base + n_bytes + workers * THREAD_ALLOWANCE
+    original = plan.write_buffer_bytes
+    plan.write_buffer_bytes = lambda n: 0  # tiny blocks: buffers would hide their size
+    try:
+        report = pipeline.run(ds, out, memory=needed + 2 * MIB, workers=workers, progress=False)
+    except BudgetError:
+        report = pipeline.run(ds, out, memory=4 * needed, workers=workers, progress=False)
+    finally:
+        plan.write_buffer_bytes = original
+    assert not report.failed, report
+
+
+@pytest.mark.parametrize(
+    "processor",
+    [Demean(), MovingAverage(9), SubtractMean(), SubtractMean("time"), SortChannels()],
+    ids=repr,
+)
+def test_generic_processors_keep_the_contract(processor: ps.Processor) -> None:
+    check_processor(processor, dataset((6, 800), ("channel", "time")))
+    check_processor(processor, dataset((6, 800), ("channel", "time"), "float32"))
+
+
+def test_volumes_keep_the_contract() -> None:
+    check_processor(RegionMeans(4), dataset((5, 4, 3, 60), ("x", "y", "z", "time")))
+
+
+def test_lazy_dataset_is_dask_and_computes_only_what_is_asked() -> None:
+    reads = []
+
+    class Counting:
+        def __call__(self, *indexers: slice) -> np.ndarray:
+            reads.append(indexers)
+            return np.ones([i.stop - i.start for i in indexers])
+
+    from penstock.dataset import lazy_variable
+
+    ds = ps.make_dataset(
+        lazy_variable(("channel", "time"), Counting(), (100, 1_000_000), "float64"),
+        sampling_frequency=100.0,
+    )
+    with raise_if_computes():
+        lazy = ps.Pipeline([MovingAverage(11)])(ds)
+        part = lazy.signal.isel(channel=3).sel(time=slice(10, 20))
+    assert lazy.chunks["channel"]
+    assert not reads
+    assert part.compute(scheduler="synchronous").shape == (1001,)
+    assert len(reads) == 1
+
+
+def test_streamed_reduction_and_transpose_are_in_the_plan() -> None:
+    ds = virtual_dataset((64, 4_000_000))
+    limits = Resources(budget=300 * MIB, workers=2)
+    reduced = make_plan(Chain(ds).bind([Demean(), SubtractMean()]), limits)
+    assert [stage.kind for stage in reduced.stages] == ["scratch", "process"]
+    assert reduced.stages[0].reduces == 1
+    transposed = make_plan(Chain(ds).bind([Demean(), SortChannels()]), limits)
+    assert [stage.kind for stage in transposed.stages] == ["scratch", "process"]
+    assert transposed.stages[0].reduces is None
+    assert transposed.stages[1].grid.block[0] == 64
+    only = make_plan(Chain(ds).bind([SubtractMean()]), limits)
+    assert not only.stages[0].keeps or len(only.stages) == 1
+
+
+def test_plan_of_200_gib_touches_no_data() -> None:
+    n = 200 * 1024**3 // 4 // 256
+    ds = virtual_dataset((256, n), readable=False)
+    with raise_if_computes():
+        plan = make_plan(
+            Chain(ds).bind([MovingAverage(1001), Demean()]), Resources(4 * 1024**3, 2)
+        )
+    assert plan.predicted_memory <= 4 * 1024**3
+    assert sum(stage.bytes_out for stage in plan.stages) >= 200 * 1024**3
+
+
+def test_a_budget_that_cannot_be_kept_names_what_needs_it() -> None:
+    ds = virtual_dataset((4, 50_000_000))
+    with pytest.raises(BudgetError) as error:
+        make_plan(Chain(ds).bind([Demean()]), Resources(100 * MIB, 2), name="night")
+    text = str(error.value)
+    assert "night: Demean needs" in text
+    assert "allow" in text
+    assert "or use" in text
+
+
+@given(
+    shape=st.tuples(st.integers(1, 40), st.integers(1, 40), st.integers(1, 5000)),
+    slot=st.integers(10_000, 10_000_000),
+    concurrency=st.integers(1, 8),
+)
+def test_chosen_blocks_fit(shape: tuple[int, int, int], slot: int, concurrency: int) -> None:
+    chain = Chain(virtual_dataset(shape, ("y", "x", "frequency"))).bind([Demean("frequency")])
+    choice = choose_block(chain, slot, concurrency=concurrency)
+    row = chain.block_bytes({"y": slice(0, 1), "x": slice(0, 1), "frequency": slice(0, shape[2])})
+    if choice is None:
+        assert row.peak > slot
+        return
+    grid = Grid(chain.dims, chain.shape, choice.block)
+    assert choice.block[2] == shape[2]
+    assert all(
+        chain.block_bytes(grid.region(n)).peak <= slot for n in {0, len(grid) // 2, len(grid) - 1}
+    )
+
+
+def test_grid_covers_everything_once() -> None:
+    grid = Grid(("a", "b"), (7, 10), (3, 4))
+    seen = np.zeros((7, 10), int)
+    for number in range(len(grid)):
+        seen[tuple(grid.region(number).values())] += 1
+    assert (seen == 1).all()
