@@ -201,7 +201,7 @@ def single_threaded_kernels() -> Iterator[None]:
 # What a block needs beyond arrays (thread stacks, decoder and codec state, pages of code used for
 # the first time), measured as the rise of the first small blocks over the base; the conformance
 # tests check that it suffices.
-PROCESS_ALLOWANCE = 24 * MIB
+PROCESS_ALLOWANCE = 32 * MIB
 THREAD_ALLOWANCE = 4 * MIB
 
 _ENGINE_MODULES = ("penstock.run", "scipy.fft", "scipy.signal", "zarr", "penstock.eeg")

@@ -59,7 +59,7 @@ def virtual_dataset(
 
     read = _Positions(shape, str(np.dtype(dtype))) if readable else _refuse_reading
     return make_dataset(
-        lazy_variable(dims, read, shape, dtype),
+        lazy_variable(dims, read, shape, dtype, encoding={"read_scratch_bytes": 4 << 20}),
         sampling_frequency=sampling_frequency if "time" in dims else None,
     )
 
@@ -69,15 +69,18 @@ class _Positions:
         self.shape, self.dtype = shape, dtype
 
     def __call__(self, *indexers: Any) -> np.ndarray:
-        positions = [
-            np.arange(indexer.start, indexer.stop) if isinstance(indexer, slice) else indexer
-            for indexer in indexers
-        ]
+        lengths = [i.stop - i.start if isinstance(i, slice) else len(i) for i in indexers]
         rates = (0.7, 0.011, 1.3, 0.37)
-        block = np.zeros(tuple(map(len, positions)), self.dtype)
-        for axis, (position, rate) in enumerate(zip(positions, rates, strict=False)):
-            wave = np.sin(rate * position + axis).astype(self.dtype)
-            block += wave.reshape([-1 if i == axis else 1 for i in range(block.ndim)])
+        block = np.zeros(lengths, self.dtype)
+        for axis, (indexer, length) in enumerate(zip(indexers, lengths, strict=True)):
+            along = np.moveaxis(block, axis, -1)
+            for at in range(0, length, 1 << 16):  # in pieces, so that temporaries stay small
+                piece = slice(at, min(at + (1 << 16), length))
+                if isinstance(indexer, slice):
+                    position = np.arange(indexer.start + piece.start, indexer.start + piece.stop)
+                else:
+                    position = indexer[piece]
+                along[..., piece] += np.sin(rates[axis] * position + axis).astype(self.dtype)
         return block
 
 

@@ -19,7 +19,6 @@ class Demean(Processor):
     """Needs its core dim whole."""
 
     dim: str = "time"
-    scratch = 1.0
 
     @property
     def core_dims(self) -> tuple[str, ...]:  # type: ignore[override]
@@ -35,7 +34,6 @@ class MovingAverage(Processor):
 
     size: int = 11
     core_dims = ("time",)
-    scratch = 2.5
 
     def margin(self, ds: xr.Dataset) -> int:
         return self.size

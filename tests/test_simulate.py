@@ -275,7 +275,8 @@ def test_artifact_is_band_limited():
     ds = simulate.recording(3, 30.0, fmri=True, dtype="float64")
     frequencies, power = dsp.welch(artifact(ds), 5000.0, window="blackmanharris", nperseg=8192)
     # the readout rings near 770 Hz; the anti-alias filter ends at 1 kHz
-    assert power[:, (frequencies > 600) & (frequencies < 850)].max() > 1e3 * 1e-6
+    readout = (frequencies > 600) & (frequencies < 850)
+    assert power[:, readout].sum() > 0.3 * power.sum()
     assert power[:, frequencies > 1010].max() < 1e-9 * power.max()
 
 

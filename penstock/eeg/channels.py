@@ -1,0 +1,708 @@
+"""Channels and stretches of time: which ones a processor works on, keeping some, re-referencing.
+
+Channels are described by the coordinates ``channel`` (names), ``channel_type`` and ``bad``; data
+without them (grids, simulated arrays) are taken whole.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+
+from penstock.dataset import (
+    SIGNAL,
+    Indexer,
+    Region,
+    SampledIndex,
+    blank_variable,
+    sampled_coordinate,
+    sampling_frequency,
+)
+from penstock.processor import Context, Processor, scratch_buffer
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+Picks = str | tuple[str, ...] | None
+
+MEG_TYPES = ("mag", "grad", "planar1", "planar2", "ref_meg")
+FNIRS_TYPES = (
+    "hbo",
+    "hbr",
+    "fnirs_cw_amplitude",
+    "fnirs_fd_ac_amplitude",
+    "fnirs_fd_phase",
+    "fnirs_od",
+    "fnirs_td_gated_amplitude",
+    "fnirs_td_moments_intensity",
+    "fnirs_td_moments_mean",
+    "fnirs_td_moments_variance",
+)
+ELECTRODE_TYPES = ("eeg", "ecog", "seeg", "dbs")
+DATA_TYPES = frozenset(("meg", "csd", "fnirs", *ELECTRODE_TYPES, *MEG_TYPES, *FNIRS_TYPES))
+"""Channel types that carry brain signals: what MNE filters unless told otherwise."""
+OTHER_TYPES = frozenset(
+    ("eog", "ecg", "emg", "bio", "resp", "stim", "misc", "syst", "exci", "ias", "chpi", "gsr",
+     "temperature", "eyegaze", "pupil", "dipole", "gof")
+)  # fmt: skip
+_GROUPS = {"meg": MEG_TYPES[:4], "fnirs": FNIRS_TYPES, "data": tuple(DATA_TYPES)}
+
+STRETCH = 1 << 14
+"""Samples of all channels that are re-referenced at once."""
+
+
+# ---------------------------------------------------------------------- picks
+
+
+def channel_names(ds: xr.Dataset) -> np.ndarray:
+    """Names of the channels, shape (n_channels,); their numbers where they have no names."""
+    if "channel" in ds.coords:
+        return np.asarray(ds["channel"].values).astype(str)
+    return np.arange(ds.sizes["channel"]).astype(str)
+
+
+def channel_kinds(ds: xr.Dataset) -> np.ndarray | None:
+    """Types of the channels (``"eeg"``, ``"stim"``, ...), or None where none are given."""
+    if "channel_type" not in ds.variables:
+        return None
+    return np.asarray(ds["channel_type"].values).astype(str)
+
+
+def pick_mask(ds: xr.Dataset, picks: Picks, name: str = "picks") -> np.ndarray:
+    """Which channels are meant, as bools.
+
+    Parameters
+    ----------
+    ds : xarray.Dataset
+        With a dim ``channel``.
+    picks : str, tuple of str or None
+        Channel names or types (``"meg"`` and ``"fnirs"`` stand for all of their kind), ``"all"``
+        for all but stimulus channels, None for the data channels (see `DATA_TYPES`), bad ones
+        included. Where no types are given, None and ``"all"`` mean all channels.
+    name : str
+        What the message begins with.
+
+    Returns
+    -------
+    numpy.ndarray of bool, shape (n_channels,)
+
+    Raises
+    ------
+    ValueError
+        If a name is unknown, or nothing is picked.
+    """
+    kinds, n = channel_kinds(ds), ds.sizes["channel"]
+    if picks is None:
+        if kinds is None:
+            return np.ones(n, bool)
+        mask = np.isin(kinds, list(DATA_TYPES))
+        if not mask.any():
+            found = ", ".join(sorted(set(kinds))) or "none"
+            raise ValueError(
+                f"{name}: there is no data channel among the channel types of this recording "
+                f"({found}): say which to take with picks=..., for example picks='all'"
+            )
+        return mask
+    wanted = (picks,) if isinstance(picks, str) else picks
+    if wanted == ("all",):
+        return np.ones(n, bool) if kinds is None else kinds != "stim"
+    names = channel_names(ds)
+    mask = np.zeros(n, bool)
+    for pick in wanted:
+        found_here = names == pick
+        if not found_here.any() and kinds is not None:
+            found_here = np.isin(kinds, _GROUPS.get(pick, (pick,)))
+        if not found_here.any():
+            raise ValueError(f"{name}: {unknown_channel(pick, names, kinds)}")
+        mask |= found_here
+    if not mask.any():
+        raise ValueError(f"{name}: picks={picks!r} picks no channel")
+    return mask
+
+
+def unknown_channel(pick: str, names: np.ndarray, kinds: np.ndarray | None) -> str:
+    """One sentence about a channel name or type that is not there."""
+    known = [*names, *(sorted(set(kinds)) if kinds is not None else ())]
+    near = difflib.get_close_matches(pick, known, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "it has " + _listed(names)
+    if pick in DATA_TYPES | OTHER_TYPES:
+        present = ", ".join(sorted(set(kinds))) if kinds is not None else "not given"
+        return f"the recording has no channel of type {pick!r} (its types: {present})"
+    return f"the recording has no channel {pick!r}: {hint}"
+
+
+def _listed(names: np.ndarray, most: int = 8) -> str:
+    shown = ", ".join(map(str, names[:most]))
+    return shown + (f", ... ({len(names)} in all)" if len(names) > most else "")
+
+
+def loop_dims(ds: xr.Dataset, core_dims: tuple[str, ...]) -> tuple[str, ...]:
+    """The signal's other dims, in the order in which they come first in a kernel's block."""
+    return tuple(str(dim) for dim in ds[SIGNAL].dims if dim not in core_dims)
+
+
+def picked_rows(ds: xr.Dataset, picks: Picks, name: str, ctx: Context | None = None) -> np.ndarray:
+    """Which rows of a block (core dim: time) are picked, in the shape of its leading dims.
+
+    Without `ctx`: of the whole dataset.
+    """
+    dims = loop_dims(ds, ("time",))
+    if "channel" in dims:
+        mask = pick_mask(ds, picks, name)
+    elif picks is None or picks == "all":
+        mask = np.ones(1, bool)
+    else:
+        raise ValueError(
+            f"{name}: picks={picks!r} needs a dim 'channel', but the data have "
+            f"{tuple(map(str, ds[SIGNAL].dims))}: leave picks out"
+        )
+    if ctx is None:
+        return mask
+    if "channel" in dims:
+        mask = ctx.take("channel", mask)
+        mask = mask.reshape([-1 if dim == "channel" else 1 for dim in dims])
+    shape = tuple(_length(ctx.region[dim]) for dim in dims)
+    return np.broadcast_to(mask.reshape(mask.shape if "channel" in dims else (1,) * len(dims)),
+                           shape).copy()  # fmt: skip
+
+
+def _length(indexer: Indexer) -> int:
+    return indexer.stop - indexer.start if isinstance(indexer, slice) else len(indexer)
+
+
+def floating_outline(ds: xr.Dataset, name: str) -> xr.Dataset:
+    """The outline with a floating signal: float32 unless it is float64 already."""
+    signal = ds[SIGNAL]
+    if signal.dtype.kind == "c":
+        raise ValueError(f"{name} works on real values, but the signal is {signal.dtype}")
+    if signal.dtype in (np.float32, np.float64):
+        return ds
+    dims = tuple(map(str, signal.dims))
+    return ds.assign({SIGNAL: blank_variable(dims, signal.shape, np.float32, signal.attrs)})
+
+
+def refuse_not_finite(block: np.ndarray, picked: np.ndarray, ctx: Context, name: str) -> None:
+    """Raise for the first picked row of a block (core dim: time) that is not finite: which, where.
+
+    Values that became infinite only in the computation are named as such.
+    """
+    dims = loop_dims(ctx.dataset, ("time",))
+    first, stop = ctx.span()
+    for index in np.argwhere(picked):
+        row = block[tuple(index)]
+        wrong = np.flatnonzero(~np.isfinite(row))
+        if not len(wrong):
+            continue
+        coordinate = ctx.dataset.xindexes.get("time")
+        start = coordinate.start if isinstance(coordinate, SampledIndex) else 0.0
+        seconds = start + (first + int(wrong[0])) / ctx.sampling_frequency
+        at_least = "" if (first, stop) == (0, ctx.size("time")) else "at least "
+        place = []
+        for dim, i in zip(dims, index, strict=True):
+            position = ctx.take(dim, np.arange(ctx.size(dim)))[i]
+            shown = channel_names(ctx.dataset)[position] if dim == "channel" else position
+            place.append(f"{dim} {str(shown)!r}" if dim == "channel" else f"{dim} {shown}")
+        where = ", ".join(place) or "the signal"
+        one = len(wrong) == 1
+        raise ValueError(
+            f"{name}: {where} has {at_least}{len(wrong)} value{'' if one else 's'} that "
+            f"{'is' if one else 'are'} not finite (NaN or infinite), the first at {seconds:g} s: "
+            "interpolate them, crop them away or drop the channel (DropChannels) first"
+        )
+    raise ValueError(
+        f"{name}: the values are too large for {block.dtype}: convert the signal to float64, or "
+        "check its units"
+    )
+
+
+# ---------------------------------------------------------------------- selections
+
+
+@dataclass(frozen=True, repr=False)
+class PickChannels(Processor):
+    """Keep some channels, in the order given.
+
+    Parameters
+    ----------
+    channels : str or list of str
+        Names or types of channels. Channels of a type keep their order.
+    on_missing : {"raise", "ignore"}, default "raise"
+        What to do about names that the recording does not have.
+
+    Raises
+    ------
+    ValueError
+        If a name is missing (unless ignored), or nothing is left.
+
+    Examples
+    --------
+    >>> import numpy as np, penstock as ps
+    >>> names = {"channel": ["Fz", "Cz", "Pz"]}
+    >>> ds = ps.make_dataset(np.zeros((3, 100)), sampling_frequency=100.0, coords=names)
+    >>> ps.Pipeline([ps.eeg.PickChannels(("Pz", "Fz"))])(ds).channel.values.tolist()
+    ['Pz', 'Fz']
+    """
+
+    selects: ClassVar[bool] = True
+
+    channels: str | tuple[str, ...]
+    on_missing: Literal["raise", "ignore"] = "raise"
+
+    def positions(self, ds: xr.Dataset) -> np.ndarray:
+        """Positions of the channels that are kept, in their new order."""
+        kept = _named_positions(ds, self.channels, self.on_missing, type(self).__name__)
+        if not len(kept):
+            raise ValueError(
+                f"{type(self).__name__}: none of {self.channels!r} is in the recording, which has "
+                f"{_listed(channel_names(ds))}"
+            )
+        return kept
+
+    def outline(self, ds: xr.Dataset, state: Any) -> xr.Dataset:
+        return ds.isel(channel=self.positions(ds))
+
+    def source_region(self, region: Region, ds: xr.Dataset) -> Region:
+        positions = self.positions(ds)
+        wanted = positions[region["channel"]] if "channel" in region else positions
+        source: Region = {
+            str(dim): region.get(str(dim), slice(0, ds.sizes[dim])) for dim in ds[SIGNAL].dims
+        }
+        contiguous = len(wanted) and bool((np.diff(wanted) == 1).all())
+        source["channel"] = slice(int(wanted[0]), int(wanted[-1]) + 1) if contiguous else wanted
+        return source
+
+
+@dataclass(frozen=True, repr=False)
+class DropChannels(PickChannels):
+    """Leave some channels out.
+
+    Parameters
+    ----------
+    channels : str or list of str
+        Names or types of channels.
+    on_missing : {"raise", "ignore"}, default "raise"
+        What to do about names that the recording does not have.
+
+    Raises
+    ------
+    ValueError
+        If a name is missing (unless ignored), or nothing is left.
+
+    Examples
+    --------
+    >>> import numpy as np, penstock as ps
+    >>> names = {"channel": ["Fz", "Cz", "ECG"]}
+    >>> ds = ps.make_dataset(np.zeros((3, 100)), sampling_frequency=100.0, coords=names)
+    >>> ps.Pipeline([ps.eeg.DropChannels("ECG")])(ds).channel.values.tolist()
+    ['Fz', 'Cz']
+    """
+
+    def positions(self, ds: xr.Dataset) -> np.ndarray:
+        dropped = _named_positions(ds, self.channels, self.on_missing, "DropChannels")
+        kept = np.setdiff1d(np.arange(ds.sizes["channel"]), dropped)
+        if not len(kept):
+            raise ValueError("DropChannels: every channel would be dropped, none would be left")
+        return kept
+
+
+def _named_positions(
+    ds: xr.Dataset, channels: str | tuple[str, ...], on_missing: str, name: str
+) -> np.ndarray:
+    if "channel" not in ds[SIGNAL].dims:
+        raise ValueError(
+            f"{name} needs a dim 'channel', but the data have {tuple(map(str, ds[SIGNAL].dims))}"
+        )
+    names, kinds = channel_names(ds), channel_kinds(ds)
+    found: list[int] = []
+    for wanted in (channels,) if isinstance(channels, str) else channels:
+        here = np.flatnonzero(names == wanted)
+        if not len(here) and kinds is not None:
+            here = np.flatnonzero(np.isin(kinds, _GROUPS.get(wanted, (wanted,))))
+        if not len(here) and on_missing == "raise":
+            raise ValueError(
+                f"{name}: {unknown_channel(wanted, names, kinds)} "
+                "(on_missing='ignore' passes over missing ones)"
+            )
+        found += [int(i) for i in here if int(i) not in found]
+    return np.asarray(found, dtype=np.int64)
+
+
+@dataclass(frozen=True, repr=False)
+class Crop(Processor):
+    """Keep a stretch of time. As in `mne.io.Raw.crop`, time begins at 0 afterwards.
+
+    Events and triggers move along; those outside are left out, and events that reach over an end
+    are cut to it. Channels of another sampling frequency are cropped to the same seconds.
+
+    Parameters
+    ----------
+    tmin : float, default 0.0
+        Start [s] after the first sample, rounded to the nearest sample.
+    tmax : float, optional
+        End [s] after the first sample, rounded likewise. Default: the end of the recording.
+    include_tmax : bool, default True
+        Whether the sample at `tmax` is kept.
+
+    Raises
+    ------
+    ValueError
+        If the stretch is empty or reaches beyond the recording.
+
+    Examples
+    --------
+    >>> import numpy as np, penstock as ps
+    >>> ds = ps.make_dataset(np.zeros((2, 1000)), sampling_frequency=100.0)
+    >>> ps.Pipeline([ps.eeg.Crop(1.0, 2.0)])(ds).sizes["time"]
+    101
+    """
+
+    selects: ClassVar[bool] = True
+
+    tmin: float = 0.0
+    tmax: float | None = None
+    include_tmax: bool = True
+
+    def validate(self) -> None:
+        if self.tmin < 0:
+            raise ValueError(f"tmin={self.tmin:g} s must not be negative: 0 is the first sample")
+        if self.tmax is not None and self.tmax < self.tmin:
+            raise ValueError(f"tmax={self.tmax:g} s must not be before tmin={self.tmin:g} s")
+
+    def span(self, ds: xr.Dataset, dim: str = "time") -> tuple[int, int]:
+        """First and one past last sample that are kept."""
+        frequency, n = sampling_frequency(ds, dim), ds.sizes[dim]
+        start, stop = round(self.tmin * frequency), n
+        if self.tmax is not None:
+            stop = round(self.tmax * frequency) + int(self.include_tmax)
+        if dim != "time":
+            return min(start, n), min(max(start, stop), n)
+        if start >= n or stop > n:
+            given = f"tmin={self.tmin:g} s" if start >= n else f"tmax={self.tmax:g} s"
+            raise ValueError(
+                f"Crop: {given} lies beyond the recording, whose last sample is at "
+                f"{(n - 1) / frequency:g} s"
+                + ("" if start >= n else ": leave tmax out to keep everything to the end")
+            )
+        if stop <= start:
+            raise ValueError(
+                f"Crop: no sample lies between tmin={self.tmin:g} and tmax={self.tmax:g} s at "
+                f"{frequency:g} Hz (include_tmax={self.include_tmax}): widen the stretch"
+            )
+        return start, stop
+
+    def outline(self, ds: xr.Dataset, state: Any) -> xr.Dataset:
+        frequency = sampling_frequency(ds)
+        start, stop = self.span(ds)
+        # seconds of the old time coordinate at which the new one begins
+        origin = float(ds["time"][start]) if "time" in ds.coords else start / frequency
+        last = (stop - start - 1) / frequency
+        cropped = ds.isel(time=slice(start, stop))
+        cropped = cropped.assign_coords(
+            sampled_coordinate("time", stop - start, frequency, attrs=ds["time"].attrs)
+        )
+        for dim in [str(dim) for dim in ds.dims if str(dim).startswith("time_")]:
+            low, high = self.span(ds, dim)
+            rate = sampling_frequency(ds, dim)
+            began = float(ds[dim][0]) + low / rate - origin
+            cropped = cropped.isel({dim: slice(low, high)}).assign_coords(
+                sampled_coordinate(dim, high - low, rate, began, ds[dim].attrs)
+            )
+        return _crop_triggers(_crop_events(cropped, origin, last), origin, last)
+
+    def source_region(self, region: Region, ds: xr.Dataset) -> Region:
+        start, stop = self.span(ds)
+        source: Region = {
+            str(dim): region.get(str(dim), slice(0, ds.sizes[dim])) for dim in ds[SIGNAL].dims
+        }
+        asked = region.get("time", slice(0, stop - start))
+        source["time"] = (
+            slice(asked.start + start, asked.stop + start)
+            if isinstance(asked, slice)
+            else asked + start
+        )
+        return source
+
+
+def _crop_events(ds: xr.Dataset, origin: float, last: float) -> xr.Dataset:
+    """Shift events and cut them to ``[0, last]`` as `mne.Annotations.crop` does."""
+    if "event_onset" not in ds.variables:
+        return ds
+    onset = ds["event_onset"].values - origin
+    duration = np.zeros_like(onset)
+    if "event_duration" in ds.variables:
+        duration = ds["event_duration"].values
+    end = onset + np.nan_to_num(duration)
+    # a rounding error of the shift must not lose an event on the first or last sample
+    slack = 1e-9
+    kept = (onset <= last + slack) & (end >= -slack)
+    ds = ds.isel(event=kept)
+    onset, end, duration = onset[kept], end[kept], duration[kept]
+    cut = (onset < -slack) | (end > last + slack)
+    low, high = np.clip(onset, 0, None), np.clip(end, None, last)
+    coords: dict[str, Any] = {"event_onset": ("event", low, ds["event_onset"].attrs)}
+    if "event_duration" in ds.variables:
+        shown = np.where(cut, np.maximum(high - low, 0), duration)
+        coords["event_duration"] = ("event", shown, ds["event_duration"].attrs)
+    return ds.assign_coords(coords)
+
+
+def _crop_triggers(ds: xr.Dataset, origin: float, last: float) -> xr.Dataset:
+    if "trigger_time" not in ds.variables:
+        return ds
+    times = ds["trigger_time"].values - origin
+    kept = (times >= -1e-9) & (times <= last + 1e-9)
+    ds = ds.isel(trigger=kept)
+    attrs = ds["trigger_time"].attrs
+    return ds.assign_coords(trigger_time=("trigger", np.clip(times[kept], 0, None), attrs))
+
+
+# ---------------------------------------------------------------------- re-referencing
+
+
+@dataclass(frozen=True, repr=False)
+class Rereference(Processor):
+    """Subtract a reference from the EEG channels: their average, or other channels.
+
+    Parameters
+    ----------
+    channels : str or list of str, default "average"
+        ``"average"``, or the names of the channels whose mean becomes the reference. They stay in
+        the data.
+    picks : str or list of str, optional
+        Channels that are re-referenced (and averaged). Default: those of the first type that is
+        present among EEG, ECoG, SEEG and DBS.
+    exclude_bads : bool, default True
+        Leave bad channels out of the average, and as they are (as MNE does), unless they are named
+        in `channels` or `picks`.
+
+    Raises
+    ------
+    ValueError
+        If a channel is missing, there is nothing to re-reference, or a reference is not finite.
+
+    Notes
+    -----
+    The same as `mne.set_eeg_reference`. The mean is accumulated in float64, channel after channel;
+    a plan may stream it over blocks of channels.
+
+    Examples
+    --------
+    >>> import numpy as np, penstock as ps
+    >>> ds = ps.make_dataset(np.array([[1.0, 2.0], [3.0, 6.0]]), sampling_frequency=1.0)
+    >>> ps.Pipeline([ps.eeg.Rereference()])(ds).signal.values.tolist()
+    [[-1.0, -2.0], [1.0, 2.0]]
+    """
+
+    core_dims = ("channel",)
+    reduce_dims: ClassVar[tuple[str, ...]] = ("channel",)
+    n_statistics: ClassVar[int] = 2
+    scratch: ClassVar[float] = 0.0
+    scratch_bytes: ClassVar[int] = 1 << 20
+
+    channels: str | tuple[str, ...] = "average"
+    picks: str | tuple[str, ...] | None = None
+    exclude_bads: bool = True
+
+    def masks(self, ds: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
+        """Which channels make the reference, and from which it is subtracted."""
+        kinds = channel_kinds(ds)
+        if self.picks is not None:
+            targets = pick_mask(ds, self.picks, "Rereference")
+        elif kinds is None:
+            targets = np.ones(ds.sizes["channel"], bool)
+        else:
+            present = [kind for kind in ELECTRODE_TYPES if (kinds == kind).any()]
+            if not present:
+                raise ValueError(
+                    "Rereference: the recording has no EEG, ECoG, SEEG or DBS channels (its types: "
+                    f"{', '.join(sorted(set(kinds)))}): say which to take with picks=..."
+                )
+            targets = kinds == present[0]
+        if self.exclude_bads and "bad" in ds.variables:
+            chosen = (self.picks,) if isinstance(self.picks, str) else (self.picks or ())
+            targets = targets & (
+                ~np.asarray(ds["bad"].values, dtype=bool) | np.isin(channel_names(ds), chosen)
+            )
+        if not targets.any():
+            raise ValueError("Rereference: all channels to re-reference are marked bad")
+        if self.channels == "average":
+            return targets, targets
+        wanted = (self.channels,) if isinstance(self.channels, str) else self.channels
+        names = channel_names(ds)
+        missing = [name for name in wanted if name not in names]
+        if missing or not wanted:
+            sentence = (
+                unknown_channel(missing[0], names, None) if missing else "no channel is given"
+            )
+            raise ValueError(f"Rereference: {sentence}")
+        return np.isin(names, wanted), targets
+
+    def outline(self, ds: xr.Dataset, state: Any) -> xr.Dataset:
+        self.masks(ds)
+        return floating_outline(ds, "Rereference")
+
+    def partial(self, block: np.ndarray, ctx: Context) -> np.ndarray:
+        reference = ctx.take("channel", self.masks(ctx.dataset)[0])
+        result = np.zeros((2, *block.shape[:-1]))
+        for channel in np.flatnonzero(reference):
+            result[0] += block[..., channel]
+        result[1] = np.count_nonzero(reference)
+        return result
+
+    def combine(self, partials: np.ndarray) -> np.ndarray:
+        total: np.ndarray = partials[0].copy()
+        for part in partials[1:]:
+            total += part
+        return total
+
+    def kernel(self, block: np.ndarray, ctx: Context) -> np.ndarray:
+        references, targets = (ctx.take("channel", m) for m in self.masks(ctx.dataset))
+        dtype = block.dtype if block.dtype in (np.float32, np.float64) else np.float32
+        out = np.empty_like(block, dtype=dtype)
+        sums, counts = ctx.reduced
+        length = block.shape[0]
+        per_position = max(1, int(np.prod(block.shape[1:-1])))
+        for start in range(0, length, max(1, STRETCH // per_position)):
+            part = slice(start, min(length, start + max(1, STRETCH // per_position)))
+            shape = (part.stop - part.start, *block.shape[1:-1])
+            mean = scratch_buffer("reference-mean", shape, np.float64)
+            with np.errstate(invalid="ignore"):
+                np.divide(sums[part], counts[part], out=mean)
+            if not np.isfinite(mean).all():
+                self._refuse(block[part], references, ctx)
+            for channel, is_target in enumerate(targets):
+                if is_target:
+                    np.subtract(
+                        block[part, ..., channel], mean, out=out[part, ..., channel],
+                        casting="same_kind",
+                    )  # fmt: skip
+                else:
+                    out[part, ..., channel] = block[part, ..., channel]
+        return out
+
+    def _refuse(self, block: np.ndarray, references: np.ndarray, ctx: Context) -> None:
+        names = ctx.take("channel", channel_names(ctx.dataset))
+        culprits = [
+            str(names[channel])
+            for channel in np.flatnonzero(references)
+            if not np.isfinite(block[..., channel]).all()
+        ]
+        who = f"channel {culprits[0]!r}" if culprits else "a reference channel"
+        raise ValueError(
+            f"Rereference: {who} has values that are not finite (NaN or infinite), which would "
+            "spoil every channel: interpolate them, or mark the channel bad"
+        )
+
+
+# ---------------------------------------------------------------------- scaling
+
+
+@dataclass(frozen=True, repr=False)
+class Scale(Processor):
+    """Centre each channel and divide it by its standard deviation over the recording.
+
+    Parameters
+    ----------
+    picks : str or list of str, optional
+        Channel types or names. Default: the data channels. The others pass unchanged.
+    with_mean : bool, default True
+        Subtract the mean over time.
+    with_std : bool, default True
+        Divide by the standard deviation over time (of the population: ``ddof=0``). Channels that do
+        not vary are divided by 1, as in `sklearn.preprocessing.StandardScaler`. The units of
+        scaled channels become ``"1"``.
+
+    Raises
+    ------
+    ValueError
+        If a picked channel holds values that are not finite.
+
+    Notes
+    -----
+    Moments are accumulated in float64 and merged over blocks of time by Chan's formula [1]_.
+
+    References
+    ----------
+    .. [1] T. F. Chan, G. H. Golub, R. J. LeVeque, "Updating formulae and a pairwise algorithm for
+       computing sample variances", COMPSTAT 1982.
+
+    Examples
+    --------
+    >>> import numpy as np, penstock as ps
+    >>> ds = ps.make_dataset(np.array([[1.0, 3.0], [5.0, 5.0]]), sampling_frequency=1.0)
+    >>> ps.Pipeline([ps.eeg.Scale()])(ds).signal.values.tolist()
+    [[-1.0, 1.0], [0.0, 0.0]]
+    """
+
+    core_dims = ("time",)
+    reduce_dims: ClassVar[tuple[str, ...]] = ("time",)
+    n_statistics: ClassVar[int] = 3
+    scratch: ClassVar[float] = 0.0
+    scratch_bytes: ClassVar[int] = 1 << 20
+
+    picks: str | tuple[str, ...] | None = None
+    with_mean: bool = True
+    with_std: bool = True
+
+    def outline(self, ds: xr.Dataset, state: Any) -> xr.Dataset:
+        picked = picked_rows(ds, self.picks, "Scale")
+        scaled = floating_outline(ds, "Scale")
+        if not self.with_std:
+            return scaled
+        signal = scaled[SIGNAL].variable
+        dims = tuple(map(str, signal.dims))
+        attrs = {**signal.attrs, "units": "1"} if picked.all() else signal.attrs
+        scaled = scaled.assign({SIGNAL: blank_variable(dims, signal.shape, signal.dtype, attrs)})
+        if "channel_unit" in ds.variables and "channel" in dims:
+            units = np.where(picked, "1", np.asarray(ds["channel_unit"].values).astype(str))
+            scaled = scaled.assign_coords(channel_unit=("channel", units, ds["channel_unit"].attrs))
+        return scaled
+
+    def partial(self, block: np.ndarray, ctx: Context) -> np.ndarray:
+        result = np.zeros((3, *block.shape[:-1]))
+        n = block.shape[-1]
+        result[0] = n
+        length = 1 << 15
+        with np.errstate(invalid="ignore", over="ignore"):
+            for index in np.ndindex(*block.shape[:-1]):
+                row = block[index]
+                mean = float(np.add.reduce(row, dtype=np.float64)) / n if n else 0.0
+                squares = 0.0
+                for start in range(0, n, length):
+                    part = row[start : start + length]
+                    deviation = scratch_buffer("scale-deviation", part.shape, np.float64)
+                    np.subtract(part, mean, out=deviation)
+                    squares += float(deviation @ deviation)
+                result[(1, *index)], result[(2, *index)] = mean, squares
+        return result
+
+    def combine(self, partials: np.ndarray) -> np.ndarray:
+        count, mean, squares = partials[0].copy()
+        for n, other, other_squares in partials[1:]:
+            total = np.maximum(count + n, 1)
+            difference = other - mean
+            squares = squares + other_squares + difference**2 * count * n / total
+            mean = mean + difference * n / total
+            count = count + n
+        return np.stack([count, mean, squares])
+
+    def kernel(self, block: np.ndarray, ctx: Context) -> np.ndarray:
+        picked = picked_rows(ctx.dataset, self.picks, "Scale", ctx)
+        count, mean, squares = ctx.reduced
+        if not np.isfinite(squares[picked]).all():
+            refuse_not_finite(block, picked & ~np.isfinite(squares), ctx, "Scale")
+        variance = squares / np.maximum(count, 1)
+        # rounding leaves a trace of variance in a channel that does not vary (scikit-learn's bound)
+        epsilon = np.finfo(np.float64).eps
+        constant = variance <= count * epsilon * variance + (count * mean * epsilon) ** 2
+        deviation = np.where(constant | ~picked, 1.0, np.sqrt(variance))
+        shift = np.where(picked, mean, 0.0) if self.with_mean else np.zeros_like(mean)
+        dtype = block.dtype if block.dtype in (np.float32, np.float64) else np.dtype(np.float32)
+        out = np.empty(block.shape, dtype)
+        np.subtract(block, shift[..., np.newaxis], out=out, casting="same_kind")
+        if self.with_std:
+            np.divide(out, deviation[..., np.newaxis], out=out, casting="same_kind")
+        return out

@@ -10,7 +10,7 @@ import math
 import warnings
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 import numpy as np
 import scipy.signal
@@ -19,13 +19,14 @@ from penstock.dataset import sampling_frequency
 from penstock.eeg.channels import floating_outline, picked_rows, refuse_not_finite
 from penstock.eeg.fir import (
     SCRATCH_BYTES,
+    check_frequencies,
     continued,
     design_fir,
     each_matrix,
     overlap_save,
     runs,
 )
-from penstock.processor import Context, Processor
+from penstock.processor import Context, Processor, scratch_buffer
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -40,7 +41,7 @@ STRETCH = 1 << 15
 
 
 @dataclass(frozen=True)
-class _Recursive:
+class Recursive:
     """A designed IIR filter."""
 
     sos: np.ndarray
@@ -65,33 +66,33 @@ class _Filter(Processor):
 
     def transitions(self) -> tuple[float | str, float | str]:
         """Widths of the transitions at `l_freq` and `h_freq` [Hz]."""
-        return (
-            getattr(self, "l_trans_bandwidth", getattr(self, "trans_bandwidth", "auto")),
-            getattr(self, "h_trans_bandwidth", getattr(self, "trans_bandwidth", "auto")),
-        )
+        return self.common.l_trans_bandwidth, self.common.h_trans_bandwidth
 
-    def option(self, name: str) -> object:
-        """A parameter that all filters have."""
-        return getattr(self, name)
+    @property
+    def common(self) -> Filter:
+        """The parameters that all filters have, for the type checker."""
+        return cast("Filter", self)
 
     def validate(self) -> None:
-        method, phase = self.option("method"), self.option("phase")
+        method, phase = self.common.method, self.common.phase
         allowed = ("zero", "zero-double", "minimum" if method == "fir" else "forward")
         if phase not in allowed:
             raise ValueError(
                 f"phase={phase!r} does not go with method={method!r}: choose one of "
                 + ", ".join(map(repr, allowed))
             )
-        order = self.option("iir_order")
-        assert isinstance(order, int)
-        if order < 1:
-            raise ValueError(f"iir_order={order} must be at least 1 (MNE's default is 4)")
-        if method == "iir" and (self.option("filter_length") != "auto"):
+        if self.common.iir_order < 1:
+            raise ValueError(
+                f"iir_order={self.common.iir_order} must be at least 1 (MNE's default is 4)"
+            )
+        length = self.common.filter_length
+        if method == "iir" and length != "auto":
             raise ValueError("filter_length is for method='fir': an IIR filter has no length")
-        # the length is samples or a time; a frequency is checked where the sampling is known
-        length = self.option("filter_length")
         if isinstance(length, int) and length < 1:
             raise ValueError(f"filter_length={length} must be at least 1 sample")
+        if method == "iir":
+            # a row in float64, of a float32 block that may be one row
+            object.__setattr__(self, "scratch", 2.0)
 
     def taps(self, frequency: float) -> tuple[np.ndarray, int]:
         """FIR taps at a sampling frequency [Hz], and which of them has no delay.
@@ -104,36 +105,32 @@ class _Filter(Processor):
         """
         l_freq, h_freq = self.edges()
         l_width, h_width = self.transitions()
-        length, window = self.option("filter_length"), self.option("fir_window")
-        assert isinstance(length, str | int)
         taps = design_fir(
             frequency,
             l_freq,
             h_freq,
-            filter_length=length,
+            filter_length=self.common.filter_length,
             l_trans_bandwidth=l_width,
             h_trans_bandwidth=h_width,
-            fir_window=str(window),
+            fir_window=self.common.fir_window,
         )
-        phase = self.option("phase")
+        phase = self.common.phase
         if phase == "zero-double":
             taps = np.convolve(taps, taps[::-1])
         elif phase == "minimum":
             return _minimum_phase(taps.tobytes()), 0
         return taps, len(taps) // 2
 
-    def recursive(self, frequency: float) -> _Recursive:
+    def recursive(self, frequency: float) -> Recursive:
         """The designed IIR filter at a sampling frequency [Hz]."""
-        order = self.option("iir_order")
-        assert isinstance(order, int)
-        return _design_iir(frequency, *self.edges(), order)
+        return _design_iir(frequency, *self.edges(), self.common.iir_order)
 
     # ------------------------------------------------------------------ contract
 
-    def outline(self, ds: xr.Dataset, state: object) -> xr.Dataset:
+    def outline(self, ds: xr.Dataset, state: Any) -> xr.Dataset:
         frequency, name = sampling_frequency(ds), type(self).__name__
-        picked_rows(ds, self.option("picks"), name)
-        if self.option("method") == "iir":
+        picked_rows(ds, self.common.picks, name)
+        if self.common.method == "iir":
             self.recursive(frequency)
         else:
             n_taps, n_times = len(self.taps(frequency)[0]), ds.sizes["time"]
@@ -148,7 +145,7 @@ class _Filter(Processor):
 
     def margin(self, ds: xr.Dataset) -> int | None:
         frequency = sampling_frequency(ds)
-        if self.option("method") == "iir":
+        if self.common.method == "iir":
             return self.recursive(frequency).margin
         taps, centre = self.taps(frequency)
         return max(centre, len(taps) - 1 - centre)
@@ -157,27 +154,24 @@ class _Filter(Processor):
         frequency, size = ctx.sampling_frequency, ctx.size("time")
         first, _ = ctx.span()
         start, stop = ctx.output_span()
-        picked = picked_rows(ctx.dataset, self.option("picks"), type(self).__name__, ctx)
+        picked = picked_rows(ctx.dataset, self.common.picks, type(self).__name__, ctx)
         dtype = block.dtype if block.dtype in (np.float32, np.float64) else np.dtype(np.float32)
         out = np.empty((*block.shape[:-1], stop - start), dtype)
-        fir = self.taps(frequency) if self.option("method") == "fir" else None
+        fir = self.taps(frequency) if self.common.method == "fir" else None
         recursive = self.recursive(frequency) if fir is None else None
+        place = {"first": first, "size": size, "out_first": start}
         for rows, results, is_picked in each_matrix(block, out, picked):
             for run_picked, where in runs(is_picked):
                 bad: int | None = None
                 if not run_picked:
                     results[where] = rows[where, start - first : stop - first]
                 elif fir is not None:
-                    bad = overlap_save(
-                        rows[where], results[where], *fir,
-                        first=first, size=size, out_first=start,
-                    )  # fmt: skip
+                    bad = overlap_save(rows[where], results[where], *fir, **place)
                 elif recursive is not None:
-                    forward = self.option("phase") == "forward"
-                    bad = _filter_recursively(
-                        rows[where], results[where], recursive, forward,
-                        first=first, size=size, out_first=start,
-                    )  # fmt: skip
+                    forward = self.common.phase == "forward"
+                    bad = filter_recursively(
+                        rows[where], results[where], recursive, forward, **place
+                    )
                 if bad is not None:
                     refuse_not_finite(block, picked, ctx, type(self).__name__)
         return out
@@ -303,6 +297,9 @@ class HighPassFilter(_Filter):
     def edges(self) -> tuple[Edges, Edges]:
         return (self.freq,), None
 
+    def transitions(self) -> tuple[float | str, float | str]:
+        return self.trans_bandwidth, "auto"
+
 
 @dataclass(frozen=True, repr=False)
 class LowPassFilter(_Filter):
@@ -333,6 +330,9 @@ class LowPassFilter(_Filter):
 
     def edges(self) -> tuple[Edges, Edges]:
         return None, (self.freq,)
+
+    def transitions(self) -> tuple[float | str, float | str]:
+        return "auto", self.trans_bandwidth
 
 
 @dataclass(frozen=True, repr=False)
@@ -442,7 +442,7 @@ class NotchFilter(_Filter):
     def transitions(self) -> tuple[float | str, float | str]:
         return self.trans_bandwidth / 2, self.trans_bandwidth / 2
 
-    def outline(self, ds: xr.Dataset, state: object) -> xr.Dataset:
+    def outline(self, ds: xr.Dataset, state: Any) -> xr.Dataset:
         nyquist = sampling_frequency(ds) / 2
         above, below = self.edges()
         assert above is not None
@@ -467,9 +467,7 @@ def _minimum_phase(taps: bytes) -> np.ndarray:
 
 
 @lru_cache(maxsize=32)
-def _design_iir(frequency: float, l_freq: Edges, h_freq: Edges, order: int) -> _Recursive:
-    from penstock.eeg.fir import check_frequencies
-
+def _design_iir(frequency: float, l_freq: Edges, h_freq: Edges, order: int) -> Recursive:
     check_frequencies(l_freq, h_freq, frequency)
     if l_freq is None or h_freq is None:
         kind, band = ("lowpass", h_freq) if l_freq is None else ("highpass", l_freq)
@@ -487,7 +485,7 @@ def _design_iir(frequency: float, l_freq: Edges, h_freq: Edges, order: int) -> _
         )
     padding = _ringing(sos)
     margin = max(math.ceil(math.log(1e-15) / math.log(slowest)), padding) + 1
-    return _Recursive(sos, padding, margin)
+    return Recursive(sos, padding, margin)
 
 
 def _ringing(sos: np.ndarray) -> int:
@@ -509,10 +507,10 @@ def _ringing(sos: np.ndarray) -> int:
     return length * limit
 
 
-def _filter_recursively(
+def filter_recursively(
     rows: np.ndarray,
     out: np.ndarray,
-    design: _Recursive,
+    design: Recursive,
     forward: bool,
     *,
     first: int,
@@ -531,7 +529,7 @@ def _filter_recursively(
     stop = first + n + (padding if first + n == size else 0)
     at = out_first - start
     for r in range(len(rows)):
-        line = np.empty((1, stop - start))
+        line = scratch_buffer("iir-row", (1, stop - start), np.float64)
         continued(rows[r : r + 1], first, size, start, stop, line)
         values = line[0]
         _pass(values, design.sos, at_rest=forward)

@@ -80,7 +80,7 @@ def design_fir(
     nyquist = sampling_frequency / 2
     low = None if l_freq is None else np.asarray(l_freq, dtype=np.float64)
     high = None if h_freq is None else np.asarray(h_freq, dtype=np.float64)
-    _check_frequencies(low, high, sampling_frequency)
+    check_frequencies(l_freq, h_freq, sampling_frequency)
     stops = low is not None and high is not None and not (low < high).any()
     widths: dict[str, np.ndarray] = {}
     if low is not None:
@@ -164,29 +164,30 @@ def design_fir(
     return taps
 
 
-def _check_frequencies(
-    low: np.ndarray | None, high: np.ndarray | None, sampling_frequency: float
+def check_frequencies(
+    l_freq: tuple[float, ...] | None, h_freq: tuple[float, ...] | None, sampling_frequency: float
 ) -> None:
+    """Raise if an edge of a band [Hz] cannot be one at this sampling frequency, or none is left."""
     nyquist = sampling_frequency / 2
-    for name, values in (("l_freq", low), ("h_freq", high)):
-        if values is None:
-            continue
-        if (values <= 0).any():
+    for name, values in (("l_freq", l_freq), ("h_freq", h_freq)):
+        for value in values or ():
+            if not value > 0:
+                raise ValueError(
+                    f"{name}={value:g} Hz must be above 0 Hz: leave {name} out for no limit on "
+                    "that side"
+                )
+            if value >= nyquist:
+                raise ValueError(
+                    f"{name}={value:g} Hz must be below the Nyquist frequency of this recording, "
+                    f"{nyquist:g} Hz (sampled at {sampling_frequency:g} Hz): choose a lower "
+                    "frequency, or resample first"
+                )
+    for low, high in zip(l_freq or (), h_freq or (), strict=False):
+        if low == high:
             raise ValueError(
-                f"{name}={values.min():g} Hz must be above 0 Hz: leave {name} out for no limit "
-                "on that side"
+                f"l_freq and h_freq are both {low:g} Hz: no band lies between them; "
+                "l_freq < h_freq keeps a band, l_freq > h_freq removes one"
             )
-        if (values >= nyquist).any():
-            raise ValueError(
-                f"{name}={values.max():g} Hz must be below the Nyquist frequency of this "
-                f"recording, {nyquist:g} Hz (sampled at {sampling_frequency:g} Hz): choose a "
-                "lower frequency, or resample first"
-            )
-    if low is not None and high is not None and (low == high).any():
-        raise ValueError(
-            f"l_freq and h_freq are both {low[0]:g} Hz: no band lies between them; "
-            "l_freq < h_freq keeps a band, l_freq > h_freq removes one"
-        )
 
 
 def _widths(given: str | float, automatic: np.ndarray, name: str) -> np.ndarray:
@@ -401,7 +402,7 @@ def fft_length(n_taps: int, n_out: int) -> int:
     return best
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=8)
 def _response(taps: bytes, length: int, dtype: str, symmetric: bool) -> np.ndarray:
     """Frequency response of taps at an FFT length; of symmetric ones around their centre, which is
     real, every value twice so that it multiplies real and imaginary parts alike."""
@@ -462,9 +463,7 @@ def overlap_save(
         valid = len(h) // 2 if zero_phase else len(h) - 1
         windows = Windows(out_first + centre - part - len(h) + 1, length, step, step)
         transform = _Filtering(response, length, slice(valid, valid + step), zero_phase)
-        bad = transform_windows(
-            rows, out, windows, transform, first=first, size=size, add=part > 0
-        )
+        bad = transform_windows(rows, out, windows, transform, first=first, size=size, add=part > 0)
         if bad is not None:
             return bad
     return None

@@ -21,6 +21,7 @@ from penstock.io.edf_plan import (
     annotation_records,
     ascii_text,
     edf_label,
+    number_text,
     physical_range,
     plan_records,
     seconds_text,
@@ -390,7 +391,7 @@ def _header(
     start: datetime.datetime | None,
     annotation_samples: int,
 ) -> tuple[bytes, list[str]]:
-    """Header of a file of one record, made by edfio, with our record count in its place."""
+    """Header of a file of one record, made by edfio, with our numbers in their places."""
     import edfio
 
     notes = []
@@ -401,7 +402,6 @@ def _header(
             group.samples / duration,
             label=label,
             physical_dimension=scaling.unit,
-            physical_range=scaling.physical,
             digital_range=scaling.digital,
         )
         for group in groups
@@ -431,9 +431,17 @@ def _header(
     edf.write(buffer)
     n_signals = len(signals) + 1
     header = bytearray(buffer.getvalue()[: 256 * (n_signals + 1)])
-    header[236:244] = str(layout.n_records).ljust(8).encode()
-    samples_field = 256 + n_signals * 216 + (n_signals - 1) * 8
-    header[samples_field : samples_field + 8] = str(annotation_samples).ljust(8).encode()
+
+    def put(position: int, text: str) -> None:
+        header[position : position + 8] = text.ljust(8).encode()
+
+    put(236, str(layout.n_records))
+    # edfio rounds ranges once more, away from those that the samples are scaled with
+    scalings = [scaling for group in groups for scaling in group.scaling]
+    for i, scaling in enumerate(scalings):
+        for column, value in zip((104, 112), scaling.physical, strict=True):
+            put(256 + column * n_signals + 8 * i, number_text(value))
+    put(256 + 216 * n_signals + 8 * (n_signals - 1), str(annotation_samples))
     return bytes(header), notes
 
 

@@ -18,6 +18,8 @@ from penstock.io.labels import TYPE_PREFIXES, split_label
 
 RECORD_BYTES = 61440
 """Largest data record that the EDF specification recommends."""
+LONGEST_RECORD_BYTES = 1 << 24
+"""Largest that is written at all, for sampling frequencies that need it."""
 LOW, HIGH = -32768, 32767
 
 
@@ -58,12 +60,6 @@ def plan_records(
         If no duration that EDF can write (8 characters) gives every rate whole samples.
     """
     exact_rates = [Fraction(rate).limit_denominator(100_000) for rate in rates]
-    for rate, exact_rate in zip(rates, exact_rates, strict=True):
-        if abs(float(exact_rate) - rate) > 1e-9 * rate:
-            raise ValueError(
-                f"EDF cannot hold a sampling frequency of {rate!r} Hz exactly: resample first, or "
-                "export as .fif or .zarr"
-            )
     # the shortest time with whole samples of every rate; every duration is a multiple of it
     unit = Fraction(
         math.lcm(*(rate.denominator for rate in exact_rates)),
@@ -81,8 +77,13 @@ def plan_records(
     if best is None:
         best = _about_one_second(candidates, unit)
     if best is None:
-        best = next((m for m in range(most, 100_001) if _writable(unit * m)), None)
-    if best is None:
+        longest = LONGEST_RECORD_BYTES // unit_bytes
+        best = next((m for m in range(most, longest + 1) if _writable(unit * m)), None)
+    inexact = any(
+        abs(float(exact) - rate) > 1e-9 * rate
+        for rate, exact in zip(rates, exact_rates, strict=True)
+    )
+    if best is None or inexact:
         raise ValueError(
             f"EDF has no data record duration for sampling frequencies of "
             f"{', '.join(f'{rate:g}' for rate in rates)} Hz: resample first, or export as .fif "

@@ -279,7 +279,8 @@ def _is_gzip(head: bytes) -> bool:
 
 
 def _is_brainvision(head: bytes) -> bool:
-    return head.lstrip(b"\xef\xbb\xbf").startswith((b"Brain Vision Data", b"BrainVision Data"))
+    first_line = head.lstrip(b"\xef\xbb\xbf").splitlines()[0]
+    return first_line.startswith((b"Brain Vision", b"BrainVision")) and b"Header" in first_line
 
 
 def _is_gdf(head: bytes) -> bool:

@@ -26,7 +26,7 @@ def test_what_a_file_holds_counts_not_its_name(make_edf, tmp_path):
 
 
 def test_errors_say_what_is_wrong_and_what_to_do(make_edf, tmp_path):
-    with pytest.raises(FileNotFoundError, match="no such file: .*nowhere.edf"):
+    with pytest.raises(FileNotFoundError, match=r"no such file: .*nowhere\.edf"):
         ps.open_dataset(tmp_path / "nowhere.edf")
     text = tmp_path / "notes.xyz"
     text.write_text("hello there, this is text")
