@@ -63,10 +63,12 @@ def main() -> None:
 
 
 def _fail(error: Exception) -> None:
-    import click
-
-    if isinstance(error, click.ClickException):
+    # (typer carries its own copy of click: its usage errors are known by what they can do)
+    if hasattr(error, "format_message"):
         context = getattr(error, "ctx", None)
+        if type(error).__name__ == "NoArgsIsHelpError" and context is not None:
+            print(context.get_help())
+            sys.exit(0)
         path = context.command_path if context is not None else "penstock"
         _say(f"{error.format_message()} (try '{path} --help')")
         sys.exit(2)

@@ -149,7 +149,8 @@ def choose_block(
 
     def rows_choice() -> Choice | None:
         if single:
-            one = choice(1)
+            # (where every dim is free, a row is still the whole last dim)
+            one = choice(sizes[chain.dims[-1]] if chain.dims[-1] in free else 1)
             return one if one.bytes.peak <= slot else None
         n = most(1, max(1, n_free), lambda k: choice(k).bytes.peak <= slot)
         if n < 1:

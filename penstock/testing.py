@@ -17,6 +17,7 @@ from penstock.dataset import SIGNAL, Region, lazy_variable, read_region
 from penstock.pipeline import Pipeline
 from penstock.plan import Resources, make_plan
 from penstock.processor import Processor, trim_scratch
+from penstock.testing_reader import check_reader as check_reader
 
 
 __all__ = ["check_processor", "check_reader", "raise_if_computes", "virtual_dataset"]

@@ -28,8 +28,8 @@ def check_reader(path: str | os.PathLike[str], **kwargs: Any) -> xr.Dataset:
     Opening is quick and reads no samples; dims, coordinates and units are complete and time is
     virtual; any region equals the same part of the whole; the dataset can be pickled; the type is
     what was asked for; memory of a read stays within what the reader declares
-    (``encoding["read_scratch"]``, a multiple of the region, and ``encoding["read_buffer"]``, in
-    bytes); a truncated copy gives one clear sentence or a shorter dataset that reads to its end.
+    (``read_scratch``, a multiple of the region, and ``read_scratch_bytes``, both in the encoding of
+    ``signal``); a truncated copy gives one clear sentence or a shorter dataset that can be read.
 
     Parameters
     ----------
@@ -178,7 +178,7 @@ def _check_memory(ds: xr.Dataset) -> None:
             peak = tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
-        declared = size * (1 + encoding["read_scratch"]) + encoding.get("read_buffer", 0)
+        declared = size * (1 + encoding["read_scratch"]) + encoding.get("read_scratch_bytes", 0)
         assert peak <= declared + SLACK_BYTES, (
             f"reading {size} bytes took {peak} bytes, declared are {declared:.0f}"
         )

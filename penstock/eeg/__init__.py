@@ -1,0 +1,44 @@
+"""Recordings: EEG, simultaneous EEG-fMRI, sleep. Processors whose loop dim is the channel."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from penstock.eeg.aas import AASCorrection
+from penstock.eeg.channels import Crop, DropChannels, PickChannels, Rereference, Scale
+from penstock.eeg.filters import (
+    BandPassFilter,
+    Filter,
+    HighPassFilter,
+    LowPassFilter,
+    NotchFilter,
+)
+from penstock.eeg.mne_methods import MNE
+from penstock.eeg.resampling import DownSample, Resample, UpSample
+from penstock.eeg.triggers import TriggerDetector
+
+__all__ = [
+    "MNE",
+    "AASCorrection",
+    "BandPassFilter",
+    "Crop",
+    "DownSample",
+    "DropChannels",
+    "Filter",
+    "HighPassFilter",
+    "LowPassFilter",
+    "NotchFilter",
+    "PickChannels",
+    "Rereference",
+    "Resample",
+    "Scale",
+    "TriggerDetector",
+    "UpSample",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "simulate":
+        return importlib.import_module("penstock.eeg.simulate")
+    raise AttributeError(f"module 'penstock.eeg' has no attribute {name!r}")

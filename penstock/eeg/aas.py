@@ -9,13 +9,18 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
-from penstock.dataset import SIGNAL, sampling_frequency
+from penstock.dataset import sampling_frequency
 from penstock.eeg.alignment import EpochTransform, combine_offsets, estimate_offsets
+from penstock.eeg.picks import (
+    channel_kinds,
+    channel_names,
+    floating_outline,
+    pick_mask,
+    unknown_channel,
+)
 from penstock.eeg.templates import EpochRows, block_weights, sliding_weights
 from penstock.eeg.triggers import (
     ChannelReader,
-    channel_names,
-    channel_types,
     check_finite,
     trigger_positions,
     trigger_statistics,
@@ -27,6 +32,9 @@ if TYPE_CHECKING:
 
 BATCH = 16
 """Most epochs corrected at a time."""
+
+LONGEST_PERIOD = 4
+"""Epochs that follow after more than this many artifact lengths belong to another acquisition."""
 
 ELECTRODES = frozenset(
     {"eeg", "eog", "ecg", "emg", "ecog", "seeg", "dbs", "bio", "mag", "grad", "ref_meg", "csd"}
@@ -44,6 +52,8 @@ class Epochs:
     """What alignment leaves below one sample, in -0.5 ... 0.5, float64 (n_epochs,)."""
     stops: np.ndarray
     """One past the last sample that is corrected for each epoch: its end, or the next start."""
+    periods: np.ndarray
+    """One past the last sample before the next epoch; the epoch's own end at a long pause."""
     length: int
     """Samples of an epoch."""
     complete: tuple[int, int]
@@ -113,10 +123,13 @@ class AASCorrection(Processor):
     a last block of a single epoch would subtract that epoch from itself: the last block is moved
     inwards to full width instead.
 
-    The mean of every epoch is removed before averaging, so a template has zero mean: drift and
-    electrode offsets stay where they are (gradients induce no constant voltage). Epochs that the
-    ends of the recording cut off are corrected where they exist if at least half is there, and
-    enter no template; the signal outside all epochs is returned as it is.
+    FACETpy takes epochs relative to the mean of the channel. Here their level is that against the
+    mean of the signal from each trigger to the next: the same after a high-pass filter, but drift
+    and electrode offsets stay where they are. Without gaps between epochs the template has zero
+    mean.
+
+    Epochs that the ends of the recording cut off are corrected where they exist if at least half is
+    there, and enter no template; the signal outside all epochs is returned as it is.
 
     Examples
     --------
@@ -190,7 +203,7 @@ class AASCorrection(Processor):
             )
         picks = self._picked(ds)
         search = self._search(ds, starts)
-        references: tuple[int, ...] = ()
+        references: list[int] = []
         offsets = np.zeros(len(starts))
         if self.alignment != "none" and search > 0:
             references = self._references(ds, picks)
@@ -205,14 +218,19 @@ class AASCorrection(Processor):
         fractional = self.alignment == "fractional"
         starts = starts + whole
         complete = np.flatnonzero((starts >= 0) & (starts + length <= size))
+        ends = starts + length
+        following = np.append(starts[1:], ends[-1])
         return Epochs(
             starts=starts,
             fractions=offsets - whole if fractional else np.zeros(len(starts)),
-            stops=np.minimum(starts + length, np.append(starts[1:], size)),
+            stops=np.minimum(ends, np.append(starts[1:], size)),
+            periods=np.where(
+                following - starts <= LONGEST_PERIOD * length, np.maximum(following, ends), ends
+            ),
             length=length,
             complete=(int(complete[0]), int(complete[-1]) + 1),
             picks=picks,
-            references=tuple(channel_names(ds)[number] for number in references),
+            references=tuple(str(channel_names(ds)[number]) for number in references),
             offset_rms=float(np.sqrt(np.mean((offsets if fractional else whole) ** 2))),
         )
 
@@ -237,46 +255,42 @@ class AASCorrection(Processor):
         return int(min(asked, np.diff(starts).min() // 4 if len(starts) > 1 else asked))
 
     def _picked(self, ds: xr.Dataset) -> np.ndarray:
-        names, types = channel_names(ds), channel_types(ds)
-        if self.picks is None:
-            return np.array([kind in ELECTRODES for kind in types], dtype=bool)
-        picks = (self.picks,) if isinstance(self.picks, str) else self.picks
-        for pick in picks:
-            if pick not in names and pick not in types:
-                raise ValueError(
-                    f"picks: there is no channel or channel type {pick!r} "
-                    f"(types: {', '.join(sorted(set(types)))}; channels: {', '.join(names[:10])}"
-                    f"{', …' if len(names) > 10 else ''})"
-                )
-        return np.array([n in picks or k in picks for n, k in zip(names, types, strict=True)])
+        """Which channels are corrected."""
+        kinds = channel_kinds(ds)
+        if self.picks is not None or kinds is None:
+            return pick_mask(ds, self.picks, "AASCorrection")
+        return np.isin(kinds, list(ELECTRODES))
 
-    def _references(self, ds: xr.Dataset, picks: np.ndarray) -> tuple[int, ...]:
-        names, types = channel_names(ds), channel_types(ds)
+    def _references(self, ds: xr.Dataset, picks: np.ndarray) -> list[int]:
+        """Positions of the channels to align on."""
+        names, kinds = channel_names(ds), channel_kinds(ds)
         if not isinstance(self.reference_channels, int):
-            missing = [name for name in self.reference_channels if name not in names]
-            if missing:
-                raise ValueError(
-                    f"reference_channels: there is no channel {missing[0]!r} "
-                    f"(channels: {', '.join(names[:10])}{', …' if len(names) > 10 else ''})"
-                )
-            return tuple(names.index(name) for name in self.reference_channels)
-        bad = np.asarray(ds["bad"].values, dtype=bool) if "bad" in ds.variables else ~picks
-        good = np.flatnonzero(picks & ~bad)
-        eeg = np.array([number for number in good if types[number] == "eeg"], dtype=np.int64)
-        candidates = eeg if len(eeg) else good
-        if not len(candidates):
+            for name in self.reference_channels:
+                if name not in names:
+                    raise ValueError(
+                        f"AASCorrection: reference_channels: {unknown_channel(name, names, None)}"
+                    )
+            return [int(np.flatnonzero(names == name)[0]) for name in self.reference_channels]
+        good = picks.copy()
+        if "bad" in ds.variables:
+            good &= ~np.asarray(ds["bad"].values, dtype=bool)
+        if kinds is not None and np.any(good & (kinds == "eeg")):
+            good &= kinds == "eeg"
+        if not good.any():
             raise ValueError(
-                "there is no channel to align on, all that are corrected are marked bad: name "
-                "some in reference_channels, or use alignment='none'"
+                "AASCorrection: there is no channel to align on, none is corrected or all are "
+                "marked bad: name some in reference_channels, or use alignment='none'"
             )
+        candidates = np.flatnonzero(good)
         spread = (np.arange(self.reference_channels) + 0.5) / self.reference_channels
-        return tuple(np.unique(candidates[(spread * len(candidates)).astype(np.int64)]).tolist())
+        chosen = candidates[(spread * len(candidates)).astype(np.int64)]
+        return [int(number) for number in np.unique(chosen)]
 
     def _channel_offsets(
         self, ds: xr.Dataset, number: int, starts: np.ndarray, length: int, search: int
     ) -> tuple[np.ndarray, np.ndarray]:
         reader = ChannelReader(ds, number)
-        name = channel_names(ds)[number]
+        name = str(channel_names(ds)[number])
 
         def read(start: int, stop: int) -> np.ndarray:
             samples = reader.read(start, stop)
@@ -291,9 +305,7 @@ class AASCorrection(Processor):
 
     def outline(self, ds: xr.Dataset, state: Epochs | None) -> xr.Dataset:
         """The same dataset; whole numbers become float32."""
-        if ds[SIGNAL].dtype.kind == "f":
-            return ds
-        return ds.assign({SIGNAL: ds[SIGNAL].astype(np.float32)})
+        return floating_outline(ds, "AASCorrection")
 
     def margin(self, ds: xr.Dataset) -> int | None:
         """Samples from an epoch to the far end of its window; None while triggers are unknown."""
@@ -313,7 +325,7 @@ class AASCorrection(Processor):
     def kernel(self, block: np.ndarray, ctx: Context) -> np.ndarray:
         """Correct the picked channels of a block, in place."""
         epochs: Epochs = ctx.state
-        if block.dtype.kind != "f":
+        if block.dtype not in (np.float32, np.float64):
             block = block.astype(np.float32)
         first, _ = ctx.span()
         low, high = ctx.output_span()
@@ -369,10 +381,11 @@ class AASCorrection(Processor):
         for (b0, b1), load in zip(batches, loads, strict=True):
             while rows.stop < load:
                 k = slice(rows.stop, min(rows.stop + n_batch, load))
-                starts = epochs.starts[k] - first
-                if not rows.load(row, starts, epochs.fractions[k]):
+                starts, periods = epochs.starts[k] - first, epochs.periods[k] - first
+                if not rows.load(row, starts, periods, epochs.fractions[k]):
                     a = max(0, int(starts[0]) - transform.pad)
-                    check(row[a : int(starts[-1]) + transform.length + transform.pad], first + a)
+                    b = max(int(starts[-1]) + transform.length + transform.pad, int(periods[-1]))
+                    check(row[a:b], first + a)
             start, stop = int(low[b0]), int(high[b1 - 1])
             weights = weigh(
                 rows.products(start, stop),

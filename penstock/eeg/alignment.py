@@ -76,7 +76,7 @@ class EpochTransform:
         return 0.5 - 0.5 * np.cos(np.pi * (np.arange(self.pad) + 0.5) / max(self.pad, 1))
 
     def gather(self, samples: np.ndarray, starts: np.ndarray, out: np.ndarray) -> np.ndarray:
-        """Cut epochs out of a stretch of one channel, without their mean, pads faded.
+        """Cut epochs out of a stretch of one channel, take off their mean, fade the pads.
 
         Parameters
         ----------
@@ -84,11 +84,12 @@ class EpochTransform:
         starts : numpy.ndarray of int, shape (n_epochs,)
             First sample of each epoch in the stretch. What lies outside the stretch becomes zero.
         out : numpy.ndarray, shape (n_epochs, span)
+            Receives the epochs.
 
         Returns
         -------
-        numpy.ndarray, shape (n_epochs, span)
-            `out`.
+        numpy.ndarray of float64, shape (n_epochs,)
+            Mean of each epoch, not finite where a sample of it is not.
         """
         pad, size = self.pad, len(samples)
         ragged = []
@@ -115,7 +116,7 @@ class EpochTransform:
             fade = self.fade.astype(out.dtype)
             out[:, :pad] *= fade
             out[:, -pad:] *= fade[::-1]
-        return out
+        return means
 
     def forward(self, epochs: np.ndarray, fractions: np.ndarray, out: np.ndarray) -> None:
         """Rows of gathered epochs, moved by ``-fractions`` [samples] onto the common raster.
@@ -194,6 +195,9 @@ def shift_epochs(epochs: np.ndarray, shifts: np.ndarray) -> np.ndarray:
 def whole_lags(cross: np.ndarray, n_fft: int, search: int) -> np.ndarray:
     """Whole-sample delays at which epochs correlate best with a reference.
 
+    Readout gradients repeat every half millisecond or so: of lags that fit within half a percent
+    equally well, the one nearer to zero is taken.
+
     Parameters
     ----------
     cross : numpy.ndarray of complex, shape (n_epochs, n_frequencies)
@@ -209,7 +213,8 @@ def whole_lags(cross: np.ndarray, n_fft: int, search: int) -> np.ndarray:
     """
     correlation = scipy_fft.irfft(cross, n=n_fft, axis=1, workers=1)
     lags = np.arange(-search, search + 1)
-    return lags[np.argmax(correlation[:, lags], axis=1)]
+    preference = 1 - 0.005 * (lags / max(search, 1)) ** 2
+    return lags[np.argmax(correlation[:, lags] * preference, axis=1)]
 
 
 def fractional_lags(

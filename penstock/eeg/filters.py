@@ -16,16 +16,18 @@ import numpy as np
 import scipy.signal
 
 from penstock.dataset import sampling_frequency
-from penstock.eeg.channels import floating_outline, picked_rows, refuse_not_finite
 from penstock.eeg.fir import (
     SCRATCH_BYTES,
+    Place,
     check_frequencies,
     continued,
     design_fir,
     each_matrix,
     overlap_save,
     runs,
+    symmetrised,
 )
+from penstock.eeg.picks import floating_outline, picked_rows, refuse_not_finite
 from penstock.processor import Context, Processor, scratch_buffer
 
 if TYPE_CHECKING:
@@ -45,6 +47,8 @@ class Recursive:
     """A designed IIR filter."""
 
     sos: np.ndarray
+    start: np.ndarray
+    """State of each section that a constant input of 1 leads to."""
     padding: int
     """Samples of reflection at recording edges (MNE's estimate of the ringing)."""
     margin: int
@@ -116,7 +120,7 @@ class _Filter(Processor):
         )
         phase = self.common.phase
         if phase == "zero-double":
-            taps = np.convolve(taps, taps[::-1])
+            taps = symmetrised(np.convolve(taps, taps[::-1]))
         elif phase == "minimum":
             return _minimum_phase(taps.tobytes()), 0
         return taps, len(taps) // 2
@@ -159,19 +163,17 @@ class _Filter(Processor):
         out = np.empty((*block.shape[:-1], stop - start), dtype)
         fir = self.taps(frequency) if self.common.method == "fir" else None
         recursive = self.recursive(frequency) if fir is None else None
-        place = {"first": first, "size": size, "out_first": start}
+        place = Place(first, size, start)
         for rows, results, is_picked in each_matrix(block, out, picked):
             for run_picked, where in runs(is_picked):
                 bad: int | None = None
                 if not run_picked:
                     results[where] = rows[where, start - first : stop - first]
                 elif fir is not None:
-                    bad = overlap_save(rows[where], results[where], *fir, **place)
+                    bad = overlap_save(rows[where], results[where], *fir, place)
                 elif recursive is not None:
                     forward = self.common.phase == "forward"
-                    bad = filter_recursively(
-                        rows[where], results[where], recursive, forward, **place
-                    )
+                    bad = filter_recursively(rows[where], results[where], recursive, forward, place)
                 if bad is not None:
                     refuse_not_finite(block, picked, ctx, type(self).__name__)
         return out
@@ -485,7 +487,7 @@ def _design_iir(frequency: float, l_freq: Edges, h_freq: Edges, order: int) -> R
         )
     padding = _ringing(sos)
     margin = max(math.ceil(math.log(1e-15) / math.log(slowest)), padding) + 1
-    return Recursive(sos, padding, margin)
+    return Recursive(sos, scipy.signal.sosfilt_zi(sos), padding, margin)
 
 
 def _ringing(sos: np.ndarray) -> int:
@@ -512,41 +514,41 @@ def filter_recursively(
     out: np.ndarray,
     design: Recursive,
     forward: bool,
-    *,
-    first: int,
-    size: int,
-    out_first: int,
+    place: Place,
 ) -> int | None:
-    """Filter rows through second-order sections, one row at a time, state in float64.
+    """Filter rows through second-order sections, a few at a time, state in float64.
 
     True edges are continued by odd reflection, as MNE does, and the state starts at rest for the
     first value; at a cut it starts likewise, and the margin lets the difference decay. Returns a
     row that is not finite, if there is one.
     """
-    n = rows.shape[-1]
+    first, size, n = place.first, place.size, rows.shape[-1]
     padding = 0 if forward else min(design.padding, size - 1)
     start = first - (padding if first == 0 else 0)
     stop = first + n + (padding if first + n == size else 0)
-    at = out_first - start
-    for r in range(len(rows)):
-        line = scratch_buffer("iir-row", (1, stop - start), np.float64)
-        continued(rows[r : r + 1], first, size, start, stop, line)
-        values = line[0]
-        _pass(values, design.sos, at_rest=forward)
-        if not forward:
-            _pass(values[::-1], design.sos, at_rest=False)
+    at = place.out_first - start
+    n_grouped = max(1, STRETCH // (stop - start))
+    for r in range(0, len(rows), n_grouped):
+        group = rows[r : r + n_grouped]
+        values = scratch_buffer("iir-rows", (len(group), stop - start), np.float64)
+        continued(group, first, size, start, stop, values)
+        with np.errstate(invalid="ignore", over="ignore"):
+            _pass(values, design, at_rest=forward)
+            if not forward:
+                _pass(values[:, ::-1], design, at_rest=False)
         # a value that is not finite stays in the state to the end of the last pass
-        if not np.isfinite(values[-1 if forward else 0]):
-            return r
-        out[r] = values[at : at + out.shape[-1]]
+        finite = np.isfinite(values[:, -1 if forward else 0])
+        if not finite.all():
+            return r + int(np.argmin(finite))
+        out[r : r + n_grouped] = values[:, at : at + out.shape[-1]]
     return None
 
 
-def _pass(values: np.ndarray, sos: np.ndarray, *, at_rest: bool) -> None:
-    """Filter a row in place, a stretch at a time."""
-    state = np.zeros((len(sos), 2))
+def _pass(values: np.ndarray, design: Recursive, *, at_rest: bool) -> None:
+    """Filter rows in place, a stretch at a time."""
+    state = np.zeros((len(design.sos), len(values), 2))
     if not at_rest:
-        state = scipy.signal.sosfilt_zi(sos) * values[0]
-    for start in range(0, len(values), STRETCH):
-        part = values[start : start + STRETCH]
-        part[:], state = scipy.signal.sosfilt(sos, part, zi=state)
+        state = design.start[:, np.newaxis] * values[:, :1]
+    for start in range(0, values.shape[-1], STRETCH):
+        part = values[:, start : start + STRETCH]
+        part[:], state = scipy.signal.sosfilt(design.sos, part, axis=-1, zi=state)

@@ -94,6 +94,9 @@ def block_weights(
 class EpochRows:
     """The epochs of a moving window of one channel, their scalar products and weighted means.
 
+    Epochs are compared without their means. The level of an epoch is its mean against that of the
+    signal from its start to the next epoch's: zero where epochs follow each other without gaps.
+
     Rows lie in a ring: epoch ``e`` in row ``e % capacity``. An epoch is read once, before anything
     is subtracted from it.
 
@@ -129,12 +132,39 @@ class EpochRows:
         self._means = scratch_buffer("aas means", (n_batch, transform.n_columns), dtype)
         self._products = scratch_buffer("aas products", (capacity, capacity), np.float64)
         self._products[:] = 0
+        self._levels = np.zeros(capacity)
 
-    def load(self, samples: np.ndarray, starts: np.ndarray, fractions: np.ndarray) -> bool:
-        """Take in the next epochs, which start at `starts` in `samples`; False if not finite."""
+    def load(
+        self, samples: np.ndarray, starts: np.ndarray, stops: np.ndarray, fractions: np.ndarray
+    ) -> bool:
+        """Take in the next epochs.
+
+        Parameters
+        ----------
+        samples : numpy.ndarray, shape (n_samples,)
+            Stretch of the channel.
+        starts, stops : numpy.ndarray of int, shape (n_new,)
+            First sample of each epoch in the stretch, and one past the last before the next epoch.
+        fractions : numpy.ndarray, shape (n_new,)
+            Delay of each epoch [samples].
+
+        Returns
+        -------
+        bool
+            False if a sample is not finite: the rows are useless then.
+        """
         n_new = len(starts)
-        epochs = self.transform.gather(samples, starts, self._epochs[:n_new])
+        epochs = self._epochs[:n_new]
+        with np.errstate(invalid="ignore"):
+            means = self.transform.gather(samples, starts, epochs)
+            levels = [
+                mean - samples[start:stop].mean(dtype=np.float64)
+                for mean, start, stop in zip(means, starts.tolist(), stops.tolist(), strict=True)
+            ]
+        if not (np.isfinite(levels).all() and np.isfinite(epochs).all()):
+            return False
         places = self._places(self.stop, self.stop + n_new)
+        self._levels[places] = levels
         new = self._means[:n_new]
         self.transform.forward(epochs, fractions, new)
         self._rows[places] = new
@@ -142,7 +172,7 @@ class EpochRows:
         products = self._multiply(new)
         self._products[places] = products
         self._products[:, places] = products.T
-        return bool(np.isfinite(np.diagonal(self._products)[places]).all())
+        return True
 
     def products(self, start: int, stop: int) -> np.ndarray:
         """Scalar products of the epochs ``[start, stop)`` with each other, float64."""
@@ -168,7 +198,9 @@ class EpochRows:
         ring = np.zeros((len(weights), self.capacity), self._rows.dtype)
         ring[:, self._places(start, start + weights.shape[1])] = weights
         means = np.matmul(ring, self._rows, out=self._means[: len(weights)])
-        return self.transform.backward(means, fractions)
+        epochs = self.transform.backward(means, fractions)
+        epochs += (ring.astype(np.float64) @ self._levels).astype(epochs.dtype)[:, None]
+        return epochs
 
     def _places(self, start: int, stop: int) -> np.ndarray:
         return np.arange(start, stop) % self.capacity

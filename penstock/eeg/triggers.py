@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from penstock.dataset import SIGNAL, read_region, sampling_frequency
+from penstock.dataset import SIGNAL, Region, read_region, sampling_frequency
+from penstock.eeg.picks import channel_kinds, channel_names, listed
 from penstock.processor import Processor
 
 if TYPE_CHECKING:
@@ -169,7 +170,10 @@ class ChannelReader:
         self._row = self._read(0, self.size) if chunks is not None and len(chunks) == 1 else None
 
     def _read(self, start: int, stop: int) -> np.ndarray:
-        region = {"channel": slice(self.channel, self.channel + 1), "time": slice(start, stop)}
+        region: Region = {
+            "channel": slice(self.channel, self.channel + 1),
+            "time": slice(start, stop),
+        }
         return read_region(self.ds, region).reshape(-1)
 
     def read(self, start: int, stop: int) -> np.ndarray:
@@ -182,20 +186,6 @@ class ChannelReader:
         """The whole channel in order, as (first sample, samples)."""
         for start in range(0, self.size, length):
             yield start, self.read(start, min(self.size, start + length))
-
-
-def channel_names(ds: xr.Dataset) -> list[str]:
-    """Names of the channels; their numbers where they have no names."""
-    if "channel" in ds.coords:
-        return [str(name) for name in ds["channel"].values]
-    return [str(number) for number in range(ds.sizes["channel"])]
-
-
-def channel_types(ds: xr.Dataset) -> list[str]:
-    """Types of the channels; ``"eeg"`` where nothing is said."""
-    if "channel_type" in ds.variables:
-        return [str(kind) for kind in ds["channel_type"].values]
-    return ["eeg"] * ds.sizes["channel"]
 
 
 def check_finite(values: np.ndarray, start: int, channel: str, ds: xr.Dataset) -> None:
@@ -221,7 +211,7 @@ def code_onsets(reader: ChannelReader) -> tuple[np.ndarray, np.ndarray]:
     """
     positions, codes = [], []
     previous = 0
-    name = channel_names(reader.ds)[reader.channel]
+    name = str(channel_names(reader.ds)[reader.channel])
     for start, values in reader.stretches():
         check_finite(values, start, name, reader.ds)
         whole = np.rint(values).astype(np.int64)
@@ -294,7 +284,7 @@ class TriggerDetector(Processor):
         positions, codes = code_onsets(ChannelReader(ds, number))
         matches = np.array([bool(re.search(self.regex, str(code))) for code in codes], dtype=bool)
         if not matches.any():
-            name = channel_names(ds)[number]
+            name = str(channel_names(ds)[number])
             found = _counted(str(code) for code in codes)
             raise ValueError(
                 f"no code of stimulus channel {name!r} matches regex {self.regex!r} "
@@ -315,15 +305,14 @@ class TriggerDetector(Processor):
         if self.channel is not None:
             names = channel_names(ds)
             if self.channel not in names:
-                stimulus = [n for n, k in zip(names, channel_types(ds), strict=True) if k == "stim"]
                 raise ValueError(
                     f"there is no channel {self.channel!r}: stimulus channels are "
-                    f"{', '.join(map(repr, stimulus)) or 'none'}"
+                    f"{listed(names[_stimulus(ds)]) or 'none'}"
                 )
-            return names.index(self.channel)
-        types = channel_types(ds)
-        if "stim" in types and not self._matching(ds).any():
-            return types.index("stim")
+            return int(np.flatnonzero(names == self.channel)[0])
+        stimulus = _stimulus(ds)
+        if len(stimulus) and not self._matching(ds).any():
+            return int(stimulus[0])
         return None
 
     def _matching(self, ds: xr.Dataset) -> np.ndarray:
@@ -350,6 +339,12 @@ class TriggerDetector(Processor):
                 "recording: select events and signal together, with ds.sel(time=...)"
             )
         return times[inside]
+
+
+def _stimulus(ds: xr.Dataset) -> np.ndarray:
+    """Positions of the stimulus channels."""
+    kinds = channel_kinds(ds)
+    return np.zeros(0, np.int64) if kinds is None else np.flatnonzero(kinds == "stim")
 
 
 def _counted(labels: Iterator[str] | map[str]) -> str:

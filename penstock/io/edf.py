@@ -199,7 +199,7 @@ def _add_group(
             "source": header.path,
             # beside it, and beside a fixed batch of records, a read holds nothing
             "read_scratch": 0.0,
-            "read_buffer": records.buffer_bytes,
+            "read_scratch_bytes": records.buffer_bytes,
             "interleaved": samples * header.sample_bytes < GAP_BYTES and len(header.signals) > 1,
             "edf_scaling": {
                 c.name: (s.physical_min, s.physical_max, s.digital_min, s.digital_max, s.unit)

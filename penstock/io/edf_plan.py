@@ -148,15 +148,15 @@ def physical_range(low: float, high: float) -> tuple[float, float]:
     if low == high:
         high = low + 1
     plain = _eight_characters(low, -1), _eight_characters(high, 1)
-    if plain[1] - plain[0] <= 1.01 * (high - low) or max(-low, high) >= 1e-3:
+    largest = max(abs(low), abs(high))
+    # exponents of three digits do not fit
+    if plain[1] - plain[0] <= 1.01 * (high - low) or not 1e-90 < largest < 1e-3:
         return plain
-    return float(_with_exponent(low, -1)), float(_with_exponent(high, 1))
-
-
-def _with_exponent(value: float, direction: int) -> Decimal:
-    exact = Decimal(value)
-    step = Decimal(1).scaleb(exact.adjusted() - 1)
-    return exact.quantize(step, rounding=_rounding(direction)) if value else exact
+    step = Decimal(1).scaleb(Decimal(largest).adjusted() - 1)
+    return (
+        float(Decimal(low).quantize(step, rounding=_rounding(-1))),
+        float(Decimal(high).quantize(step, rounding=_rounding(1))),
+    )
 
 
 def _rounding(direction: int) -> str:

@@ -182,7 +182,7 @@ def open_mne(
         "source": path,
         "read_scratch": 0.0,
         # float64 of all channels inside MNE-Python, about three times
-        "read_buffer": 4 * BATCH_BYTES,
+        "read_scratch_bytes": 4 * BATCH_BYTES,
         "interleaved": not raw.preload,
     }
     if raw.preload:

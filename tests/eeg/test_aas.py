@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import pickle
 import re
@@ -20,7 +21,8 @@ import penstock as ps
 from penstock.eeg.aas import AASCorrection
 from penstock.eeg.alignment import combine_offsets, estimate_offsets, shift_epochs
 from penstock.eeg.triggers import with_triggers
-from penstock.processor import Context
+from penstock.processor import Context, trim_scratch
+from penstock.testing import check_processor
 
 RATE = 1000.0
 
@@ -30,14 +32,15 @@ def artifact(
 ) -> np.ndarray:
     """A waveform band-limited to 0.35 of the rate, evaluated at onsets between samples.
 
-    It fades to zero at both ends and has zero mean.
+    It fades to zero at both ends and has zero mean, as the fade holds harmonics 0 and 1 only.
     """
     rng = np.random.default_rng(seed)
-    n_harmonics = int(0.35 * length)
+    n_harmonics = min(25, length // 4)
+    harmonics = 2 + rng.choice(int(0.35 * length), n_harmonics, replace=False)
     phases = rng.uniform(0, 2 * np.pi, n_harmonics)
     heights = rng.standard_normal(n_harmonics)
     x = np.zeros(size)
-    turns = 2 * np.pi * np.arange(1, n_harmonics + 1) / length
+    turns = 2 * np.pi * harmonics / length
     for onset in onsets:
         samples = np.arange(max(0, int(np.ceil(onset))), min(size, int(np.ceil(onset)) + length))
         since = samples - onset
@@ -58,14 +61,14 @@ def simulate(
     seed: int = 0,
     dtype: Any = np.float32,
 ) -> tuple[xr.Dataset, np.ndarray, np.ndarray]:
-    """Dataset with triggers on whole samples, the EEG (channel, time), the real onsets [samples]."""
+    """Dataset with triggers on whole samples, EEG (channel, time), real onsets [samples]."""
     rng = np.random.default_rng(seed)
     size = n_epochs * (length + gap) + 2 * pause
     due = pause + 0.37 + np.arange(n_epochs) * (length + gap) * (1 + 1e-5)
     onsets = due + (rng.uniform(-0.5, 0.5, n_epochs) if jitter else 0.0)
     triggers = np.rint(due)
     noise = rng.standard_normal((n_channels, size))
-    eeg = 10 * noise + 5 * np.sin(2 * np.pi * 10 / RATE * np.arange(size))
+    eeg = 10 * noise + 5 * np.sin(2 * np.pi * 10.37 / RATE * np.arange(size))
     signal = np.stack([eeg[k] + artifact(onsets, length, size, seed=k) for k in range(n_channels)])
     ds = ps.make_dataset(
         signal.astype(dtype),
@@ -122,7 +125,8 @@ def test_truth_is_recovered_and_finer_alignment_is_better() -> None:
             found = state.starts + state.fractions - onsets
             assert rms(found - found.mean()) < 0.01
             assert abs(found.mean()) < 0.5
-            assert state.offset_rms == pytest.approx(0.3, abs=0.1)
+            offsets = onsets - ds.trigger_time.values * RATE
+            assert state.offset_rms == pytest.approx(rms(offsets - np.median(offsets)), abs=0.01)
     assert errors["fractional"] < 0.2 * errors["integer"] < 0.2 * errors["none"]
 
 
@@ -131,13 +135,14 @@ def test_markers_off_by_whole_samples_are_put_right() -> None:
     rng = np.random.default_rng(1)
     moved = ds.trigger_time.values + rng.integers(-3, 4, ds.sizes["trigger"]) / RATE
     ds = with_triggers(ds, moved)
-    for alignment in ("integer", "fractional"):
+    errors = {}
+    for alignment in ("none", "integer", "fractional"):
         processor = AASCorrection(
             alignment=alignment, search_window=0.008, artifact_length=0.5, window_size=20
         )
-        assert likeness(correct(processor, ds), eeg) > 0.9
-    unaligned = AASCorrection(alignment="none", artifact_length=0.5, window_size=20)
-    assert likeness(correct(unaligned, ds), eeg) < 0.5
+        errors[alignment] = rms(correct(processor, ds) - eeg)
+    assert errors["integer"] < 0.1 * errors["none"]
+    assert errors["fractional"] < 1.1 * rms(eeg) / np.sqrt(20)
 
 
 def test_slices_with_gaps_between_volumes_leave_the_gaps_alone() -> None:
@@ -162,7 +167,7 @@ def test_thousands_of_slices_stay_within_the_declared_memory() -> None:
     n_epochs, length = 5000, 60
     rng = np.random.default_rng(0)
     size = (n_epochs + 2) * length
-    wave = np.diff(np.hanning(length + 1)) * 1000
+    wave = np.diff(np.hanning(length + 1)) * 10_000
     eeg = 10 * rng.standard_normal(size)
     signal = eeg.copy()
     signal[length:-length] += np.tile(wave, n_epochs)
@@ -173,6 +178,7 @@ def test_thousands_of_slices_stay_within_the_declared_memory() -> None:
     block = ds.signal.values.copy()
     region = {"channel": slice(0, 1), "time": slice(0, size)}
     context = Context(region, region, ds, state)
+    trim_scratch(0)
     tracemalloc.start()
     try:
         processor.kernel(block, context)
@@ -188,12 +194,17 @@ def test_thousands_of_slices_stay_within_the_declared_memory() -> None:
 @pytest.mark.parametrize("window_size", [2, 30, 400])
 @pytest.mark.parametrize("template", ["sliding", "block"])
 def test_memory_of_long_epochs_is_as_declared(window_size: int, template: Any) -> None:
-    ds, _, _ = simulate(1, n_epochs=64, length=10_000, pause=0)
+    n_epochs, length = 64, 10_000
+    rng = np.random.default_rng(0)
+    signal = rng.standard_normal((1, n_epochs * length), np.float32)
+    signal += 100 * np.tile(np.sin(np.arange(length) ** 1.1), n_epochs).astype(np.float32)
+    ds = ps.make_dataset(signal, sampling_frequency=RATE)
+    ds = with_triggers(ds, np.arange(n_epochs) * length / RATE)
     processor = AASCorrection(window_size=window_size, template=template)
     state = processor.prepare(ds)
     block = ds.signal.values.copy()
     region = {"channel": slice(0, 1), "time": slice(0, block.shape[1])}
-    ps.processor._buffers.__dict__.pop("pool", None)
+    trim_scratch(0)
     tracemalloc.start()
     try:
         processor.kernel(block, Context(region, region, ds, state))
@@ -215,13 +226,12 @@ def test_upsampled_recordings_are_corrected_alike() -> None:
         start = int(np.ceil(onset))
         t = time + (start - onset) / rate
         signal[start : start + length] += 1000 * np.sin(2 * np.pi * 800 * t) * np.hanning(length)
-    eeg = np.sin(2 * np.pi * 10 * np.arange(size) / rate) * 10
+    # noise of 500 Hz and less
+    eeg = np.repeat(10 * rng.standard_normal(size // 100), 100)
     ds = ps.make_dataset((signal + eeg)[None].astype("f4"), sampling_frequency=rate)
     ds = with_triggers(ds, due / rate)
     clean = correct(AASCorrection(), ds)
-    residual = clean[0] - eeg
-    # the sine of the EEG has the phase of the epochs and is partly subtracted with them
-    assert rms(residual) < 0.01 * rms(signal)
+    assert rms(clean[0] - eeg) < 1.1 * rms(eeg) / np.sqrt(n_epochs)
     assert AASCorrection().prepare(ds).offset_rms > 3
 
 
@@ -236,6 +246,10 @@ def naive(row: np.ndarray, starts: np.ndarray, length: int, processor: AASCorrec
     n_epochs = len(epochs)
     width = min(processor.window_size, n_epochs)
     shift = int(width * processor.relative_window_position)
+    ends = np.maximum(np.append(starts[1:], 0), starts + length)
+    levels = [
+        row[s : s + length].mean() - row[s:e].mean() for s, e in zip(starts, ends, strict=True)
+    ]
     result = row.copy()
     for i, start in enumerate(starts):
         first = i - width // 2 if processor.template == "sliding" else i - i % width
@@ -256,7 +270,8 @@ def naive(row: np.ndarray, starts: np.ndarray, length: int, processor: AASCorrec
                 if np.corrcoef(epochs[j], mean)[0, 1] > processor.correlation_threshold:
                     chosen.append(j)
         stop = min(start + length, starts[i + 1] if i + 1 < n_epochs else len(row))
-        result[start:stop] -= epochs[chosen].mean(axis=0)[: stop - start]
+        template = epochs[chosen].mean(axis=0) + np.mean([levels[j] for j in chosen])
+        result[start:stop] -= template[: stop - start]
     return result
 
 
@@ -267,7 +282,7 @@ def naive(row: np.ndarray, starts: np.ndarray, length: int, processor: AASCorrec
     threshold=st.sampled_from([-1.0, 0.5, 0.9, 0.975, 0.999]),
     template=st.sampled_from(["sliding", "block"]),
     position=st.sampled_from([0.0, 0.5, -0.7, 1.0]),
-    shorter=st.integers(0, 5),
+    gap=st.integers(-5, 60),
     seed=st.integers(0, 5),
 )
 def test_selection_is_the_naive_one(
@@ -276,12 +291,12 @@ def test_selection_is_the_naive_one(
     threshold: float,
     template: Any,
     position: float,
-    shorter: int,
+    gap: int,
     seed: int,
 ) -> None:
     rng = np.random.default_rng(seed)
     length = 40
-    starts = 50 + np.arange(n_epochs) * (length - shorter)
+    starts = 50 + np.arange(n_epochs) * (length + gap)
     signal = rng.standard_normal(starts[-1] + length + 30) + 3
     for k, start in enumerate(starts):
         size = rng.choice([0.5, 2.0, 10.0]) * (-1 if k % 11 == 3 else 1)
@@ -302,7 +317,7 @@ def test_selection_is_the_naive_one(
 
 def test_fractional_templates_are_means_of_shifted_epochs() -> None:
     """Against interpolation in time: the epochs fade out, so a shift needs no context."""
-    ds, _, onsets = simulate(1, n_epochs=20, gap=100, dtype=np.float64)
+    ds, _, _ = simulate(1, n_epochs=20, gap=100, dtype=np.float64)
     processor = AASCorrection(window_size=20, correlation_threshold=-1.0, artifact_length=0.5)
     state = processor.prepare(ds)
     row = ds.signal.values[0]
@@ -312,9 +327,8 @@ def test_fractional_templates_are_means_of_shifted_epochs() -> None:
     clean = correct(processor, ds)[0]
     for k, a in enumerate(at):
         inner = slice(60, 520)
-        template = (row[a] - clean[a])[inner]
-        assert rms(template - expected[k][inner]) < 0.5
-    assert len(onsets) == 20
+        difference = (row[a] - clean[a])[inner] - expected[k][inner]
+        assert rms(difference - difference.mean()) < 0.5
 
 
 def test_offsets_reach_the_maximum_of_the_cross_correlation() -> None:
@@ -353,7 +367,7 @@ def test_time_cuts_do_not_matter(alignment: Any, template: Any, gap: int) -> Non
     assert margin is not None
     assert margin < size / 3
     borders = [0, 700, 701, 1503, 2900, 2901, 4000, size]
-    for start, stop in zip(borders[:-1], borders[1:], strict=True):
+    for start, stop in itertools.pairwise(borders):
         part = correct(processor, ds, output=slice(start, stop), state=state)
         np.testing.assert_allclose(part, whole[:, start:stop], rtol=0, atol=1e-6 * 1000)
 
@@ -381,6 +395,16 @@ def test_any_stretch_is_the_same_stretch_of_the_whole(
     whole = correct(processor, ds, state=state)
     part = correct(processor, ds, output=slice(start, stop), state=state)
     np.testing.assert_allclose(part, whole[:, start:stop], rtol=0, atol=1e-6 * 2000)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("alignment", ["none", "integer", "fractional"])
+@pytest.mark.parametrize("template", ["sliding", "block"])
+def test_keeps_the_contract(dtype: Any, alignment: Any, template: Any) -> None:
+    ds, _, _ = simulate(3, n_epochs=40, length=100, gap=7, dtype=dtype)
+    processor = AASCorrection(window_size=8, alignment=alignment, template=template)
+    # single precision is that of the artifact, which is larger than what is left
+    check_processor(processor, ds, tolerance=2e-5 if dtype is np.float32 else 1e-12)
 
 
 def test_channel_blocks_are_identical_bit_for_bit() -> None:
@@ -510,8 +534,8 @@ def test_real_scanner_timing() -> None:
     path = Path(os.environ["PENSTOCK_DATA"]) / "eeg/eegfmri_markers/sub-36_raw.vmrk"
     positions = np.array([int(p) - 1 for p in re.findall(r"Sync On,(\d+)", path.read_text())])
     assert len(positions) == 363
-    # the first two minutes; Vision Recorder counts samples of 5 kHz
-    positions = positions[positions < 600_000]
+    # the first minute; Vision Recorder counts samples of 5 kHz
+    positions = positions[positions < 300_000]
     size = int(positions[-1]) + 10_000
     rng = np.random.default_rng(0)
     eeg = 20 * rng.standard_normal((2, size))
@@ -526,7 +550,7 @@ def test_real_scanner_timing() -> None:
     assert state.offset_rms < 0.005
     clean = correct(AASCorrection(), ds, state=state)
     np.testing.assert_array_equal(clean[:, : positions[0]], signal.astype("f4")[:, : positions[0]])
-    assert likeness(clean, eeg) > 0.98
+    assert likeness(clean, eeg) > 0.97
 
 
 def test_simulated_scanner() -> None:
@@ -556,11 +580,11 @@ def test_errors_say_what_to_do() -> None:
     assert AASCorrection().margin(few) is None
     with pytest.raises(ValueError, match=r"0 whole epochs of 9000 samples"):
         AASCorrection(artifact_length=9.0).prepare(ds)
-    with pytest.raises(ValueError, match=r"all that are corrected are marked bad"):
+    with pytest.raises(ValueError, match=r"no channel to align on"):
         AASCorrection().prepare(ds.assign_coords(bad=("channel", [True] * 3)))
-    with pytest.raises(ValueError, match=r"picks: there is no channel or channel type 'Fz'"):
+    with pytest.raises(ValueError, match=r"no channel 'Fz'"):
         AASCorrection(picks="Fz").prepare(ds)
-    with pytest.raises(ValueError, match=r"reference_channels: there is no channel 'Fz'"):
+    with pytest.raises(ValueError, match=r"reference_channels: .* no channel 'Fz'"):
         AASCorrection(reference_channels=("Fz",)).prepare(ds)
 
 

@@ -171,7 +171,7 @@ def test_stimulus_errors_say_what_exists() -> None:
     ds = recording(stimulus=codes((100, 1), (200, 1), (300, 7)))
     with pytest.raises(ValueError, match=r"'STI' matches regex '9' \(codes: '1' 2×, '7' 1×\)"):
         TriggerDetector("9").prepare(ds)
-    with pytest.raises(ValueError, match=r"no channel 'Status': stimulus channels are 'STI'"):
+    with pytest.raises(ValueError, match=r"no channel 'Status': stimulus channels are STI"):
         TriggerDetector("9", channel="Status").prepare(ds)
 
 

@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import edfio
 import numpy as np
 import pytest
 
@@ -22,6 +21,7 @@ def recordings() -> Path:
 @pytest.fixture
 def make_edf(tmp_path: Path) -> Callable[..., tuple[Path, list[np.ndarray]]]:
     """Write an EDF or BDF file with edfio; returns its path and the digital values."""
+    edfio = pytest.importorskip("edfio")
 
     def make(
         name: str = "synthetic.edf",

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import warnings
 
-import edfio
 import numpy as np
 import pytest
 
@@ -12,6 +11,7 @@ from penstock.io.edf_records import EdfRecords
 from penstock.io.labels import split_label, unique_names, volts
 from penstock.testing_reader import check_reader
 
+edfio = pytest.importorskip("edfio")
 mne = pytest.importorskip("mne")
 
 

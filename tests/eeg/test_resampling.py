@@ -1,0 +1,204 @@
+"""Resampling: SciPy's polyphase and MNE's FFT results, any cut, times kept."""
+
+import mne
+import numpy as np
+import pytest
+import scipy.signal
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import penstock as ps
+from penstock.chain import Chain
+from penstock.dataset import sampling_frequency
+from penstock.eeg.resampling import DownSample, Resample, UpSample, filter_taps, rational_ratio
+from penstock.testing import check_processor, virtual_dataset
+
+mne.set_log_level("ERROR")
+
+
+def dataset(n_channels=3, n_times=6000, frequency=500.0, dtype="f8", start=0.0, **coords):
+    rng = np.random.default_rng(n_channels * n_times)
+    walk = np.cumsum(rng.standard_normal((n_channels, n_times)), axis=1)
+    names = {"channel": [f"C{i}" for i in range(n_channels)]}
+    coords = {name: ("channel", list(values)) for name, values in coords.items()}
+    return ps.make_dataset(
+        walk.astype(dtype), sampling_frequency=frequency, start_time=start, coords=names | coords
+    )
+
+
+def result(processor, ds, **region):
+    chain = Chain(ds).prepared([processor], 1 << 40)
+    return chain.compute(chain.whole() | region)
+
+
+def raw_of(ds, types="eeg"):
+    info = mne.create_info(ds.channel.values.tolist(), sampling_frequency(ds), types)
+    return mne.io.RawArray(ds.signal.values, info)
+
+
+RATES = [(160, 100), (1000, 256), (5000, 250), (512, 500), (500, 5000), (250, 256), (100, 100.5)]
+
+
+@pytest.mark.parametrize(("old", "new"), RATES)
+def test_same_as_scipy_with_the_same_taps(old, new):
+    ds = dataset(frequency=old, n_times=9000)
+    found = result(Resample(new), ds)
+    assert found.shape[1] == round(9000 * new / old)
+    ratio = rational_ratio(float(old), float(new), 9000)
+    taps = filter_taps(ratio.up, ratio.down)
+    expected = scipy.signal.resample_poly(
+        ds.signal.values, ratio.up, ratio.down, axis=-1, window=taps
+    )
+    reach = ratio.half // ratio.down + 1
+    inside = slice(reach, found.shape[1] - reach)
+    assert found[:, inside].size
+    limit = 1e-12 * np.abs(expected).max()
+    assert np.abs(found[:, inside] - expected[:, inside]).max() < limit
+    single = result(Resample(new), ds.assign(signal=ds.signal.astype("f4")))
+    assert single.dtype == np.float32
+    assert np.abs(single - found).max() < 2e-6 * np.abs(found).max()
+
+
+def band_limited(old, new, n=40_000):
+    """Noise below 0.93 of the lower Nyquist frequency, periodic, so that its samples at any other
+    frequency are known exactly; and those samples."""
+    rng = np.random.default_rng(0)
+    spectrum = np.fft.rfft(rng.standard_normal((2, n)))
+    spectrum[:, np.fft.rfftfreq(n, 1 / old) > 0.93 * min(old, new) / 2] = 0
+    noise = np.fft.irfft(spectrum, n)
+    noise /= noise.std()
+    ds = ps.make_dataset(noise, sampling_frequency=old, coords={"channel": ["a", "b"]})
+    return ds, scipy.signal.resample(noise, round(n * new / old), axis=-1)
+
+
+@pytest.mark.parametrize(("old", "new"), [(1000, 250), (500, 256), (250, 1000), (160, 100)])
+def test_exact_within_the_pass_band(old, new):
+    ds, truth = band_limited(old, new)
+    difference = (result(Resample(new), ds) - truth)[:, 500:-500]
+    assert np.abs(difference).max() < 5e-6
+
+
+@pytest.mark.parametrize(("old", "new"), [(1000, 250), (250, 1000)])
+def test_same_as_mne_within_the_pass_band(old, new):
+    # ratios at which MNE's padded length is a whole number of new samples; at others (500 to 256)
+    # MNE's sampling frequency and start are off by up to half a sample
+    ds, truth = band_limited(old, new)
+    found, expected = result(Resample(new), ds), raw_of(ds).resample(new).get_data()
+    inside = slice(found.shape[1] // 10, -found.shape[1] // 10)
+    # what remains is MNE's ringing from the ends, which falls only as 1/t
+    theirs = np.abs(expected - truth)[:, inside].max()
+    assert np.abs(found - expected)[:, inside].max() < theirs + 5e-6
+    assert theirs < 2e-3
+
+
+@pytest.mark.parametrize(("old", "new"), [(500, 250), (500, 256), (500, 730), (160, 99.97)])
+@pytest.mark.parametrize("n_times", [37, 3001])
+def test_fft_is_mne(old, new, n_times):
+    ds = dataset(frequency=old, n_times=n_times, channel_type=["eeg", "stim", "eog"])
+    ds.signal.values[1] = np.random.default_rng(0).random(n_times) > 0.97
+    expected = raw_of(ds, ["eeg", "stim", "eog"]).resample(new).get_data()
+    found = result(Resample(new, "fft"), ds)
+    assert np.abs(found - expected).max() < 1e-9 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("new", [100, 256, 499, 750, 2000])
+def test_stimulus_channels_keep_their_codes_as_in_mne(new):
+    ds = dataset(n_times=4003, channel_type=["eeg", "stim", "stim"])
+    rng = np.random.default_rng(0)
+    ds.signal.values[1] = np.where(rng.random(4003) > 0.98, rng.integers(1, 9, 4003), 0)
+    ds.signal.values[2] = 0
+    ds.signal.values[2, [0, 1234, 4002]] = 7
+    expected = raw_of(ds, ["eeg", "stim", "stim"]).resample(new).get_data()
+    assert np.array_equal(result(Resample(float(new)), ds)[1:], expected[1:])
+
+
+@pytest.mark.parametrize(
+    "processor",
+    [Resample(100.0), Resample(256.0), UpSample(4), DownSample(10), Resample(250.0, "fft")],
+    ids=repr,
+)
+@pytest.mark.parametrize("dtype", ["f8", "f4"])
+def test_contract(processor, dtype):
+    check_processor(processor, dataset(dtype=dtype, channel_type=["eeg", "stim", "misc"]))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    n_times=st.integers(1, 4000),
+    rates=st.sampled_from([(500.0, 100.0), (500.0, 256.0), (100.0, 700.0), (160.0, 100.0)]),
+    cut=st.tuples(st.floats(0, 1), st.floats(0, 1)),
+    channels=st.lists(st.integers(0, 2), unique=True, min_size=1),
+)
+def test_any_cut_gives_the_same(n_times, rates, cut, channels):
+    old, new = rates
+    ds = dataset(n_times=n_times, frequency=old, channel_type=["eeg", "stim", "misc"])
+    processor = Resample(new)
+    whole = result(processor, ds)
+    n_new = whole.shape[1]
+    assert np.array_equal(result(processor, ds, channel=np.array(channels)), whole[channels])
+    start, stop = sorted(min(int(c * n_new), n_new - 1) for c in cut)
+    part = result(processor, ds, time=slice(start, stop + 1))
+    limit = 1e-12 * np.abs(ds.signal.values).max()
+    assert np.abs(part - whole[:, start : stop + 1]).max() <= limit
+
+
+def test_up_and_down_again_is_the_same_within_the_pass_band():
+    t = np.arange(5000) / 250
+    wave = np.sin(2 * np.pi * 30 * t) + np.cos(2 * np.pi * 3 * t)
+    ds = ps.make_dataset(wave[np.newaxis], sampling_frequency=250.0)
+    chain = Chain(ds).bind([UpSample(10), DownSample(10)])
+    back = chain.compute(chain.whole())
+    assert back.shape == (1, 5000)
+    assert np.abs(back - wave)[0, 400:-400].max() < 1e-5
+
+
+def test_frequencies_above_the_new_nyquist_do_not_fold():
+    t = np.arange(50_000) / 1000
+    for frequency in (126.0, 180.0, 240.0, 370.0):
+        ds = ps.make_dataset(np.sin(2 * np.pi * frequency * t)[None], sampling_frequency=1000.0)
+        left = result(Resample(250.0), ds)[0, 500:-500]
+        assert np.abs(left).max() < 2e-6
+
+
+def test_times_events_and_units_stay():
+    ds = dataset(start=12.5)
+    ds.signal.attrs["units"] = "uV"
+    ds = ds.assign_coords(trigger_time=("trigger", [13.0, 14.0]))
+    after = Chain(ds).then(DownSample(5)).output
+    assert sampling_frequency(after) == 100.0
+    assert float(after.time[0]) == 12.5
+    assert after.signal.attrs["units"] == "uV"
+    assert after.trigger_time.values.tolist() == [13.0, 14.0]
+    assert after.sizes["time"] == 1200
+
+
+def test_same_frequency_changes_nothing():
+    ds = dataset()
+    assert np.array_equal(result(Resample(500.0), ds), ds.signal.values)
+    assert np.array_equal(result(UpSample(1), ds, time=slice(5, 9)), ds.signal.values[:, 5:9])
+
+
+def test_any_leading_dims():
+    ds = dataset()
+    cube = ds.signal.values.reshape(3, 2, 3000)
+    grid = ps.make_dataset(cube, ("y", "x", "time"), sampling_frequency=500.0)
+    flat = ps.make_dataset(cube.reshape(6, 3000), ("row", "time"), sampling_frequency=500.0)
+    found = result(Resample(128.0), grid)
+    assert np.array_equal(found.reshape(6, -1), result(Resample(128.0), flat))
+
+
+def test_errors():
+    ds = dataset()
+    night = virtual_dataset((2, 10_000_000), readable=False)
+    with pytest.raises(ValueError, match=r"too awkward .* method='fft'"):
+        Chain(night).then(Resample(250.0 * np.pi / 3))
+    with pytest.raises(ValueError, match="must be a frequency above 0"):
+        Resample(-1.0)
+    with pytest.raises(ValueError, match="at least 1"):
+        DownSample(0)
+    with pytest.raises(TypeError, match="whole number"):
+        UpSample(2.5)
+    ds.signal.values[1, 1000] = np.nan
+    for method in ("polyphase", "fft"):
+        with pytest.raises(ValueError, match=r"channel 'C1' has 1 value that is not .* at 2 s"):
+            result(Resample(250.0, method), ds)
