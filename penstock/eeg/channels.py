@@ -160,7 +160,8 @@ class Crop(Processor):
     tmin : float, default 0.0
         Start [s] after the first sample, rounded to the nearest sample.
     tmax : float, optional
-        End [s] after the first sample, rounded likewise. Default: the end of the recording.
+        End [s] after the first sample, rounded likewise. Default: the end of the recording, whose
+        last sample is then always kept (MNE drops it where ``include_tmax=False``).
     include_tmax : bool, default True
         Whether the sample at `tmax` is kept.
 
@@ -216,7 +217,7 @@ class Crop(Processor):
         start, stop = self.span(ds)
         # seconds of the old time coordinate at which the new one begins
         origin = float(ds["time"][start]) if "time" in ds.coords else start / frequency
-        last = (stop - start - 1) / frequency
+        length = (stop - start) / frequency
         cropped = ds.isel(time=slice(start, stop))
         cropped = cropped.assign_coords(
             sampled_coordinate("time", stop - start, frequency, attrs=ds["time"].attrs)
@@ -228,7 +229,7 @@ class Crop(Processor):
             cropped = cropped.isel({dim: slice(low, high)}).assign_coords(
                 sampled_coordinate(dim, high - low, rate, began, ds[dim].attrs)
             )
-        return _crop_triggers(_crop_events(cropped, origin, last), origin, last)
+        return _crop_triggers(_crop_events(cropped, origin, length), origin, length)
 
     def source_region(self, region: Region, ds: xr.Dataset) -> Region:
         start, stop = self.span(ds)
@@ -244,8 +245,8 @@ class Crop(Processor):
         return source
 
 
-def _crop_events(ds: xr.Dataset, origin: float, last: float) -> xr.Dataset:
-    """Shift events and cut them to ``[0, last]`` as `mne.Annotations.crop` does."""
+def _crop_events(ds: xr.Dataset, origin: float, length: float) -> xr.Dataset:
+    """Shift events and cut them to ``[0, length]`` as `mne.Annotations.crop` does."""
     if "event_onset" not in ds.variables:
         return ds
     onset = ds["event_onset"].values - origin
@@ -255,11 +256,11 @@ def _crop_events(ds: xr.Dataset, origin: float, last: float) -> xr.Dataset:
     end = onset + np.nan_to_num(duration)
     # a rounding error of the shift must not lose an event on the first or last sample
     slack = 1e-9
-    kept = (onset <= last + slack) & (end >= -slack)
+    kept = (onset <= length + slack) & (end >= -slack)
     ds = ds.isel(event=kept)
     onset, end, duration = onset[kept], end[kept], duration[kept]
-    cut = (onset < -slack) | (end > last + slack)
-    low, high = np.clip(onset, 0, None), np.clip(end, None, last)
+    cut = (onset < -slack) | (end > length + slack)
+    low, high = np.clip(onset, 0, None), np.clip(end, None, length)
     coords: dict[str, Any] = {"event_onset": ("event", low, ds["event_onset"].attrs)}
     if "event_duration" in ds.variables:
         shown = np.where(cut, np.maximum(high - low, 0), duration)
@@ -267,11 +268,11 @@ def _crop_events(ds: xr.Dataset, origin: float, last: float) -> xr.Dataset:
     return ds.assign_coords(coords)
 
 
-def _crop_triggers(ds: xr.Dataset, origin: float, last: float) -> xr.Dataset:
+def _crop_triggers(ds: xr.Dataset, origin: float, length: float) -> xr.Dataset:
     if "trigger_time" not in ds.variables:
         return ds
     times = ds["trigger_time"].values - origin
-    kept = (times >= -1e-9) & (times <= last + 1e-9)
+    kept = (times >= -1e-9) & (times < length - 1e-9)
     ds = ds.isel(trigger=kept)
     attrs = ds["trigger_time"].attrs
     return ds.assign_coords(trigger_time=("trigger", np.clip(times[kept], 0, None), attrs))

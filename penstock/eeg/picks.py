@@ -110,7 +110,7 @@ def pick_mask(ds: xr.Dataset, picks: Picks, name: str = "picks") -> np.ndarray:
 
 def unknown_channel(pick: str, names: np.ndarray, kinds: np.ndarray | None) -> str:
     """One sentence about a channel name or type that is not there."""
-    known = [*names, *(sorted(set(kinds)) if kinds is not None else ())]
+    known = [*map(str, names), *(sorted(map(str, set(kinds))) if kinds is not None else ())]
     near = difflib.get_close_matches(pick, known, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "it has " + listed(names)
     if pick in DATA_TYPES | OTHER_TYPES:
