@@ -193,7 +193,9 @@ def filter(work: Path, *, quick: bool, peers: bool) -> list[Table]:
         if measured.failed:
             table.add(way=title, **{"wall [s]": "failed: " + measured.log.strip()[-200:]})
             continue
-        values = np.load(target) if target.suffix == ".npy" else ps.open_dataset(target).signal.values
+        values = (
+            np.load(target) if target.suffix == ".npy" else ps.open_dataset(target).signal.values
+        )
         error = np.abs(values - expected).max() / np.abs(expected).max()
         row = {
             "way": title,
@@ -254,7 +256,9 @@ def engine(work: Path, *, quick: bool, peers: bool) -> list[Table]:
 
 def limits(work: Path, *, quick: bool, peers: bool) -> list[Table]:
     """A virtual recording of 200 GiB planned; a recording four times the budget run."""
-    table = Table("Limits", ["work", "seconds", "peak PSS [MiB]", "predicted [MiB]", "budget [MiB]"])
+    table = Table(
+        "Limits", ["work", "seconds", "peak PSS [MiB]", "predicted [MiB]", "budget [MiB]"]
+    )
     planned = measure([sys.executable, str(VARIANTS / "plan_virtual.py")], interval=0.01)
     if planned.failed:
         table.add(work="failed: " + planned.log.strip()[-300:])

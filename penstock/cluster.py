@@ -59,13 +59,10 @@ def local_processes(workers: int) -> Iterator[Any]:
         "cls": Scheduler,
         "options": {"host": "127.0.0.1", "dashboard": False, "dashboard_address": None},
     }
-    # block results are small; large heap thresholds would only keep freed arrays
     environment = {
         "OMP_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",
         "MKL_NUM_THREADS": "1",
-        "MALLOC_MMAP_THRESHOLD_": str(1 << 20),
-        "MALLOC_TRIM_THRESHOLD_": str(1 << 20),
         "DASK_LOGGING__DISTRIBUTED": "error",
     }
     before = {name: os.environ.get(name) for name in environment}

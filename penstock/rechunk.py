@@ -117,7 +117,11 @@ def with_reduction(folder: Path, number: int, chain: Chain) -> Chain:
     """The chain with its first step reading the streamed reduction of stage `number`."""
     step = chain.steps[0]
     reader = functools.partial(
-        _read_reduced, str(folder), f"{PARTIALS}{number}", step.processor, tuple(map(str, chain.start[SIGNAL].dims))
+        _read_reduced,
+        str(folder),
+        f"{PARTIALS}{number}",
+        step.processor,
+        tuple(map(str, chain.start[SIGNAL].dims)),
     )
     return replace(chain, steps=(replace(step, reduced=reader), *chain.steps[1:]))
 

@@ -7,6 +7,7 @@ data go from the source file to the store and nowhere else.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -26,7 +27,7 @@ import xarray as xr
 import penstock
 from penstock.chain import Chain
 from penstock.dataset import SIGNAL, reads_fresh
-from penstock.memory import PeakSampler
+from penstock.memory import PeakSampler, use_lean_allocator
 from penstock.plan import Grid, Plan, Resources, Stage, make_plan
 from penstock.processor import Processor
 from penstock.rechunk import (
@@ -230,12 +231,17 @@ def close_workplaces(tokens: set[str]) -> None:
             _sampler = None
 
 
+# (workers of a cluster start with thresholds of their own choice, which cost half the speed)
+_lean_process = functools.cache(use_lean_allocator)
+
+
 @contextlib.contextmanager
 def _worker_settings() -> Iterator[None]:
     """On a cluster's worker nobody has set the process up: do it around every task."""
     import threadpoolctl
 
     _peak()
+    _lean_process()
     with threadpoolctl.threadpool_limits(limits=1):
         yield
 

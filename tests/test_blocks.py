@@ -155,9 +155,7 @@ def test_plan_of_200_gib_touches_no_data() -> None:
     n = 200 * 1024**3 // 4 // 256
     ds = virtual_dataset((256, n), readable=False)
     with raise_if_computes():
-        plan = make_plan(
-            Chain(ds).bind([MovingAverage(1001), Demean()]), Resources(4 * 1024**3, 2)
-        )
+        plan = make_plan(Chain(ds).bind([MovingAverage(1001), Demean()]), Resources(4 * 1024**3, 2))
     assert plan.predicted_memory <= 4 * 1024**3
     assert sum(stage.bytes_out for stage in plan.stages) >= 200 * 1024**3
 

@@ -79,7 +79,9 @@ def test_lazy_arrays_index_as_numpy_does(draw: st.DataObject) -> None:
                 assert (np.diff(indexer) > 0).all()
         return values[np.ix_(*(np.arange(n)[i] for n, i in zip(values.shape, indexers)))].copy()
 
-    lazy = xr.Variable(("a", "b", "c"), lazy_variable(("a", "b", "c"), read, values.shape, int)._data)
+    lazy = xr.Variable(
+        ("a", "b", "c"), lazy_variable(("a", "b", "c"), read, values.shape, int)._data
+    )
     whole = xr.Variable(("a", "b", "c"), values)
     for _ in range(2):
         indexers = {

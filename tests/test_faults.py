@@ -74,7 +74,9 @@ def test_killed_and_resumed_run_ends_with_the_same_bytes(
     finished = Ledger(building / "ledger").finished()[0]
     assert not (out / "recording.zarr").exists()
     before = len(list(marks.iterdir()))
-    total = len(ps.Pipeline([Demean(), Slow()]).plan(source, memory="1 GiB", workers=2).stages[0].grid)
+    total = len(
+        ps.Pipeline([Demean(), Slow()]).plan(source, memory="1 GiB", workers=2).stages[0].grid
+    )
     assert 0 < len(finished) < total
 
     # the same command, with the same parameters, goes on
@@ -147,7 +149,11 @@ def test_a_worker_killed_in_a_block_changes_nothing(
     killed: list[int] = []
 
     def kill_one(event: object) -> None:
-        if type(event).__name__ == "BlockFinished" and not killed and len(list(marks.iterdir())) > 3:
+        if (
+            type(event).__name__ == "BlockFinished"
+            and not killed
+            and len(list(marks.iterdir())) > 3
+        ):
             workers[0].kill()
             killed.append(workers[0].pid)
 

@@ -87,9 +87,7 @@ def test_one_bad_recording_does_not_stop_the_others(small: xr.Dataset, tmp_path:
 
 def test_finished_blocks_are_not_done_again(tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
-    ds = ps.make_dataset(
-        rng.standard_normal((12, 600_000)).astype("f4"), sampling_frequency=100.0
-    )
+    ds = ps.make_dataset(rng.standard_normal((12, 600_000)).astype("f4"), sampling_frequency=100.0)
     failing = ps.Pipeline([FailsAt(9)])
     report = failing.run(ds, tmp_path, memory=BUDGET, workers=1, progress=False)
     assert "channel 9 is out of order (in FailsAt" in report.failed["dataset"]

@@ -110,7 +110,9 @@ class MNE(Processor):
         picks_default = self.kwargs.get("picks") is None and self.method != "resample"
         if self.method in CHANNEL_WISE and picks_default and not _has_data(mne, info):
             return block  # MNE raises where a block holds none of the channels it would treat
-        raw = mne.io.RawArray(block.astype(np.float64) * volts[:, np.newaxis], info, verbose="error")
+        raw = mne.io.RawArray(
+            block.astype(np.float64) * volts[:, np.newaxis], info, verbose="error"
+        )
         with mne.utils.use_log_level("error"):
             result = getattr(raw, self.method)(**self.kwargs)
         changed = result if isinstance(result, mne.io.BaseRaw) else raw
@@ -133,7 +135,10 @@ def _bad(ds: xr.Dataset) -> np.ndarray:
 
 
 def _has_data(mne: Any, info: Any) -> bool:
-    return len(mne.pick_types(info, meg=True, eeg=True, ecog=True, seeg=True, dbs=True, exclude=[])) > 0
+    return (
+        len(mne.pick_types(info, meg=True, eeg=True, ecog=True, seeg=True, dbs=True, exclude=[]))
+        > 0
+    )
 
 
 def _mne() -> Any:
