@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from penstock.buffers import recycle, trim_scratch
 from penstock.dataset import (
     SIGNAL,
     Indexer,
@@ -29,7 +30,7 @@ from penstock.dataset import (
     reads_fresh,
 )
 from penstock.memory import MIB
-from penstock.processor import Context, Processor, trim_scratch
+from penstock.processor import Context, Processor
 
 
 @dataclass(frozen=True)
@@ -236,7 +237,10 @@ class Chain:
             except Exception as error:
                 error.add_note(f"in {name}, {describe_region(source)}")
                 raise
-            owned = owned or not np.may_share_memory(result, block)
+            if not np.may_share_memory(result, block):
+                if owned:
+                    recycle(block)
+                owned = True
             block = result
             del result
             trim_scratch()

@@ -19,7 +19,7 @@ from penstock.memory import (
 )
 from penstock.store import QUANTUM, fill_shape, write_buffer_bytes
 
-TARGET_BYTES = 64 * MIB
+TARGET_BYTES = 32 * MIB
 """Largest block worth making: beyond it a task is no more efficient, only bigger."""
 SMALL_BYTES = 8 * MIB
 """A block below this takes less than about 50 ms: overhead begins to show."""
@@ -170,7 +170,7 @@ def choose_block(
         n = most(1, n_units, lambda k: choice(n_rows, k * unit).bytes.peak <= slot)
         if n < 1:
             return None
-        large = most(1, n, lambda k: weight(choice(n_rows, k * unit)) <= TARGET_BYTES)
+        large = max(1, most(1, n, lambda k: weight(choice(n_rows, k * unit)) <= TARGET_BYTES))
         # a longer stretch than the target is better than reading the margins over and over
         while large < n and choice(n_rows, large * unit).overhead > MARGIN_LIMIT:
             large = min(n, 2 * large)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import threading
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -19,36 +18,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
+from penstock.buffers import new_array, scratch_buffer
 from penstock.dataset import SIGNAL, Region, sampling_frequency
 
 if TYPE_CHECKING:
     import xarray as xr
 
 _REGISTRY: dict[str, type[Processor]] = {}
-_buffers = threading.local()
-
-
-def scratch_buffer(name: str, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    """An uninitialised array that this thread reuses: same name, same memory, next call.
-
-    Fresh large temporaries cost a page fault for every 4 KiB; kernels that work through a block in
-    batches keep their batch arrays here. The contents do not survive the next request of that name.
-    """
-    pool: dict[str, np.ndarray] = _buffers.__dict__.setdefault("pool", {})
-    dtype = np.dtype(dtype)
-    n_bytes = int(np.prod(shape)) * dtype.itemsize
-    buffer = pool.get(name)
-    if buffer is None or buffer.nbytes < n_bytes:
-        pool.pop(name, None)
-        buffer = pool[name] = np.empty(n_bytes, np.uint8)
-    return buffer[:n_bytes].view(dtype).reshape(shape)
-
-
-def trim_scratch(keep_bytes: int = 8 << 20) -> None:
-    """Let go of this thread's scratch arrays above a size: between steps only small ones stay."""
-    pool: dict[str, np.ndarray] = _buffers.__dict__.get("pool", {})
-    for name in [name for name, buffer in pool.items() if buffer.nbytes > keep_bytes]:
-        del pool[name]
 
 
 @dataclass(frozen=True)
@@ -88,6 +64,7 @@ class Context:
         return np.asarray(values)[self.region[dim]]
 
     buffer = staticmethod(scratch_buffer)
+    empty = staticmethod(new_array)
 
 
 def _span(indexer: slice | np.ndarray) -> tuple[int, int]:

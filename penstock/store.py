@@ -45,7 +45,7 @@ FORMAT = 1
 
 CHUNK_BYTES = MIB
 SHARD_BYTES = 16 * MIB
-COMPRESSOR, COMPRESSION_LEVEL = "zstd", 3
+COMPRESSOR, COMPRESSION_LEVEL = "lz4", 5
 QUANTUM = 1 << 14
 """Cuts along a core dim fall on multiples of this many samples, so that chunks divide them."""
 
@@ -206,8 +206,9 @@ def create_array(
         chunks=tuple(max(1, n) for n in chunks),
         shards=shards,
         dtype=dtype,
-        # bitshuffle groups the bits that change little between samples: measured on EEG, 1.6 x
-        # faster to write and 1.8 x faster to read than Zarr's default for 10 % more bytes
+        # bitshuffle groups the bits that change little between samples. On filtered float32 EEG
+        # lz4 encodes 4 x as fast as zstd-3 for 2-4 % more bytes (benchmarks/run.py eeg --only
+        # codecs); zstd took more of a filter's time than the filter.
         compressors=BloscCodec(cname=COMPRESSOR, clevel=COMPRESSION_LEVEL, shuffle="bitshuffle")
         if compress
         else None,

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from penstock.buffers import release_memory
 from penstock.chain import Chain
 from penstock.dataset import SIGNAL, Region, lazy_variable, read_region
 from penstock.pipeline import Pipeline
 from penstock.plan import Resources, make_plan
-from penstock.processor import Processor, trim_scratch
+from penstock.processor import Processor
 from penstock.testing_reader import check_reader as check_reader
-
 
 __all__ = ["check_processor", "check_reader", "raise_if_computes", "virtual_dataset"]
 
@@ -178,7 +178,7 @@ def _check_memory(chain: Chain, region: Region) -> None:
     processor = chain.steps[0].processor
     if processor.selects:
         return
-    trim_scratch(0)
+    release_memory()
     tracemalloc.start()
     try:
         result = chain.compute(region)

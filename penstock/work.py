@@ -25,6 +25,7 @@ import numpy as np
 import xarray as xr
 
 import penstock
+from penstock.buffers import recycle
 from penstock.chain import Chain
 from penstock.dataset import SIGNAL, reads_fresh
 from penstock.memory import PeakSampler, use_lean_allocator
@@ -445,10 +446,11 @@ def run_block(opened: Opened, number: int, block: int) -> BlockDone:
                         "high": values.max(axis=axes).astype(float).tolist(),
                     }
         Ledger(job.building / "ledger").add(number, block, **facts)
+        n_bytes = values.nbytes
+        if reads_fresh(stage.chain.source.variables[stage.chain.name]):
+            recycle(values)
         seconds["write"] = time.perf_counter() - began
-        return BlockDone(
-            number, block, stage.block.read, values.nbytes, seconds, process_name(), _peak()
-        )
+        return BlockDone(number, block, stage.block.read, n_bytes, seconds, process_name(), _peak())
 
 
 def finish_recording(opened: Opened) -> Done:

@@ -7,8 +7,6 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
-
 import penstock as ps
 from penstock.chain import Chain
 from penstock.memory import lean_allocator, single_threaded_kernels
@@ -17,18 +15,10 @@ from penstock.store import create_array, create_group, write_block
 
 work = Path(sys.argv[1])
 rounds = int(sys.argv[2])
-rng = np.random.default_rng(0)
-ds = ps.make_dataset(
-    rng.standard_normal((32, 1_500_000)).astype(np.float32), sampling_frequency=1000.0, units="uV"
-)
 pipeline = ps.Pipeline.from_yaml(
     "pipeline:\n  - BandPassFilter: [1.0, 40.0]\n  - NotchFilter: 50.0\n  - HighPassFilter: 0.5\n"
 )
-source = work / "engine.zarr"
-if not source.exists():
-    from penstock.store import write_store
-
-    write_store(ds, source)
+source = Path(sys.argv[3])
 ds = ps.open_dataset(source)
 chain = Chain(ds).bind(pipeline)
 plan = pipeline.plan(ds, memory="1500MiB", workers=1)

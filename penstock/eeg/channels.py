@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
+from penstock.buffers import scratch_buffer
 from penstock.dataset import (
     SIGNAL,
     Region,
@@ -27,7 +28,7 @@ from penstock.eeg.picks import (
     refuse_not_finite,
     unknown_channel,
 )
-from penstock.processor import Context, Processor, scratch_buffer
+from penstock.processor import Context, Processor
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -382,7 +383,7 @@ class Rereference(Processor):
         references, targets = (ctx.take("channel", mask) for mask in masks)
         n_references = np.count_nonzero(masks[0])
         dtype = block.dtype if block.dtype in (np.float32, np.float64) else np.float32
-        out = np.empty_like(block, dtype=dtype)
+        out = ctx.empty(block.shape, dtype)
         for part in _stretches(block):
             total = ctx.reduced[0][part]
             mean = scratch_buffer("reference-mean", total.shape, np.float64)
@@ -526,7 +527,7 @@ class Scale(Processor):
         deviation = np.where(constant | ~picked, 1.0, np.sqrt(variance))
         shift = np.where(picked, mean, 0.0) if self.with_mean else np.zeros_like(mean)
         dtype = block.dtype if block.dtype in (np.float32, np.float64) else np.dtype(np.float32)
-        out = np.empty(block.shape, dtype)
+        out = ctx.empty(block.shape, dtype)
         np.subtract(block, shift[..., np.newaxis], out=out, casting="same_kind")
         if self.with_std:
             np.divide(out, deviation[..., np.newaxis], out=out, casting="same_kind")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 import numpy as np
 import scipy.signal
 
+from penstock.buffers import scratch_buffer
 from penstock.dataset import sampling_frequency
 from penstock.eeg.fir import (
     SCRATCH_BYTES,
@@ -28,7 +29,7 @@ from penstock.eeg.fir import (
     symmetrised,
 )
 from penstock.eeg.picks import floating_outline, picked_rows, refuse_not_finite
-from penstock.processor import Context, Processor, scratch_buffer
+from penstock.processor import Context, Processor
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -160,7 +161,7 @@ class _Filter(Processor):
         start, stop = ctx.output_span()
         picked = picked_rows(ctx.dataset, self.common.picks, type(self).__name__, ctx)
         dtype = block.dtype if block.dtype in (np.float32, np.float64) else np.dtype(np.float32)
-        out = np.empty((*block.shape[:-1], stop - start), dtype)
+        out = ctx.empty((*block.shape[:-1], stop - start), dtype)
         fir = self.taps(frequency) if self.common.method == "fir" else None
         recursive = self.recursive(frequency) if fir is None else None
         place = Place(first, size, start)

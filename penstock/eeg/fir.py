@@ -17,7 +17,7 @@ import numpy as np
 import scipy.fft
 import scipy.signal
 
-from penstock.processor import scratch_buffer
+from penstock.buffers import scratch_buffer
 
 LENGTH_FACTORS = {"hann": 3.1, "hamming": 3.3, "blackman": 5.0}
 """Filter length x transition width of each window (MNE's values)."""

@@ -15,6 +15,7 @@ import numpy as np
 import scipy.fft
 import scipy.signal
 
+from penstock.buffers import scratch_buffer
 from penstock.dataset import (
     SIGNAL,
     Region,
@@ -39,7 +40,7 @@ from penstock.eeg.picks import (
     picked_rows,
     refuse_not_finite,
 )
-from penstock.processor import Context, Processor, scratch_buffer
+from penstock.processor import Context, Processor
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -312,7 +313,7 @@ class _Resampler(Processor):
             return block[..., start - first : stop - first]
         _, new, n_old, n_new = self.lengths(ds)
         dtype = block.dtype if block.dtype in (np.float32, np.float64) else np.dtype(np.float32)
-        out = np.empty((*block.shape[:-1], stop - start), dtype)
+        out = ctx.empty((*block.shape[:-1], stop - start), dtype)
         place = Place(ctx.span()[0], n_old, start)
         filtered = _not_stimulus(ctx)
         for rows, results, is_filtered in each_matrix(block, out, filtered):

@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from penstock.buffers import scratch_buffer
 from penstock.dataset import Indexer, lazy_variable, make_dataset
-from penstock.processor import scratch_buffer
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from penstock.buffers import scratch_buffer
 from penstock.eeg.alignment import EpochTransform
-from penstock.processor import scratch_buffer
 
 MINIMUM_EPOCHS = 5
 """Fewest epochs in a template (all there are, with fewer)."""

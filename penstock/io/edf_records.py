@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from penstock.buffers import new_array
 from penstock.dataset import Indexer
 
 BATCH_BYTES = 512 * 1024
@@ -57,7 +58,7 @@ class EdfRecords:
         """Physical values of a region, as a new array (channels, times)."""
         wanted = np.arange(len(self.offsets))[channels]
         if isinstance(times, slice):
-            out = np.empty((len(wanted), max(0, times.stop - times.start)), self.dtype)
+            out = new_array((len(wanted), max(0, times.stop - times.start)), self.dtype)
         else:
             out = np.empty((len(wanted), len(times)), self.dtype)
         if not out.size:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
+from penstock.buffers import new_array
 from penstock.dataset import SIGNAL, Indexer, lazy_variable, sampled_coordinate, with_events
 from penstock.io.edf_records import as_dtype, stretches
 from penstock.io.labels import apply_channel_types, unique_names
@@ -53,7 +54,7 @@ class MneRegion:
             ranges = ((at, min(at + batch, times.stop), None) for at in starts)
         else:
             count, ranges = len(times), stretches(times, batch)
-        out = np.empty((len(picks), count), self.dtype)
+        out = new_array((len(picks), count), self.dtype)
         if not out.size:
             return out
         scale = self.scale[picks, None]

@@ -21,7 +21,8 @@ import penstock as ps
 from penstock.eeg.aas import AASCorrection
 from penstock.eeg.alignment import combine_offsets, estimate_offsets, shift_epochs
 from penstock.eeg.triggers import with_triggers
-from penstock.processor import Context, trim_scratch
+from penstock.buffers import trim_scratch
+from penstock.processor import Context
 from penstock.testing import check_processor
 
 RATE = 1000.0
