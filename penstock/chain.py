@@ -204,7 +204,7 @@ class Chain:
         kept = 0
         shared = not reads_fresh(source.variable)
         before = read
-        for step, target in zip(self.steps, regions[1:], strict=True):
+        for step, source_region, target in zip(self.steps, regions, regions[1:], strict=False):
             processor = step.processor
             after = _elements(step.output[SIGNAL], target) * step.output[SIGNAL].dtype.itemsize
             if not processor.selects:
@@ -212,6 +212,13 @@ class Chain:
                 # scratch buffers of fixed size stay with their thread for the next block
                 kept += processor.scratch_bytes
                 alive = int(before * (1 + processor.scratch)) + copy + after
+                if processor.row_scratch:
+                    n_rows = math.prod(
+                        _length(source_region[str(dim)])
+                        for dim in step.input[SIGNAL].dims
+                        if dim not in processor.core_dims
+                    )
+                    alive += int(processor.row_scratch * before / max(1, n_rows))
                 if alive > peak:
                     peak, largest = alive, type(processor).__name__
                 shared = False

@@ -52,9 +52,8 @@ def main() -> None:
         warnings.simplefilter("default")
         warnings.showwarning = _show_warning
         try:
-            app(standalone_mode=False)
-        except typer.Exit as exit_:
-            sys.exit(exit_.exit_code)
+            # (typer.Exit is not raised in this mode: its code is returned)
+            sys.exit(app(standalone_mode=False) or 0)
         except (typer.Abort, KeyboardInterrupt):
             _say("stopped; run the same command again to go on where it stopped")
             sys.exit(130)
@@ -115,7 +114,8 @@ def info(files: Files) -> None:
             print(describe(path, open_dataset(path)))
         except (OSError, ValueError, TypeError) as error:
             failed += 1
-            _say(one_sentence(error))
+            text = one_sentence(error)
+            _say(text if path.name in text else f"{path}: {text}")
     raise typer.Exit(1 if failed else 0)
 
 
@@ -213,7 +213,7 @@ def run(
 
         try:
             client = Client(scheduler, timeout=10, set_as_default=False)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise OSError(f"no Dask scheduler answers at {scheduler} ({error})") from None
     try:
         report = _pipeline(pipeline, allow).run(
@@ -232,6 +232,9 @@ def run(
         if client is not None:
             client.close()
     print(report)
+    if quiet:  # (progress has said it already)
+        for name, reason in report.failed.items():
+            _say(f"{name}: {reason}")
     from penstock.report import REPORT_NAME
 
     print(f"report: {out / REPORT_NAME}.html")

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import numpy as np
 import xarray as xr
 
 from penstock.chain import Chain
@@ -129,8 +130,10 @@ class Pipeline:
             If the budget cannot be kept, with what would make it fit.
         """
         from penstock.io import open_dataset
-        from penstock.run import executor_kind, resolve_sources
+        from penstock.run import SUFFIXES, executor_kind, resolve_sources
 
+        if format not in SUFFIXES:
+            raise ValueError(f"format must be one of {', '.join(SUFFIXES)}, got {format!r}")
         kind = executor_kind(self, None)
         several = not isinstance(source, xr.Dataset | str | Path)
         plans = []
@@ -273,7 +276,7 @@ class Pipeline:
 
         text = yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)
         if path is not None:
-            Path(path).write_text(text)
+            Path(path).write_text(text, encoding="utf-8")
         return text
 
     @classmethod
@@ -283,7 +286,7 @@ class Pipeline:
 
         where = "the pipeline"
         if isinstance(text, Path) or "\n" not in text:
-            where, text = str(text), Path(text).read_text()
+            where, text = str(text), Path(text).read_text(encoding="utf-8")
         try:
             data = yaml.safe_load(text)
         except yaml.YAMLError as error:
@@ -352,7 +355,9 @@ def _parameter_error(cls: type[Processor], given: Any, error: TypeError) -> str:
 
     names = [f.name for f in dataclasses.fields(cls) if f.init]
     unknown = [key for key in given if key not in names] if isinstance(given, dict) else []
-    if unknown:
+    if isinstance(given, list) and len(given) > len(names):
+        return f"{cls.__name__} has {len(names)} parameters ({', '.join(names)}), got {len(given)}"
+    if unknown and "required" not in str(error):
         close = difflib.get_close_matches(str(unknown[0]), names, 1)
         hint = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(names) or 'none'}"
         return f"{cls.__name__} has no parameter {unknown[0]!r}: {hint}"
@@ -401,9 +406,17 @@ def _find_function(name: Any, number: int, allow: Sequence[str]) -> Any:
         raise ValueError(f"step {number}: {attribute!r} is private")
     found = _import(module)
     for part in attribute.split("."):
-        found = getattr(found, part, None)
-    if not callable(found):
+        # (a method may do anything with a block: ndarray.tofile writes it to any path)
+        found = None if isinstance(found, type) else getattr(found, part, None)
+    if not callable(found) or isinstance(found, type):
         raise ValueError(f"step {number}: {module!r} has no function {attribute!r}")
+    home = "numpy" if isinstance(found, np.ufunc) else str(getattr(found, "__module__", None))
+    trusted = {*_SAFE_FUNCTIONS, *(name.split(".")[0] for name in allow)}
+    if home.split(".")[0] not in trusted and not (module in allow and "." not in attribute):
+        raise ValueError(
+            f"step {number}: {module}:{attribute} is a function of {home!r}, which a file may not "
+            "name"
+        )
     return found
 
 

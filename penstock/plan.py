@@ -399,8 +399,9 @@ def resources(
     found = Resources(budget, n, 1 + processes, base)
     if found.available < THREAD_ALLOWANCE:
         raise BudgetError(
-            f"the budget of {format_bytes(budget)} is less than the {format_bytes(base)} that "
-            f"{found.processes} process{'es' if found.processes > 1 else ''} take before any data: "
+            f"the budget of {format_bytes(budget)} is less than the {format_bytes(base)} that the "
+            f"{'process takes' if found.processes == 1 else f'{found.processes} processes take'} "
+            "before any data: "
             f"allow at least {format_bytes(base + 64 * MIB)}"
         )
     return found

@@ -114,6 +114,9 @@ class Processor:
     """Statistics in a partial reduction: the length of the first axis of what `partial` returns."""
     scratch: ClassVar[float] = 0.0
     """Peak extra memory of the kernel as a multiple of the input block, output not counted."""
+    row_scratch: ClassVar[float] = 0.0
+    """Peak extra memory as a multiple of one row of the input (its core dims at one position of the
+    loop dims), for kernels that work through a block row by row."""
     scratch_bytes: ClassVar[int] = 0
     """Peak extra memory of the kernel that does not depend on the block [bytes]."""
 
@@ -394,4 +397,6 @@ def _describe(hint: Any) -> str:
     if hint is type(None):
         return "none"
     names = {float: "a number", int: "a whole number", str: "a string", bool: "true or false"}
+    if origin is not None and inspect.isclass(origin) and issubclass(origin, Mapping):
+        return "a mapping"
     return names.get(hint, getattr(hint, "__name__", str(hint)))

@@ -348,7 +348,7 @@ class Report:
             rows = [[name, reason] for name, reason in self.failed.items()]
             parts += ["<h3>Failed</h3>", _html_table(["recording", "reason"], rows)]
         if self.step_seconds:
-            parts += ["<h3>Time by step</h3>", self._time_bars()]
+            parts += ["<h3>Time by step (all workers added up)</h3>", self._time_bars()]
             rate = format_bytes(self.bytes_in / max(1e-9, self.seconds))
             parts.append(
                 f"<p>{self.blocks} blocks, {format_bytes(self.bytes_in)} read ({rate}/s), "
@@ -361,7 +361,10 @@ class Report:
         if outputs:
             parts += ["<h3>Results</h3>", _html_table(["recording", "result", ""], outputs)]
         steps = [
-            [s["processor"], ", ".join(f"{k}={v!r}" for k, v in s["parameters"].items())]
+            [
+                s["processor"].split(".")[-1],
+                ", ".join(f"{k}={v!r}" for k, v in s["parameters"].items()),
+            ]
             for s in self.pipeline
         ]
         parts += ["<h3>Pipeline</h3>", _html_table(["processor", "parameters"], steps)]
@@ -388,7 +391,7 @@ class Report:
             "body{font:15px/1.45 system-ui,sans-serif;margin:2em auto;max-width:960px;padding:0 1em;"
             "color:#222}table{border-collapse:collapse;margin:.4em 0;font-size:90%}"
             "td,th{padding:.25em .8em .25em 0;border-bottom:1px solid #e4e4e4;vertical-align:top;"
-            "overflow-wrap:anywhere}h1{font-size:1.5em}h3{margin:1.4em 0 .3em}"
+            "overflow-wrap:anywhere}th,td:first-child{white-space:nowrap}h1{font-size:1.5em}h3{margin:1.4em 0 .3em}"
         )
         return (
             "<!doctype html><html lang='en'><head><meta charset='utf-8'>"

@@ -29,7 +29,7 @@ from penstock.dataset import SIGNAL, reads_fresh
 from penstock.memory import PeakSampler, lean_allocator, single_threaded_kernels
 from penstock.plan import BudgetError, Resources, RowTooLarge, resources
 from penstock.report import Report
-from penstock.store import remove, write_store
+from penstock.store import provenance, remove, sidecar_path, write_store
 from penstock.work import (
     BlockDone,
     Done,
@@ -63,8 +63,11 @@ class SourceItem:
     dataset: xr.Dataset | None = None
 
 
-def resolve_sources(source: Any) -> list[SourceItem]:
+def resolve_sources(source: Any, out: Path | None = None) -> list[SourceItem]:
     """Recordings meant by a path, pattern, folder, dataset or a list of them, with result names.
+
+    Where a folder or pattern also covers `out`, earlier results in it are left out, so that the
+    same command can go on in the folder of its recordings.
 
     Raises
     ------
@@ -81,7 +84,10 @@ def resolve_sources(source: Any) -> list[SourceItem]:
             default = f"dataset{len(items) or ''}"
             items.append(SourceItem(Path(str(origin)).stem if origin else default, dataset=entry))
         elif isinstance(entry, str | Path):
-            items += [SourceItem(path.stem, path=path) for path in expand_paths(entry)]
+            paths = expand_paths(entry)
+            if out is not None and paths != [Path(entry).expanduser()]:
+                paths = [p for p in paths if p.absolute().parent != out or not _is_result(p)]
+            items += [SourceItem(path.stem, path=path) for path in paths]
         else:
             raise TypeError(f"expected paths or datasets, got {type(entry).__name__}")
     if not items:
@@ -96,6 +102,33 @@ def resolve_sources(source: Any) -> list[SourceItem]:
             )
         names[item.name] = item
     return items
+
+
+def _is_result(path: Path) -> bool:
+    about = provenance(path)
+    return (about is not None and "key" in about) or sidecar_path(path).exists()
+
+
+def _refuse_own_source(jobs: list[Job]) -> None:
+    """A result must never take the place of what it is made from, not even with `overwrite`."""
+    sources: list[Path] = []
+    for job in jobs:
+        if job.path is not None:
+            sources.append(job.path)
+        elif job.dataset is not None:
+            origins = (
+                job.dataset[SIGNAL].encoding.get("source"),
+                job.dataset.attrs.get("source"),
+                job.dataset.attrs.get("store"),
+            )
+            sources += [Path(str(origin)) for origin in origins if origin]
+    real = {path.resolve() for path in sources}
+    for job in jobs:
+        if job.target.resolve() in real:
+            raise ValueError(
+                f"the result of {job.name!r} would replace the recording {job.target} itself: "
+                "choose another folder for the results"
+            )
 
 
 def executor_kind(pipeline: Pipeline, asked: str | None) -> str:
@@ -128,12 +161,11 @@ def run(
         raise ValueError(f"format must be one of {', '.join(SUFFIXES)}, got {format!r}")
     if dtype not in ("float32", "float64"):
         raise ValueError(f"dtype must be 'float32' or 'float64', got {dtype!r}")
-    items = resolve_sources(source)
+    out = out.expanduser().absolute()
+    items = resolve_sources(source, out)
     client = client if client is not None else active_client()
     kind = "cluster" if client is not None else executor_kind(pipeline, executor)
     limits = resources(memory, workers, kind=kind, client=client)
-    out = out.expanduser().absolute()
-    _make_folder(out)
     jobs = [
         Job(
             uuid.uuid4().hex,
@@ -150,6 +182,8 @@ def run(
         )
         for item in items
     ]
+    _refuse_own_source(jobs)
+    _make_folder(out)
     report = Report(pipeline=pipeline.canonical(), out=str(out), limits=limits, kind=kind)
     heard: list[events.Listener] = [report.listen, *listeners]
     show = progress_listener(progress)
@@ -450,7 +484,8 @@ class _Engine:
             return
         self.active.remove(recording)
         self.again = deque(t for t in self.again if t.recording is not recording)
-        self.tell(events.RecordingFailed(recording.job.name, one_sentence(error)))
+        name = recording.job.name
+        self.tell(events.RecordingFailed(name, one_sentence(error).removeprefix(f"{name}: ")))
 
     def _check_workers(self) -> None:
         """A cluster without workers would let us wait forever."""
@@ -494,6 +529,8 @@ def one_sentence(error: BaseException) -> str:
             "run the same command again"
         )
     text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        text = f"{error.filename}: {error.strerror[:1].lower()}{error.strerror[1:]}"
     if isinstance(error, KeyError | IndexError | AttributeError | ZeroDivisionError | MemoryError):
         text = f"{type(error).__name__}: {text}"
     notes = [note for note in getattr(error, "__notes__", []) if note.startswith("in ")]

@@ -402,7 +402,15 @@ def open_store(path: str | Path) -> xr.Dataset:
         if coordinate not in about.get("sampled", {}):
             ds[coordinate].load()
     ds.attrs["store"] = str(path)
-    return check_dataset(ds)
+    try:
+        return check_dataset(ds)
+    except (ValueError, TypeError) as error:
+        raise type(error)(f"{path}: {error}") from None
+
+
+def sidecar_path(target: Path) -> Path:
+    """Where the provenance of a result lies whose format cannot hold it."""
+    return target.with_name(f"{target.name}.penstock.json")
 
 
 def provenance(path: Path) -> dict[str, Any] | None:

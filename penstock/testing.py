@@ -193,5 +193,6 @@ def _check_memory(chain: Chain, region: Region) -> None:
     assert peak <= claimed.peak - shared + slack, (
         f"{type(processor).__name__} takes {peak - claimed.result} bytes beside its result "
         f"of {claimed.result}, but declares scratch={processor.scratch} of its input "
-        f"({claimed.read} bytes) and scratch_bytes={processor.scratch_bytes}"
+        f"({claimed.read} bytes), row_scratch={processor.row_scratch} and "
+        f"scratch_bytes={processor.scratch_bytes}"
     )

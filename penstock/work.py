@@ -49,6 +49,7 @@ from penstock.store import (
     provenance,
     publish,
     remove,
+    sidecar_path,
     write_block,
 )
 
@@ -89,7 +90,7 @@ class Job:
     @property
     def sidecar(self) -> Path:
         """Provenance of a result whose format cannot hold it."""
-        return self.target.with_name(f"{self.target.name}.penstock.json")
+        return sidecar_path(self.target)
 
 
 @dataclass(frozen=True)

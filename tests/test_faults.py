@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -154,8 +155,8 @@ def test_a_worker_killed_in_a_block_changes_nothing(
             and not killed
             and len(list(marks.iterdir())) > 3
         ):
-            workers[0].kill()
             killed.append(workers[0].pid)
+            threading.Timer(0.25, workers[0].kill).start()  # half-way through its next block
 
     pipeline = ps.Pipeline([Demean(), Slow(0.5, str(marks))])
     out = tmp_path / "out"

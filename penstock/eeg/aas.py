@@ -146,7 +146,7 @@ class AASCorrection(Processor):
     core_dims: ClassVar[tuple[str, ...]] = ("time",)
     overwrites: ClassVar[bool] = True
     # The rows of a window and four arrays of a batch of epochs, of one channel at a time.
-    scratch: ClassVar[float] = 1.75
+    row_scratch: ClassVar[float] = 1.75
 
     window_size: int = 30
     correlation_threshold: float = 0.975

@@ -97,7 +97,7 @@ class _Filter(Processor):
             raise ValueError(f"filter_length={length} must be at least 1 sample")
         if method == "iir":
             # a row in float64, of a float32 block that may be one row
-            object.__setattr__(self, "scratch", 2.0)
+            object.__setattr__(self, "row_scratch", 2.0)
 
     def taps(self, frequency: float) -> tuple[np.ndarray, int]:
         """FIR taps at a sampling frequency [Hz], and which of them has no delay.

@@ -244,7 +244,7 @@ class _Resampler(Processor):
             # padded row, spectrum and result in float64 for a row of float32 padded to a power of
             # two; of the ratio only UpSample knows more than that it rarely exceeds 2
             raised = float(getattr(self, "factor", 2)) if not isinstance(self, DownSample) else 0.5
-            object.__setattr__(self, "scratch", max(9.0, 8.5 * raised))
+            object.__setattr__(self, "row_scratch", max(9.0, 8.5 * raised))
 
     def lengths(self, ds: xr.Dataset) -> tuple[float, float, int, int]:
         """Old and new sampling frequency [Hz], old and new number of samples."""

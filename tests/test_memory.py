@@ -1,0 +1,132 @@
+"""The budget holds: real pipelines in fresh processes, measured from outside.
+
+Measured is the PSS of the whole process tree, every 10 ms; it must stay below what was predicted,
+the prediction below the budget, and for large blocks the prediction close to the truth.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import penstock as ps
+from penstock.memory import MIB, format_bytes, parse_bytes, tree_pss
+
+HERE = Path(__file__).parent
+
+FMRI = {"n_channels": 16, "duration": 120.0, "sampling_frequency": 5000.0, "fmri": True}
+VIRTUAL = {"shape": [16, 4_000_000], "dims": ["channel", "time"], "allow": ["generic"]}
+CASES: dict[str, dict[str, Any]] = {
+    "rows": {**VIRTUAL, "memory": "400MiB", "workers": 2, "pipeline": [{"generic.Demean": {}}]},
+    "one worker": {
+        **VIRTUAL, "memory": "400MiB", "workers": 1,
+        "pipeline": [{"generic.MovingAverage": {}}, {"generic.SubtractMean": {}}],
+    },
+    "transpose": {
+        **VIRTUAL, "memory": "350MiB", "workers": 2,
+        "pipeline": [{"generic.Demean": {}}, {"generic.SortChannels": {}}],
+    },
+    "filters": {
+        **VIRTUAL, "memory": "500MiB", "workers": 2,
+        "pipeline": [{"BandPassFilter": [1.0, 40.0]}, {"NotchFilter": 50.0}, "Scale"],
+    },
+    "iir": {
+        **VIRTUAL, "memory": "400MiB", "workers": 2,
+        "pipeline": [{"HighPassFilter": {"freq": 0.5, "method": "iir"}}],
+    },
+    "upsampled": {
+        **VIRTUAL, "memory": "900MiB", "workers": 2, "shape": [8, 1_500_000],
+        "pipeline": [{"UpSample": 10}, {"LowPassFilter": 70.0}, {"DownSample": 10}],
+    },
+    "correction": {
+        "simulate": FMRI, "memory": "350MiB", "workers": 2,
+        "pipeline": [
+            {"TriggerDetector": "^1$"}, {"HighPassFilter": 1.0}, "AASCorrection",
+            {"LowPassFilter": 70.0}, {"Resample": 250.0},
+        ],
+    },
+    "four times the budget": {
+        **VIRTUAL, "shape": [4, 75_000_000], "memory": "280MiB", "workers": 2,
+        "pipeline": [{"BandPassFilter": [1.0, 40.0]}, {"Resample": 250.0}],
+    },
+    "to edf": {
+        "simulate": {**FMRI, "fmri": False}, "memory": "400MiB", "workers": 2, "format": "edf",
+        "pipeline": [{"BandPassFilter": [1.0, 40.0]}],
+    },
+    "processes": {
+        **VIRTUAL, "shape": [16, 1_000_000], "memory": "1GiB", "workers": 2,
+        "executor": "processes", "pipeline": [{"generic.Demean": {}}],
+    },
+}  # fmt: skip
+
+
+def measured(case: dict[str, Any], out: Path) -> tuple[dict[str, Any], int]:
+    """Run a case in a fresh process; what it says, and the highest PSS of its tree."""
+    case = {**case, "out": str(out), "pipeline": {"pipeline": case["pipeline"]}}
+    process = subprocess.Popen(
+        [sys.executable, str(HERE / "memory_case.py"), json.dumps(case)],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(HERE)},
+    )
+    peak = 0
+    while process.poll() is None:
+        peak = max(peak, tree_pss(process.pid))
+        time.sleep(0.01)
+    assert process.stdout is not None
+    return json.loads(process.stdout.read()), peak
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_measured_is_below_predicted_is_below_budget(name: str, tmp_path: Path) -> None:
+    case = CASES[name]
+    said, peak = measured(case, tmp_path)
+    assert not said["failed"]
+    shown = {key: format_bytes(said[key]) for key in ("predicted", "base", "budget")}
+    assert peak <= said["predicted"] <= said["budget"], f"measured {format_bytes(peak)}, {shown}"
+    blocks = said["predicted"] - said["base"]
+    if blocks > 100 * MIB and name != "processes":
+        assert said["predicted"] <= 1.5 * peak, f"measured {format_bytes(peak)}, {shown}"
+
+
+def test_a_recording_of_200_gib_is_planned_in_little_memory(tmp_path: Path) -> None:
+    code = (
+        "import time; began = time.perf_counter()\n"
+        "import penstock as ps; from penstock.testing import virtual_dataset\n"
+        "n = 200 * 1024**3 // 4 // 256\n"
+        "ds = virtual_dataset((256, n), readable=False, sampling_frequency=5000.0)\n"
+        "from penstock.eeg import HighPassFilter, Resample\n"
+        "plan = ps.Pipeline([HighPassFilter(1.0), Resample(250.0)]).plan(ds, memory='2 GiB')\n"
+        "import psutil; print(psutil.Process().memory_info().rss, plan.n_blocks)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    resident, n_blocks = map(int, done.stdout.split())
+    assert resident < 300 * MIB
+    assert n_blocks > 1000
+
+
+@pytest.mark.parametrize(
+    ("text", "amount"),
+    [("512 MiB", 512 << 20), ("1GB", 10**9), ("1.5gib", 3 << 29), (1000, 1000), ("2e9", 2 * 10**9)],
+)
+def test_amounts_of_memory(text: str | int, amount: int) -> None:
+    assert parse_bytes(text) == amount
+
+
+@pytest.mark.parametrize("text", ["", "much", "12 parsecs", "-1 GiB", 0])
+def test_what_is_no_amount_of_memory(text: str | int) -> None:
+    with pytest.raises(ValueError, match="memory"):
+        parse_bytes(text)
+
+
+def test_importing_penstock_is_cheap() -> None:
+    code = "import sys, penstock; print(len([m for m in sys.modules if m in ('numpy', 'xarray')]))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "0"
+    assert ps.__version__
