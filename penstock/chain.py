@@ -332,7 +332,7 @@ def compute_block(chain: Chain, region: Region) -> np.ndarray:
 def run_step(
     step: Step, block: np.ndarray, source: Region, target: Region, *, owned: bool
 ) -> np.ndarray:
-    """Run one kernel: core dims last, output trimmed to what was asked and in the outline's order."""
+    """Run one kernel: core dims last; output trimmed to what was asked, dims as in the outline."""
     processor = step.processor
     dims = tuple(map(str, step.input[SIGNAL].dims))
     if processor.overwrites and not owned:

@@ -206,7 +206,7 @@ def run(
     quiet: Annotated[bool, typer.Option(help="No progress.")] = False,
     allow: Allow = None,
 ) -> None:
-    """Process recordings into a folder; the same command goes on where an interrupted one stopped."""
+    """Process recordings into a folder; the same command goes on after an interruption."""
     client = None
     if scheduler is not None:
         from distributed import Client
@@ -250,7 +250,7 @@ def demo(
     workers: Workers = None,
     seconds: Annotated[float, typer.Option(help="Length of the simulated recording [s].")] = 120.0,
 ) -> None:
-    """Simulate an EEG-fMRI recording, remove the scanner's artifact within a budget, and show it."""
+    """Simulate EEG inside a scanner, remove the artifact within a budget, and show it."""
     from penstock.demo import run_demo
 
     raise typer.Exit(run_demo(out, memory, workers, seconds))

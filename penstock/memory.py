@@ -155,7 +155,7 @@ class PeakSampler:
 
 
 def available_memory() -> int:
-    """Memory this process may still take [bytes]: the cgroup's limit or the machine's free memory."""
+    """Memory this process may still take [bytes]: up to the cgroup's limit, or what is free."""
     free = int(psutil.virtual_memory().available)
     for limit, usage in (
         ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
@@ -256,7 +256,7 @@ def process_base() -> int:
 
 @functools.cache
 def worker_base() -> int:
-    """What a fresh worker process uses before any block [bytes], measured once in such a process."""
+    """What a fresh worker process uses before any block [bytes], measured once in one."""
     code = (
         "import distributed, distributed.worker, distributed.nanny\n"
         "from penstock.memory import process_base\n"

@@ -343,7 +343,8 @@ def _parse_step(step: Any, number: int, allow: Sequence[str]) -> Processor:
     try:
         if isinstance(given, dict):
             return cls(**given)
-        return cls(*given) if isinstance(given, list) else cls(given)
+        positional: Any = cls  # (the base class has no parameters of its own)
+        return positional(*given) if isinstance(given, list) else positional(given)
     except TypeError as error:
         raise TypeError(f"step {number}: {_parameter_error(cls, given, error)}") from error
     except ValueError as error:

@@ -24,7 +24,7 @@ TARGET_BYTES = 32 * MIB
 SMALL_BYTES = 8 * MIB
 """A block below this takes less than about 50 ms: overhead begins to show."""
 BLOCKS_PER_THREAD = 4
-"""At least so many blocks a thread where they are large enough, so that all threads end together."""
+"""At least so many blocks a thread where they are large enough: all threads end together."""
 MARGIN_LIMIT = 0.25
 """Extra samples read for margins, above which whole rows are preferred even on fewer threads."""
 
@@ -213,7 +213,7 @@ class Stage:
     """Blocks of one kind: read, some steps, write."""
 
     kind: str
-    """"process", "scratch" (written to be read back in other blocks) or "copy" (a side variable)."""
+    """"process", "scratch" (read back in other blocks later) or "copy" (a side variable)."""
     title: str
     chain: Chain
     grid: Grid

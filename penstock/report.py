@@ -388,10 +388,11 @@ class Report:
     def page(self) -> str:
         """The report as one self-contained HTML page."""
         style = (
-            "body{font:15px/1.45 system-ui,sans-serif;margin:2em auto;max-width:960px;padding:0 1em;"
-            "color:#222}table{border-collapse:collapse;margin:.4em 0;font-size:90%}"
+            "body{font:15px/1.45 system-ui,sans-serif;margin:2em auto;max-width:960px;"
+            "padding:0 1em;color:#222}table{border-collapse:collapse;margin:.4em 0;font-size:90%}"
             "td,th{padding:.25em .8em .25em 0;border-bottom:1px solid #e4e4e4;vertical-align:top;"
-            "overflow-wrap:anywhere}th,td:first-child{white-space:nowrap}h1{font-size:1.5em}h3{margin:1.4em 0 .3em}"
+            "overflow-wrap:anywhere}th,td:first-child{white-space:nowrap}"
+            "h1{font-size:1.5em}h3{margin:1.4em 0 .3em}"
         )
         return (
             "<!doctype html><html lang='en'><head><meta charset='utf-8'>"

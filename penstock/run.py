@@ -244,7 +244,7 @@ def _exclusive(out: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _spooled(job: Job) -> Iterator[Job]:
-    """The job with data that are in this process's memory put where other processes can read them."""
+    """The job, with data in this process's memory put where other processes can read them."""
     ds = job.dataset
     if ds is None or ds.chunks or reads_fresh(ds.variables[SIGNAL]):
         yield job

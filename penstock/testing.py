@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import pickle
 import tracemalloc
 from collections.abc import Iterator
@@ -170,7 +171,7 @@ def check_processor(
 
 def _cuts(indexer: Any, n: int) -> list[slice]:
     edges = np.unique(np.linspace(indexer.start, indexer.stop, n + 1).astype(int))
-    return [slice(int(a), int(b)) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    return [slice(int(a), int(b)) for a, b in itertools.pairwise(edges)]
 
 
 def _check_memory(chain: Chain, region: Region) -> None:

@@ -77,7 +77,9 @@ def test_lazy_arrays_index_as_numpy_does(draw: st.DataObject) -> None:
                 assert indexer.step is None
             else:
                 assert (np.diff(indexer) > 0).all()
-        return values[np.ix_(*(np.arange(n)[i] for n, i in zip(values.shape, indexers)))].copy()
+        return values[
+            np.ix_(*(np.arange(n)[i] for n, i in zip(values.shape, indexers, strict=True)))
+        ].copy()
 
     lazy = xr.Variable(
         ("a", "b", "c"), lazy_variable(("a", "b", "c"), read, values.shape, int)._data

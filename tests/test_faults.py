@@ -94,7 +94,7 @@ def test_killed_and_resumed_run_ends_with_the_same_bytes(
 
 
 @pytest.fixture
-def cluster(tmp_path: Path):  # noqa: ANN201
+def cluster(tmp_path: Path):
     """A real scheduler and two real workers, as a user would start them in a shell."""
     started: list[subprocess.Popen[bytes]] = []
 

@@ -18,10 +18,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import penstock as ps
+from penstock.buffers import trim_scratch
 from penstock.eeg.aas import AASCorrection
 from penstock.eeg.alignment import combine_offsets, estimate_offsets, shift_epochs
 from penstock.eeg.triggers import with_triggers
-from penstock.buffers import trim_scratch
 from penstock.processor import Context
 from penstock.testing import check_processor
 
