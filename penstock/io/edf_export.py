@@ -110,8 +110,8 @@ def write_edf(
     start, fraction = _start(ds)
     table = events_table(ds)
     annotations, reserved = annotation_records(
-        table["onset"].to_numpy(),
-        table["duration"].fillna(0.0).to_numpy(),
+        table["onset"].tolist(),
+        table["duration"].fillna(0.0).tolist(),
         table["label"].tolist(),
         layout,
         fraction,
