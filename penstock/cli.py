@@ -52,8 +52,11 @@ def main() -> None:
         warnings.simplefilter("default")
         warnings.showwarning = _show_warning
         try:
-            # (typer.Exit is not raised in this mode: its code is returned)
-            sys.exit(app(standalone_mode=False) or 0)
+            # (in this mode typer.Exit is not raised: its code is returned; so is Ctrl-C, as 130)
+            code = app(standalone_mode=False) or 0
+            if code == 130:
+                raise KeyboardInterrupt
+            sys.exit(code)
         except (typer.Abort, KeyboardInterrupt):
             _say("stopped; run the same command again to go on where it stopped")
             sys.exit(130)

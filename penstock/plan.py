@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -92,6 +92,14 @@ class Choice:
     """Extra source values read for margins, as a fraction."""
 
 
+def block_cost(chain: Chain, grid: Grid, *, write: bool = True) -> BlockBytes:
+    """Memory of a block of a grid: computing it, then (with `write`) encoding it."""
+    cost = chain.block_bytes(grid.middle())
+    if write:
+        cost = replace(cost, peak=max(cost.peak, cost.result + write_buffer_bytes(cost.result)))
+    return cost
+
+
 def choose_block(
     chain: Chain,
     slot: int,
@@ -121,9 +129,7 @@ def choose_block(
         if length is not None:
             block[stretched[0]] = min(length, sizes[stretched[0]])
         grid = Grid(chain.dims, chain.shape, tuple(block.values()))
-        cost = chain.block_bytes(grid.middle())
-        if write:
-            cost = replace(cost, peak=max(cost.peak, cost.result + write_buffer_bytes(cost.result)))
+        cost = block_cost(chain, grid, write=write)
         overhead = 0.0
         if length is not None:
             alone = chain.block_bytes(Grid(chain.dims, chain.shape, chain.shape).region(0))
@@ -268,6 +274,16 @@ class Plan:
         """Blocks of all stages."""
         return sum(len(stage.grid) for stage in self.stages)
 
+    def with_blocks(self, shapes: Iterable[tuple[int, ...]]) -> Plan:
+        """The plan with other block shapes: those that an interrupted run began with."""
+        stages = []
+        for stage, shape in zip(self.stages, shapes, strict=True):
+            grid = Grid(stage.grid.dims, stage.grid.shape, tuple(shape))
+            stages.append(replace(stage, grid=grid, block=block_cost(stage.chain, grid)))
+        changed = replace(self, stages=tuple(stages))
+        at_once = (self.budget - self.base) // changed.block_bytes
+        return replace(changed, concurrency=max(1, min(self.concurrency, at_once)))
+
     def to_dict(self) -> dict[str, Any]:
         """The plan as plain values, as it stands in reports."""
         return {
@@ -351,6 +367,8 @@ class Resources:
     processes: int = 1
     base: int = 0
     """Of all processes together, with the allowance of each [bytes]."""
+    threads: int = 0
+    """Threads that there are: more than `workers` where only a part of a cluster is used."""
 
     @property
     def available(self) -> int:
@@ -376,7 +394,7 @@ def resources(
 
     if workers is not None and workers < 1:
         raise ValueError(f"workers must be at least 1, got {workers}")
-    processes = 0
+    processes = threads = 0
     if client is not None:
         known = client.scheduler_info(n_workers=-1)["workers"].values()
         processes = len(known)
@@ -396,7 +414,7 @@ def resources(
         budget = limit or budget
     else:
         budget = parse_bytes(memory)
-    found = Resources(budget, n, 1 + processes, base)
+    found = Resources(budget, n, 1 + processes, base, threads)
     if found.available < THREAD_ALLOWANCE:
         raise BudgetError(
             f"the budget of {format_bytes(budget)} is less than the {format_bytes(base)} that the "
@@ -557,9 +575,7 @@ def _copy_stages(chain: Chain) -> list[Stage]:
         side = side_chain(chain.output, name)
         block = fill_shape(side.shape, SMALL_BYTES // side.dtype.itemsize)
         grid = Grid(side.dims, side.shape, block)
-        cost = side.block_bytes(grid.middle())
-        cost = replace(cost, peak=cost.peak + write_buffer_bytes(cost.result))
-        stages.append(Stage("copy", name, side, grid, cost))
+        stages.append(Stage("copy", name, side, grid, block_cost(side, grid)))
     return stages
 
 
@@ -579,9 +595,9 @@ def _too_small(chain: Chain, limits: Resources, name: str) -> BudgetError:
     for dim, is_free in cuttable.items():
         if not is_free:
             block[dim] = min(QUANTUM, chain.output.sizes[dim])
-    region = Grid(chain.dims, chain.shape, tuple(block.values())).middle()
-    cost = chain.block_bytes(region)
-    peak = max(cost.peak, cost.result + write_buffer_bytes(cost.result))
+    grid = Grid(chain.dims, chain.shape, tuple(block.values()))
+    region, cost = grid.middle(), block_cost(chain, grid)
+    peak = cost.peak
     need = limits.base + peak + THREAD_ALLOWANCE
     where = ", ".join(
         f"{dim} {region[dim].start}"  # type: ignore[union-attr]

@@ -329,7 +329,6 @@ class _Engine:
         self.waiting: deque[_Recording] = deque()
         self.again: deque[_Task] = deque()
         self.running: dict[Future[Any], _Task] = {}
-        self.bytes_running = 0
 
     def tell(self, event: events.Event) -> None:
         for listener in self.heard:
@@ -359,18 +358,18 @@ class _Engine:
             task = self.again[0] if self.again else self._next_task()
             if task is None:
                 return
-            # where every running block fits anyway, a second round waits at the workers, so that
-            # none of them idles while the client hears of a finished block
+            # a second round waits at the workers, so that none of them idles while the client hears
+            # of a finished block; whichever of them run at once must fit
             slots = self.limits.workers
-            ahead = 2 if slots * task.n_bytes <= self.limits.available else 1
-            fits = self.bytes_running + task.n_bytes <= self.limits.available * ahead
+            ahead = 1 if self.limits.threads > slots else 2
+            sizes = sorted((*(t.n_bytes for t in self.running.values()), task.n_bytes))
+            fits = sum(sizes[-slots:]) <= self.limits.available
             if len(self.running) >= slots * ahead or (self.running and not fits):
                 if not self.again:
                     self.again.append(task)
                 return
             if self.again:
                 self.again.popleft()
-            self.bytes_running += task.n_bytes
             future = task.submit()
             self.running[future] = task
             future.add_done_callback(lambda f, t=task: self.results.put((t, f)))  # type: ignore[misc]
@@ -423,7 +422,6 @@ class _Engine:
             except queue.Empty:
                 self._check_workers()
         del self.running[future]
-        self.bytes_running -= task.n_bytes
         recording = task.recording
         if task.block is not None:
             recording.running -= 1

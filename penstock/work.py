@@ -29,7 +29,7 @@ from penstock.buffers import recycle
 from penstock.chain import Chain
 from penstock.dataset import SIGNAL, reads_fresh
 from penstock.memory import PeakSampler, use_lean_allocator
-from penstock.plan import Grid, Plan, Resources, Stage, make_plan
+from penstock.plan import Plan, Resources, Stage, make_plan
 from penstock.processor import Processor
 from penstock.rechunk import (
     PARTIALS,
@@ -267,7 +267,7 @@ def _workplace(opened: Opened) -> tuple[Stage, ...]:
             return stages
     chain = Chain(_open_source(job)).bind(job.processors, opened.states)
     plan = make_plan(chain, job.limits, name=job.name, export=job.format != "zarr")
-    return _keep(job, _bind_stages(job, with_blocks(plan, opened.blocks).stages))
+    return _keep(job, _bind_stages(job, plan.with_blocks(opened.blocks).stages))
 
 
 def _keep(job: Job, stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
@@ -291,15 +291,6 @@ def _bind_stages(job: Job, stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
                 chain = with_reduction(job.scratch, number - 1, chain)
         bound.append(replace(stage, chain=chain))
     return tuple(bound)
-
-
-def with_blocks(plan: Plan, blocks: tuple[tuple[int, ...], ...]) -> Plan:
-    """The plan with other block shapes (those that an interrupted run began with)."""
-    stages = []
-    for stage, shape in zip(plan.stages, blocks, strict=True):
-        grid = Grid(stage.grid.dims, stage.grid.shape, tuple(shape))
-        stages.append(replace(stage, grid=grid))
-    return replace(plan, stages=tuple(stages))
 
 
 # ---------------------------------------------------------------------- tasks
@@ -352,27 +343,14 @@ def _pick_up(job: Job, key: str, plan: Plan) -> tuple[Plan, dict[int, set[int]],
         remove(job.building)
         return plan, {}, ""
     if left.get("key") == key and len(left["blocks"]) == len(plan.stages):
-        shapes = tuple(tuple(shape) for shape in left["blocks"])
-        earlier = with_blocks(plan, shapes)
-        needed = [
-            stage.chain.block_bytes(stage.grid.middle()).peak
-            for stage in earlier.stages
-            if len(stage.grid.block) == len(stage.grid.shape)
-        ]
-        if max(needed, default=0) <= max(plan.block_bytes, job.limits.available):
-            blocks = [
-                replace(s, block=s.chain.block_bytes(s.grid.middle())) for s in earlier.stages
-            ]
-            if shapes == tuple(stage.grid.block for stage in plan.stages):
-                blocks = list(plan.stages)
-            kept = replace(earlier, stages=tuple(blocks))
+        shapes = [tuple(shape) for shape in left["blocks"]]
+        if shapes != [stage.grid.block for stage in plan.stages]:
+            plan = plan.with_blocks(shapes)
+        if plan.block_bytes <= job.limits.available:
             finished = Ledger(job.building / "ledger").finished()
             n = sum(map(len, finished.values()))
-            return (
-                kept,
-                finished,
-                f"resumed: {n} of {kept.n_blocks} blocks were finished" if n else "",
-            )
+            note = f"resumed: {n} of {plan.n_blocks} blocks were finished" if n else ""
+            return plan, finished, note
     remove(job.building)
     return plan, {}, "started again: the unfinished result was of another pipeline or budget"
 

@@ -68,6 +68,8 @@ class MNE(Processor):
     def validate(self) -> None:
         if not self.method.isidentifier() or self.method.startswith("_"):
             raise ValueError(f"method must be the name of a method of mne.io.Raw: {self.method!r}")
+        if self.method == "resample" and not isinstance(self.kwargs.get("sfreq"), int | float):
+            raise ValueError("MNE('resample') needs sfreq, the new sampling frequency [Hz]")
 
     def parameters(self) -> dict[str, Any]:
         return {"method": self.method, **self.kwargs}
