@@ -29,6 +29,10 @@ MARGIN_LIMIT = 0.25
 """Extra samples read for margins, above which whole rows are preferred even on fewer threads."""
 
 
+REREAD_BYTES = 512 * MIB
+"""What reading an interleaved file again for every few rows may cost before it is reshaped."""
+
+
 class BudgetError(ValueError):
     """The memory budget does not hold what a run needs at the least."""
 
@@ -436,6 +440,9 @@ def make_plan(
         If even one block of the smallest kind does not fit, with what would make it fit.
     """
     export_bytes = EXPORT_BYTES if export else 0
+    # (some readers hold the whole file: that is memory of the process, not of a block)
+    resident = int(chain.source.variables[chain.name].encoding.get("resident", 0))
+    limits = replace(limits, base=limits.base + resident)
     copies = _copy_stages(chain)
     attempts = itertools.chain(
         ((n, MARGIN_LIMIT) for n in range(limits.workers, 0, -1)),
@@ -484,6 +491,10 @@ def _stages(
 ) -> list[Stage] | None:
     """One stage if it fits well, otherwise several around the steps that change direction."""
     one = choose_block(chain, slot, concurrency=concurrency, write=True)
+    if one is not None and one.overhead <= overhead and _reads_over_and_over(chain, one):
+        reshaped = _reshape_stages(chain, one, slot)
+        if reshaped is not None:
+            return reshaped
     splits = list(_turning_points(chain))
     fits = one is not None and one.overhead <= overhead
     if fits and one is not None:
@@ -497,6 +508,36 @@ def _stages(
     if fits and one is not None:
         return [_stage("process", chain, one, chain.steps)]
     return None
+
+
+def _reads_over_and_over(chain: Chain, choice: Choice) -> bool:
+    """Whether blocks of a few rows each would read an interleaved file from end to end."""
+    source = chain.source.variables[chain.name]
+    if not source.encoding.get("interleaved") or choice.bytes.source_elements >= source.size:
+        return False
+    last = Grid(chain.dims, chain.shape, choice.block).counts[-1]
+    passes = choice.n_blocks / max(1, last)
+    return (passes - 1) * source.size * source.dtype.itemsize > REREAD_BYTES
+
+
+def _reshape_stages(chain: Chain, choice: Choice, slot: int) -> list[Stage] | None:
+    """Read the file once, in its own order, into a scratch array that rows are read from."""
+    first = replace(chain, steps=())
+    rows = math.prod(first.shape[:-1])
+    unit = min(QUANTUM, first.shape[-1])
+    n_bytes = min(slot, TARGET_BYTES)
+    length = max(1, n_bytes // (2 * unit * rows * first.dtype.itemsize)) * unit
+    grid = Grid(first.dims, first.shape, (*first.shape[:-1], min(length, first.shape[-1])))
+    cost = block_cost(first, grid)
+    if cost.peak > slot:
+        return None
+    from penstock.rechunk import reading_scratch
+
+    rest = reading_scratch(chain, first, chain.steps)
+    reading = Stage("scratch", "read in file order", first, grid, cost)
+    made = Grid(rest.dims, rest.shape, choice.block)
+    title = _title(chain.steps, None)
+    return [reading, Stage("process", title, rest, made, block_cost(rest, made))]
 
 
 def _turning_points(chain: Chain) -> Iterator[int]:
@@ -549,12 +590,9 @@ def _stage(
     reduces: int | None = None,
     keeps: bool = True,
 ) -> Stage:
-    title = " → ".join(type(step.processor).__name__ for step in steps) or "read"
-    if reduces is not None:
-        title += " (+ partial reduction)"
     return Stage(
         kind,
-        title,
+        _title(steps, reduces),
         chain,
         Grid(chain.dims, chain.shape, choice.block),
         choice.bytes,
@@ -562,6 +600,11 @@ def _stage(
         keeps,
         choice.overhead,
     )
+
+
+def _title(steps: Iterable[Any], reduces: int | None) -> str:
+    title = " → ".join(type(step.processor).__name__ for step in steps) or "read"
+    return title if reduces is None else f"{title} (+ partial reduction)"
 
 
 def _copy_stages(chain: Chain) -> list[Stage]:

@@ -32,6 +32,11 @@ def scratch_chain(chain: Chain, index: int) -> Chain:
     first, rest = chain.split(index)
     if not first.steps:
         return replace(chain, steps=rest)
+    return reading_scratch(chain, first, rest)
+
+
+def reading_scratch(chain: Chain, first: Chain, rest: tuple[Step, ...]) -> Chain:
+    """Steps over an outline of the result of `first`, to be read from scratch."""
     outline = first.output
     blank = blank_variable(first.dims, first.shape, first.dtype, outline[SIGNAL].attrs)
     return Chain(outline.assign({SIGNAL: blank}), rest, start=outline)

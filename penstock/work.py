@@ -325,7 +325,8 @@ def open_recording(job: Job, slot: int) -> Opened | Done:
             chain.states,
             tuple(stage.grid.block for stage in plan.stages),
             tuple(len(stage.grid) for stage in plan.stages),
-            plan.block_bytes,
+            # (what a reader keeps of the file counts with its blocks)
+            plan.block_bytes + plan.base - job.limits.base,
             finished,
             note,
         )

@@ -195,3 +195,32 @@ def test_grid_covers_everything_once() -> None:
     for number in range(len(grid)):
         seen[tuple(grid.region(number).values())] += 1
     assert (seen == 1).all()
+
+
+def test_an_interleaved_file_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows of a multiplexed file: read in file order into scratch, not once for every few rows."""
+    monkeypatch.setattr("penstock.plan.REREAD_BYTES", 1)
+    monkeypatch.setattr("penstock.plan.SMALL_BYTES", 1)
+    values = np.random.default_rng(0).standard_normal((12, 40_000)).astype("f4")
+    read = []
+
+    class File:
+        def __call__(self, *indexers: slice) -> np.ndarray:
+            part = values[indexers].copy()
+            read.append(part.size)
+            return part
+
+    from penstock.dataset import lazy_variable
+
+    signal = lazy_variable(
+        ("channel", "time"), File(), values.shape, "f4", encoding={"interleaved": True}
+    )
+    ds = ps.make_dataset(signal, sampling_frequency=100.0)
+    plan = ps.Pipeline([Demean()]).plan(ds, memory="1 GiB", workers=2)
+    assert [stage.kind for stage in plan.stages] == ["scratch", "process"]
+    assert "file order" in str(plan)
+    report = ps.Pipeline([Demean()]).run(ds, tmp_path, memory="1 GiB", workers=2, progress=False)
+    assert report.ok, report
+    assert sum(read) == values.size
+    made = ps.open_dataset(tmp_path / "dataset.zarr").signal.values
+    assert np.array_equal(made, values - values.mean(axis=1, keepdims=True))
