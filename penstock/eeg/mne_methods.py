@@ -10,11 +10,11 @@ import numpy as np
 import xarray as xr
 
 from penstock.dataset import SIGNAL, blank_variable, sampled_coordinate, sampling_frequency
-from penstock.processor import Context, Processor
+from penstock.processor import Context, Processor, _plain
 
-CHANNEL_WISE = frozenset(
-    {"apply_hilbert", "filter", "notch_filter", "rescale", "resample", "savgol_filter"}
-)
+PICKING = frozenset({"apply_hilbert", "filter", "notch_filter"})
+"""Channel-wise methods that leave out channels: those not picked, by default all without data."""
+CHANNEL_WISE = PICKING | {"resample", "savgol_filter"}
 """Methods that treat every channel for itself: blocks may be single channels."""
 
 
@@ -24,8 +24,8 @@ class MNE(Processor):
 
     The method sees the block as a `mne.io.RawArray` in volts, with channel names, types and bad
     channels. Methods that treat every channel for itself (``filter``, ``notch_filter``,
-    ``resample``, ``savgol_filter``, ``apply_hilbert``, ``rescale``) run on blocks of channels, all
-    others on the whole recording at once, which must then fit the budget.
+    ``resample``, ``savgol_filter``, ``apply_hilbert``) run on blocks of channels, all others on the
+    whole recording at once, which must then fit the budget.
 
     Parameters
     ----------
@@ -57,10 +57,22 @@ class MNE(Processor):
     method: str
     kwargs: Mapping[str, Any] = field(default_factory=dict)
 
-    def __init__(self, method: str, **kwargs: Any) -> None:
+    def __init__(self, method: str | None = None, /, **kwargs: Any) -> None:
+        # (``filter`` and ``resample`` have a parameter ``method`` of their own)
+        if method is None:
+            if "method" not in kwargs:
+                raise TypeError("MNE() misses its required argument 'method'")
+            method = kwargs.pop("method")
+            kwargs = {**kwargs.pop("kwargs", {}), **kwargs}
         object.__setattr__(self, "method", method)
-        object.__setattr__(self, "kwargs", dict(kwargs))
+        object.__setattr__(
+            self, "kwargs", {k: v if callable(v) else _plain(v) for k, v in kwargs.items()}
+        )
         self.__post_init__()
+
+    def __repr__(self) -> str:
+        given = [repr(self.method), *(f"{name}={value!r}" for name, value in self.kwargs.items())]
+        return f"MNE({', '.join(given)})"
 
     def __hash__(self) -> int:
         return hash((self.method, str(sorted(self.kwargs.items()))))
@@ -70,9 +82,14 @@ class MNE(Processor):
             raise ValueError(f"method must be the name of a method of mne.io.Raw: {self.method!r}")
         if self.method == "resample" and not isinstance(self.kwargs.get("sfreq"), int | float):
             raise ValueError("MNE('resample') needs sfreq, the new sampling frequency [Hz]")
+        if self.method == "apply_hilbert" and not self.kwargs.get("envelope"):
+            raise ValueError("MNE('apply_hilbert') would make complex values: give envelope=True")
 
     def parameters(self) -> dict[str, Any]:
-        return {"method": self.method, **self.kwargs}
+        kwargs = _plain(self.kwargs)
+        if "method" in kwargs:
+            return {"method": self.method, "kwargs": kwargs}
+        return {"method": self.method, **kwargs}
 
     @property
     def core_dims(self) -> tuple[str, ...]:  # type: ignore[override]
@@ -102,45 +119,63 @@ class MNE(Processor):
 
     def kernel(self, block: np.ndarray, ctx: Context) -> np.ndarray:
         mne = _mne()
-        ds = ctx.dataset.isel(channel=ctx.region["channel"])
-        names = [str(name) for name in ds["channel"].values]
-        kinds = [str(kind) for kind in ds["channel_type"].values] if "channel_type" in ds else []
-        kinds = [k if k in mne.io.get_channel_type_constants() else "misc" for k in kinds]
-        info = mne.create_info(names, ctx.sampling_frequency, kinds or "eeg", verbose="error")
-        volts = np.asarray([1e-6 if kind in _VOLTS else 1.0 for kind in info.get_channel_types()])
-        info["bads"] = [n for n, bad in zip(names, _bad(ds), strict=True) if bad]
-        picks_default = self.kwargs.get("picks") is None and self.method != "resample"
-        if self.method in CHANNEL_WISE and picks_default and not _has_data(mne, info):
-            return block  # MNE raises where a block holds none of the channels it would treat
-        raw = mne.io.RawArray(
-            block.astype(np.float64) * volts[:, np.newaxis], info, verbose="error"
-        )
-        with mne.utils.use_log_level("error"):
-            result = getattr(raw, self.method)(**self.kwargs)
-        changed = result if isinstance(result, mne.io.BaseRaw) else raw
-        values = changed.get_data()
         expected = ctx.output_span("time")[1] - ctx.output_span("time")[0]
+        if self.method not in PICKING:
+            return self._call(mne, block, _info(mne, ctx.dataset, ctx.region["channel"]), expected)
+        # which channels MNE treats must not depend on which others are in the block
+        everything = np.arange(ctx.size("channel"))
+        whole = _info(mne, ctx.dataset, everything)
+        treated = np.isin(everything, _picked(mne, whole, self.kwargs.get("picks")))
+        here = np.flatnonzero(ctx.take("channel", treated))
+        if not len(here):
+            return block
+        info = mne.pick_info(whole, ctx.take("channel", everything)[here], verbose="error")
+        out = block.astype(np.float64)
+        out[here] = self._call(mne, block[here], info, expected, picks="all")
+        return out
+
+    def _call(
+        self, mne: Any, block: np.ndarray, info: Any, expected: int, **replaced: Any
+    ) -> np.ndarray:
+        """The method's result for a block whose channels `info` describes."""
+        scale = [1e-6 if kind in _VOLTS else 1.0 for kind in info.get_channel_types()]
+        volts = np.asarray(scale)[:, np.newaxis]
+        raw = mne.io.RawArray(block.astype(np.float64) * volts, info, verbose="error")
+        with mne.utils.use_log_level("error"):
+            result = getattr(raw, self.method)(**{**self.kwargs, **replaced})
+        changed = result if isinstance(result, mne.io.BaseRaw) else raw
+        values: np.ndarray = changed.get_data()
         if values.shape != (block.shape[0], expected):
             raise ValueError(
                 f"MNE({self.method!r}) returned shape {values.shape} for {block.shape}: processors "
                 "keep the channels; use Crop, PickChannels or DropChannels to change them"
             )
-        values /= volts[:, np.newaxis]
+        values /= volts
         return values
 
 
+def _info(mne: Any, ds: xr.Dataset, channels: Any) -> Any:
+    """What MNE must know of some channels: names, types, which are bad."""
+    ds = ds.isel(channel=channels)
+    names = [str(name) for name in ds["channel"].values]
+    known = mne.io.get_channel_type_constants()
+    kinds = [str(kind) for kind in ds["channel_type"].values] if "channel_type" in ds else []
+    kinds = [kind if kind in known else "misc" for kind in kinds]
+    info = mne.create_info(names, sampling_frequency(ds), kinds or "eeg", verbose="error")
+    bad = ds["bad"].values if "bad" in ds.variables else np.zeros(len(names), bool)
+    info["bads"] = [name for name, is_bad in zip(info["ch_names"], bad, strict=True) if is_bad]
+    return info
+
+
+def _picked(mne: Any, info: Any, picks: Any) -> list[int]:
+    """Positions of the channels that a method treats; bad ones too, as in all methods of MNE."""
+    raw = mne.io.RawArray(np.zeros((len(info["ch_names"]), 1)), info, verbose="error")
+    names = raw.ch_names
+    kept = raw.copy().pick("data" if picks is None else picks, exclude=(), verbose="error").ch_names
+    return [names.index(name) for name in kept]
+
+
 _VOLTS = frozenset({"eeg", "eog", "ecg", "emg", "ecog", "seeg", "dbs", "bio", "ref_meg"})
-
-
-def _bad(ds: xr.Dataset) -> np.ndarray:
-    return ds["bad"].values if "bad" in ds.variables else np.zeros(ds.sizes["channel"], bool)
-
-
-def _has_data(mne: Any, info: Any) -> bool:
-    return (
-        len(mne.pick_types(info, meg=True, eeg=True, ecog=True, seeg=True, dbs=True, exclude=[]))
-        > 0
-    )
 
 
 def _mne() -> Any:
