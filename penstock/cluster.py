@@ -6,6 +6,7 @@ All three look like a `concurrent.futures.Executor` to a run.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -51,6 +52,9 @@ def local_processes(workers: int) -> Iterator[Any]:
     from distributed import Client, Scheduler, SpecCluster
     from distributed.deploy.subprocess import SubprocessWorker
 
+    # a connection that ends while the cluster closes is logged with its traceback, sometimes after
+    # the cluster has stopped silencing logs
+    logging.getLogger("distributed.batched").setLevel(logging.WARNING)
     options = {
         "worker_class": "distributed.Worker",
         "worker_kwargs": {"nthreads": 1, "memory_limit": 0, "dashboard": False},

@@ -336,7 +336,9 @@ def _parse_step(step: Any, number: int, allow: Sequence[str]) -> Processor:
             f"step {number}: write 'Name' or 'Name: {{parameter: value}}', got {step!r}"
         )
     cls = _find_processor(str(name), number)
-    if cls is Apply and isinstance(given, dict):
+    if cls is Apply:
+        if not isinstance(given, dict):
+            given = dict(zip(("function", "kwargs"), _as_list(given), strict=False))
         given = {**given, "function": _find_function(given.get("function"), number, allow)}
     if given is None:
         given = {}
@@ -349,6 +351,10 @@ def _parse_step(step: Any, number: int, allow: Sequence[str]) -> Processor:
         raise TypeError(f"step {number}: {_parameter_error(cls, given, error)}") from error
     except ValueError as error:
         raise ValueError(f"step {number}: {cls.__name__}: {error}") from error
+
+
+def _as_list(given: Any) -> list[Any]:
+    return given if isinstance(given, list) else [given]
 
 
 def _parameter_error(cls: type[Processor], given: Any, error: TypeError) -> str:

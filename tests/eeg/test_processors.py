@@ -85,7 +85,7 @@ CASES: list[Processor] = [
     MNE("resample", sfreq=100.0),
     MNE("savgol_filter", h_freq=30.0),
     MNE("apply_hilbert", envelope=True),
-    MNE("filter", l_freq=1.0, h_freq=40.0, picks=("HEOG", "eeg"), method="iir"),
+    MNE("filter", l_freq=1.0, h_freq=40.0, picks=("HEOG", "Cz"), method="iir"),
     MNE("set_eeg_reference", ref_channels="average"),
 ]
 AAS_CASES = [
