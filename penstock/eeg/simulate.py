@@ -20,12 +20,14 @@ import math
 import re
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from penstock.buffers import scratch_buffer
 from penstock.dataset import Indexer, lazy_variable, make_dataset
+from penstock.eeg import scanner
+from penstock.eeg.random_streams import Stream, draws, random_generator
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -47,14 +49,8 @@ _ALPHA_RHYTHM, _BLINK_RHYTHM, _BEAT_RHYTHM = (1.7, 0.9), (5.0, 0.8), (60 / 66, 0
 """One every so many seconds, placed at random within that fraction of them."""
 _ALPHA_LONGEST, _BLINK_DURATION, _BEAT_BEFORE, _BEAT_AFTER = 2.0, 0.4, 0.3, 0.9
 
-_WHITE, _POSTERIOR, _CENTRAL, _BLINKS, _BEATS, _VOLUMES, _CHANNELS, _AXES = range(8)
-"""Random streams. Independent of each other, so that no option changes what another one draws."""
 _COMMON = 2
 """Background sources that all channels share."""
-_GROUP = 1024
-"""Occurrences whose random numbers are drawn together."""
-
-Draws: TypeAlias = tuple[np.ndarray, np.ndarray]
 
 
 def recording(
@@ -175,7 +171,7 @@ def recording(
     if blinks:
         length = simulation.samples(_BLINK_DURATION)
         whole = simulation.occurrences(
-            _BLINKS, *_BLINK_RHYTHM, 0, max(0, simulation.n_times - length)
+            Stream.BLINKS, *_BLINK_RHYTHM, 0, max(0, simulation.n_times - length)
         )
         starts.append(whole[0])
         lengths.append(np.full(len(whole[0]), length))
@@ -296,7 +292,7 @@ class Simulation:
         """
         spacing *= self.sampling_frequency
         first, last = math.floor(start / spacing) - 1, math.ceil(stop / spacing) + 2
-        uniform, normal = _draws(self.seed, stream, first, last)
+        uniform, normal = draws(self.seed, stream, first, last)
         number = np.arange(first, last)
         starts = np.rint((number + 0.5 + jitter * (uniform[:, 0] - 0.5)) * spacing).astype(np.int64)
         inside = (starts >= start) & (starts < stop)
@@ -305,7 +301,9 @@ class Simulation:
     def volumes(self, first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
         """When volumes are due, and when their artifacts start, on the recording's clock [s]."""
         due = self.start_padding + np.arange(first, last) * self.volume_interval
-        return due, due + self.trigger_jitter * _draws(self.seed, _VOLUMES, first, last)[1][:, 0]
+        return due, due + self.trigger_jitter * draws(self.seed, Stream.VOLUMES, first, last)[1][
+            :, 0
+        ]
 
     # ------------------------------------------------------------------ reading
 
@@ -316,7 +314,7 @@ class Simulation:
         # measured, with a third to spare: noise, spectra and sources of one chunk
         fixed = 96 * self.n_taps * item
         if gradient:  # the three axes of one volume, and their template while it is made
-            period, fine = _template_sizes(self)
+            period, fine = scanner.template_sizes(self)
             fixed += 20 * period * item + 64 * fine
         return lazy_variable(
             ("channel", "time"),
@@ -390,7 +388,7 @@ class Simulation:
     def _white(self, out: np.ndarray, channel: int, index: int) -> None:
         """White noise of a chunk, and before it what the filter still remembers."""
         for piece, part in enumerate(out.reshape(4, -1)):
-            generator = _generator(self.seed, _WHITE, channel, 3 * index - 1 + piece)
+            generator = random_generator(self.seed, Stream.WHITE, channel, 3 * index - 1 + piece)
             # always drawn in single precision, so that both dtypes give the same recording
             part[...] = generator.standard_normal(part.size, dtype=np.float32)
 
@@ -405,7 +403,7 @@ class Simulation:
                 cut = shape[low + start - first : high + start - first]
                 sources[source, low:high] += np.asarray(amplitude * cut, sources.dtype)
 
-        for source, stream in enumerate((_POSTERIOR, _CENTRAL)):
+        for source, stream in enumerate((Stream.POSTERIOR, Stream.CENTRAL)):
             if not used[source]:
                 continue
             reach = self.samples(_ALPHA_LONGEST)
@@ -420,13 +418,17 @@ class Simulation:
         if used[2]:
             blink = _blink_shape(self)
             for first, uniform, _ in zip(
-                *self.occurrences(_BLINKS, *_BLINK_RHYTHM, start - len(blink), start + length),
+                *self.occurrences(
+                    Stream.BLINKS, *_BLINK_RHYTHM, start - len(blink), start + length
+                ),
                 strict=True,
             ):
                 add(2, int(first), blink, 0.6 + 0.8 * uniform[1])
         if used[3:].any():
             before, after = self.samples(_BEAT_BEFORE), self.samples(_BEAT_AFTER)
-            beats = self.occurrences(_BEATS, *_BEAT_RHYTHM, start - after, start + length + before)
+            beats = self.occurrences(
+                Stream.BEATS, *_BEAT_RHYTHM, start - after, start + length + before
+            )
             for peak, _, normal in zip(*beats, strict=True):
                 for component, shape in enumerate(_beat_shapes(self)):
                     # the heart's electricity is steadier than the body's movement with it
@@ -437,8 +439,8 @@ class Simulation:
         """Add the artifact of every volume that reaches into a stretch of time."""
         from scipy import fft
 
-        template, size = _template(self)
-        frequency, padding = self.sampling_frequency, _padding(self)
+        template, size = scanner.template(self)
+        frequency, padding = self.sampling_frequency, scanner.padding(self)
         stop = start + out.shape[1]
         # a volume to spare on both sides for the jitter; those beside the stretch are skipped
         reach = size / frequency - padding
@@ -457,40 +459,12 @@ class Simulation:
                 continue
             shifted = template * np.exp(turns * (position - begin))
             axes = fft.irfft(shifted.astype(np.result_type(self.dtype, "complex64")), size)
-            mixture = _mixture(self, float(time))[numbers]
+            mixture = scanner.mixture(self, float(time))[numbers]
             for row, weights in enumerate(mixture):
                 part = out[row, low - start : high - start]
                 product = scaled[: high - low]
                 for axis, weight in zip(axes, weights, strict=True):
                     part += np.multiply(axis[low - begin : high - begin], weight, out=product)
-
-
-# ---------------------------------------------------------------------- random numbers
-
-
-def _generator(seed: int, stream: int, channel: int, index: int) -> np.random.Generator:
-    """The generator of one address. Negative channels and indices are addresses like others."""
-    counter = np.array([0, index % 2**64, channel % 2**64, stream], dtype=np.uint64)
-    return np.random.Generator(np.random.Philox(key=_key(seed), counter=counter))
-
-
-@lru_cache(maxsize=64)
-def _key(seed: int) -> np.ndarray:
-    return np.random.SeedSequence(seed).generate_state(2, np.uint64)
-
-
-@lru_cache(maxsize=64)
-def _draw_group(seed: int, stream: int, group: int) -> Draws:
-    generator = _generator(seed, stream, 0, group)
-    return generator.random((_GROUP, 2)), generator.standard_normal((_GROUP, 2))
-
-
-def _draws(seed: int, stream: int, first: int, last: int) -> Draws:
-    """Two uniform and two normal numbers for each of the occurrences ``[first, last)``."""
-    groups = range(first // _GROUP, (last - 1) // _GROUP + 1)
-    uniform, normal = zip(*(_draw_group(seed, stream, group) for group in groups), strict=True)
-    cut = slice(first - groups.start * _GROUP, last - groups.start * _GROUP)
-    return np.concatenate(uniform)[cut], np.concatenate(normal)[cut]
 
 
 # ---------------------------------------------------------------------- shapes
@@ -550,7 +524,7 @@ def _weights(simulation: Simulation) -> np.ndarray:
     """
     weights = []
     for number, name in enumerate(simulation.channel_names):
-        draws = _generator(simulation.seed, _CHANNELS, number, 0).standard_normal(8)
+        draws = random_generator(simulation.seed, Stream.CHANNELS, number, 0).standard_normal(8)
         if name == "ECG":
             weights.append([0, 0, 3.0, 0, 0, 0, _ECG, 0, 0, 0])
             continue
@@ -578,96 +552,3 @@ def _position(name: str, number: int) -> tuple[float, float]:
     angle = number * 2.399963  # golden angle: spread evenly however many there are
     radius = 0.3 + 0.7 * (number * 0.618034 % 1)
     return radius * math.cos(angle), radius * math.sin(angle)
-
-
-# ---------------------------------------------------------------------- the gradient artifact
-
-
-def _padding(simulation: Simulation) -> float:
-    """Time before and after a volume in which the anti-alias filter rings [s]."""
-    return 30 / (0.2 * simulation.sampling_frequency)
-
-
-def _mixture(simulation: Simulation, time: float) -> np.ndarray:
-    """How much of each gradient axis each channel picks up at a time (channel, 3) [uV]."""
-    fixed, phase, rate = _mixture_terms(simulation)
-    change = np.sin(2 * np.pi * (phase + rate * time)).sum(axis=0)  # rms 1: two terms
-    size = np.linalg.norm(fixed, axis=1, keepdims=True)
-    return (fixed + simulation.shape_drift * size * change).astype(simulation.dtype)
-
-
-@lru_cache(maxsize=8)
-def _mixture_terms(simulation: Simulation) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    n_channels = len(simulation.channel_names)
-    generators = [_generator(simulation.seed, _AXES, number, 0) for number in range(n_channels)]
-    normal = np.array([generator.standard_normal(3) for generator in generators])
-    uniform = np.array([generator.random((2, 2, 3)) for generator in generators])
-    phase, period = uniform[:, 0].swapaxes(0, 1), 180.0 + 720.0 * uniform[:, 1].swapaxes(0, 1)
-    return simulation.gradient_amplitude / math.sqrt(3) * normal, phase, 1 / period
-
-
-@lru_cache(maxsize=8)
-def _template(simulation: Simulation) -> tuple[np.ndarray, int]:
-    """One volume's artifact by gradient axis: Fourier series (3, bins) and period [samples].
-
-    The volume starts after `_padding`; silence fills the rest of the period. A series holds the
-    waveform at any fraction of a sample: a shift by d samples turns bin k by -2 pi k d / period.
-    """
-    frequency = simulation.sampling_frequency
-    size, n_fine = _template_sizes(simulation)
-    # drawn on the scanner's clock, then cut to the band
-    step = size / n_fine / frequency / (1 + simulation.clock_drift * 1e-6)
-    time = np.arange(n_fine) * step - _padding(simulation)
-    frequencies = np.arange(n_fine // 2 + 1) * (frequency / size)
-    # a roll-off so smooth that its ringing is over within the padding
-    position = np.clip((frequencies / (0.2 * frequency) - 0.6) / 0.4, 0, 1)
-    position = position[: np.count_nonzero(position < 1)]
-    roll_off = np.cos(np.pi / 2 * np.sin(np.pi / 2 * position) ** 2) ** 2
-    series = np.empty((3, len(roll_off)), complex)
-    for axis, (knots, heights) in enumerate(_gradients(simulation)):
-        induced = np.diff(np.interp(time, knots, heights), append=0.0)
-        series[axis] = np.fft.rfft(induced)[: len(roll_off)] * roll_off
-        series[axis] /= np.abs(np.fft.irfft(series[axis], n_fine)).max() * n_fine / size
-    return series, size
-
-
-def _template_sizes(simulation: Simulation) -> tuple[int, int]:
-    """Samples of a template's period, and points it is drawn at: fine enough for its ramps."""
-    from scipy import fft
-
-    period = simulation.volume_interval + 2 * _padding(simulation)
-    size = math.ceil(period * simulation.sampling_frequency) + 1
-    fine = math.ceil(period * max(20e3, 4 * simulation.sampling_frequency))
-    return fft.next_fast_len(size, real=True), fft.next_fast_len(fine, real=True)
-
-
-def _gradients(simulation: Simulation) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Gradient waveforms of a volume of slices, for x, y and z: knots [s] and heights."""
-    slice_time = simulation.repetition_time / simulation.n_slices
-    # echoes every 0.65 ms or so: the readout rings near 770 Hz
-    n_echoes = max(2, round(0.55 * slice_time / 0.65e-3))
-    echo = 0.55 * slice_time / n_echoes
-    ramp = min(0.2e-3, 0.2 * echo, 0.01 * slice_time)
-    axes: list[list[tuple[float, float, float]]] = [[], [], []]  # (start, stop, height)
-    for number in range(simulation.n_slices):
-        at = number * slice_time
-        encode = 1 + 0.05 * math.sin(2 * math.pi * number / simulation.n_slices)
-        x, y, z = axes
-        for axis, height in zip(axes, (0.5, 0.6, 0.9), strict=True):  # fat saturation's spoilers
-            axis.append((at + 0.03 * slice_time, at + 0.07 * slice_time, height * encode))
-        z.append((at + 0.11 * slice_time, at + 0.18 * slice_time, 0.8))
-        z.append((at + 0.19 * slice_time, at + 0.225 * slice_time, -0.8))
-        x.append((at + 0.24 * slice_time, at + 0.26 * slice_time, -0.5))
-        y.append((at + 0.24 * slice_time, at + 0.27 * slice_time, -0.7))
-        for index in range(n_echoes):
-            begin = at + 0.28 * slice_time + index * echo
-            x.append((begin, begin + echo, 0.5 if index % 2 == 0 else -0.5))
-            y.append((begin + 0.75 * echo, begin + 1.25 * echo, 0.15))
-        z.append((at + 0.86 * slice_time, at + 0.92 * slice_time, 1.0))
-    waveforms = []
-    for pulses in axes:
-        start, stop, height = np.array(sorted(pulses)).T
-        zero = np.zeros_like(height)
-        knots = np.stack([start, start + ramp, stop - ramp, stop], axis=1).ravel()
-        waveforms.append((knots, np.stack([zero, height, height, zero], axis=1).ravel()))
-    return waveforms
