@@ -274,7 +274,7 @@ class Chain:
         from dask._task_spec import DataNode, Task, TaskRef
         from dask.highlevelgraph import HighLevelGraph
 
-        from penstock.plan import RowTooLarge, choose_block
+        from penstock.blocks import RowTooLarge, choose_block
 
         if not self.steps and self.source[self.name].chunks is not None:
             return self.source

@@ -75,7 +75,7 @@ def _fail(error: Exception) -> None:
         _say(f"{error.format_message()} (try '{path} --help')")
         sys.exit(2)
     if isinstance(error, OSError | ValueError | TypeError | ImportError):
-        from penstock.run import one_sentence
+        from penstock.engine import one_sentence
 
         _say(one_sentence(error))
         sys.exit(2)
@@ -106,9 +106,9 @@ def _pipeline(path: Path, allow: list[str] | None) -> Pipeline:
 @app.command()
 def info(files: Files) -> None:
     """Show what is in recordings, and what they would cost to read."""
+    from penstock.engine import one_sentence
     from penstock.io import open_dataset
     from penstock.pipeline import expand_paths
-    from penstock.run import one_sentence
 
     failed = 0
     paths = [path for file in files for path in expand_paths(file)]

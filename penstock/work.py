@@ -28,6 +28,7 @@ import penstock
 from penstock.buffers import recycle
 from penstock.chain import Chain
 from penstock.dataset import SIGNAL, reads_fresh
+from penstock.ledger import Ledger, clean_leftovers, partial_path, publish, remove
 from penstock.memory import PeakSampler, use_lean_allocator
 from penstock.plan import Plan, Resources, Stage, make_plan
 from penstock.processor import Processor
@@ -39,19 +40,7 @@ from penstock.rechunk import (
     scratch_source,
     with_reduction,
 )
-from penstock.store import (
-    FORMAT,
-    Ledger,
-    clean_leftovers,
-    create_array,
-    create_group,
-    partial_path,
-    provenance,
-    publish,
-    remove,
-    sidecar_path,
-    write_block,
-)
+from penstock.store import FORMAT, create_array, create_group, provenance, sidecar_path, write_block
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import penstock as ps
+from penstock.blocks import BudgetError, Grid, choose_block
 from penstock.chain import Chain
 from penstock.memory import MIB
-from penstock.plan import BudgetError, Grid, Resources, choose_block, make_plan
+from penstock.plan import Resources, make_plan
 from penstock.testing import check_processor, raise_if_computes, virtual_dataset
 
 
@@ -84,19 +85,19 @@ def budget_for_blocks(
     pipeline: ps.Pipeline, ds: xr.Dataset, out: Path, n_bytes: int, workers: int
 ) -> None:
     """Run with so many bytes left for blocks, whatever this process takes already."""
-    from penstock import plan
+    from penstock import blocks
     from penstock.memory import PROCESS_ALLOWANCE, THREAD_ALLOWANCE, process_base
 
     base = process_base() + PROCESS_ALLOWANCE
     needed = base + n_bytes + workers * THREAD_ALLOWANCE
-    original = plan.write_buffer_bytes
-    plan.write_buffer_bytes = lambda n: 0  # tiny blocks: buffers would hide their size
+    original = blocks.write_buffer_bytes
+    blocks.write_buffer_bytes = lambda n: 0  # tiny blocks: buffers would hide their size
     try:
         report = pipeline.run(ds, out, memory=needed + 2 * MIB, workers=workers, progress=False)
     except BudgetError:
         report = pipeline.run(ds, out, memory=4 * needed, workers=workers, progress=False)
     finally:
-        plan.write_buffer_bytes = original
+        blocks.write_buffer_bytes = original
     assert not report.failed, report
 
 
@@ -200,7 +201,7 @@ def test_grid_covers_everything_once() -> None:
 def test_an_interleaved_file_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows of a multiplexed file: read in file order into scratch, not once for every few rows."""
     monkeypatch.setattr("penstock.plan.REREAD_BYTES", 1)
-    monkeypatch.setattr("penstock.plan.SMALL_BYTES", 1)
+    monkeypatch.setattr("penstock.blocks.SMALL_BYTES", 1)
     values = np.random.default_rng(0).standard_normal((12, 40_000)).astype("f4")
     read = []
 

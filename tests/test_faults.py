@@ -18,7 +18,8 @@ import xarray as xr
 from generic import Demean, Slow
 
 import penstock as ps
-from penstock.store import Ledger, partial_path, write_store
+from penstock.ledger import Ledger, partial_path
+from penstock.store import write_store
 
 HERE = Path(__file__).parent
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(HERE)}
@@ -55,11 +56,11 @@ def source(tmp_path: Path) -> Path:
 def test_killed_and_resumed_run_ends_with_the_same_bytes(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("penstock.plan.SMALL_BYTES", 1)
+    monkeypatch.setattr("penstock.blocks.SMALL_BYTES", 1)
     marks = tmp_path / "marks"
     marks.mkdir()
     out = tmp_path / "out"
-    script = "import penstock.plan; penstock.plan.SMALL_BYTES = 1\n" + SCRIPT.format(
+    script = "import penstock.blocks; penstock.blocks.SMALL_BYTES = 1\n" + SCRIPT.format(
         seconds=0.4, marks=str(marks), source=str(source), out=str(out)
     )
     process = subprocess.Popen(
@@ -141,7 +142,7 @@ def cluster(tmp_path: Path):
 def test_a_worker_killed_in_a_block_changes_nothing(
     cluster: tuple, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("penstock.plan.SMALL_BYTES", 1)
+    monkeypatch.setattr("penstock.blocks.SMALL_BYTES", 1)
     client, workers = cluster
     # (the workers plan for themselves: they must cut as small as we do)
     client.run(_cut_small)
@@ -178,9 +179,9 @@ def test_a_worker_killed_in_a_block_changes_nothing(
 
 
 def _cut_small() -> None:
-    import penstock.plan
+    import penstock.blocks
 
-    penstock.plan.SMALL_BYTES = 1
+    penstock.blocks.SMALL_BYTES = 1
 
 
 def test_a_full_disk_keeps_what_is_finished(
@@ -188,7 +189,7 @@ def test_a_full_disk_keeps_what_is_finished(
 ) -> None:
     import penstock.work as work
 
-    monkeypatch.setattr("penstock.plan.SMALL_BYTES", 1)
+    monkeypatch.setattr("penstock.blocks.SMALL_BYTES", 1)
     room = [3]
     write = work.write_block
 

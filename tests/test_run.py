@@ -12,8 +12,9 @@ from generic import Demean, FailsAt, Slow, SubtractMean
 
 import penstock as ps
 from penstock import events
+from penstock.ledger import Ledger, partial_path
 from penstock.memory import MIB
-from penstock.store import Ledger, check_alignment, open_store, partial_path, write_store
+from penstock.store import check_alignment, open_store, write_store
 
 BUDGET = "1 GiB"
 

@@ -8,9 +8,9 @@ import time
 from pathlib import Path
 
 import penstock as ps
+from penstock.blocks import Grid
 from penstock.chain import Chain
 from penstock.memory import lean_allocator, single_threaded_kernels
-from penstock.plan import Grid
 from penstock.store import create_array, create_group, write_block
 
 work = Path(sys.argv[1])

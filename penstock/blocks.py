@@ -1,0 +1,203 @@
+"""Blocks: how a result is cut, what a block costs, and the best shape within a budget."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+from penstock.chain import BlockBytes, Chain
+from penstock.dataset import Region
+from penstock.memory import MIB, format_bytes
+from penstock.store import QUANTUM, fill_shape, write_buffer_bytes
+
+TARGET_BYTES = 32 * MIB
+"""Largest block worth making: beyond it a task is no more efficient, only bigger."""
+SMALL_BYTES = 8 * MIB
+"""A block below this takes less than about 50 ms: overhead begins to show."""
+BLOCKS_PER_THREAD = 4
+"""At least so many blocks a thread where they are large enough: all threads end together."""
+MARGIN_LIMIT = 0.25
+"""Extra samples read for margins, above which whole rows are preferred even on fewer threads."""
+
+
+class BudgetError(ValueError):
+    """The memory budget does not hold what a run needs at the least."""
+
+
+class RowTooLarge(BudgetError):
+    """One row of an intermediate result does not fit where it must be looked at beforehand."""
+
+    def __init__(self, need: int, slot: int):
+        super().__init__(need, slot)
+        self.need, self.slot = need, slot
+
+    def __str__(self) -> str:
+        return (
+            f"one row takes {format_bytes(self.need)} and cannot be cut, but only "
+            f"{format_bytes(self.slot)} are left for it: allow more memory"
+        )
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Blocks of a result: its dims cut every `block` elements. Never listed, only counted."""
+
+    dims: tuple[str, ...]
+    shape: tuple[int, ...]
+    block: tuple[int, ...]
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Blocks along each dim."""
+        return tuple(-(-n // max(1, b)) for n, b in zip(self.shape, self.block, strict=True))
+
+    def __len__(self) -> int:
+        return math.prod(self.counts)
+
+    def region(self, number: int) -> Region:
+        """Region of one block, counted in C order."""
+        region: Region = {}
+        for dim, size, unit, count in reversed(
+            list(zip(self.dims, self.shape, self.block, self.counts, strict=True))
+        ):
+            number, i = divmod(number, count)
+            region[dim] = slice(i * unit, min((i + 1) * unit, size))
+        return {dim: region[dim] for dim in self.dims}
+
+    def middle(self) -> Region:
+        """A block in the middle: one with its full margins."""
+        number = 0
+        for count in self.counts:
+            number = number * count + (count - 1) // 2
+        return self.region(number)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A block shape with what it costs."""
+
+    block: tuple[int, ...]
+    bytes: BlockBytes
+    n_blocks: int
+    overhead: float
+    """Extra source values read for margins, as a fraction."""
+
+
+def block_cost(chain: Chain, grid: Grid, *, write: bool = True) -> BlockBytes:
+    """Memory of a block of a grid: computing it, then (with `write`) encoding it."""
+    cost = chain.block_bytes(grid.middle())
+    if write:
+        cost = replace(cost, peak=max(cost.peak, cost.result + write_buffer_bytes(cost.result)))
+    return cost
+
+
+def choose_block(
+    chain: Chain,
+    slot: int,
+    *,
+    concurrency: int,
+    streamed: tuple[int, ...] = (),
+    single: bool = False,
+    write: bool = False,
+    quantum: int = QUANTUM,
+) -> Choice | None:
+    """Best block shape of which one fits into `slot` bytes, or None.
+
+    Rows are kept whole along core dims if one row fits; otherwise core dims that allow it are cut
+    into the longest stretches that fit. Sources that interleave rows are read in stretches of all
+    rows where margins stay small, because then the file is read once.
+    """
+    cuttable = chain.cuttable(streamed=streamed)
+    free = [dim for dim, is_free in cuttable.items() if is_free]
+    stretched = [dim for dim, is_free in cuttable.items() if not is_free]
+    sizes = dict(zip(chain.dims, chain.shape, strict=True))
+    free_shape = tuple(sizes[dim] for dim in free)
+    n_free = math.prod(free_shape)
+
+    def choice(n_rows: int, length: int | None = None) -> Choice:
+        rows = dict(zip(free, fill_shape(free_shape, n_rows), strict=True))
+        block = {dim: rows.get(dim, sizes[dim]) for dim in chain.dims}
+        if length is not None:
+            block[stretched[0]] = min(length, sizes[stretched[0]])
+        grid = Grid(chain.dims, chain.shape, tuple(block.values()))
+        cost = block_cost(chain, grid, write=write)
+        overhead = 0.0
+        if length is not None:
+            alone = chain.block_bytes(Grid(chain.dims, chain.shape, chain.shape).region(0))
+            per_element = alone.source_elements / max(1, math.prod(chain.shape))
+            asked = math.prod(min(b, s) for b, s in zip(grid.block, chain.shape, strict=True))
+            overhead = max(0.0, cost.source_elements / max(1e-9, per_element * asked) - 1)
+        return Choice(grid.block, cost, len(grid), overhead)
+
+    def most(low: int, high: int, fits: Any) -> int:
+        """Largest value in [low, high] that fits; low - 1 if none does."""
+        if not fits(low):
+            return low - 1
+        while low < high:
+            middle = (low + high + 1) // 2
+            if fits(middle):
+                low = middle
+            else:
+                high = middle - 1
+        return low
+
+    def weight(found: Choice) -> int:
+        return max(found.bytes.read, found.bytes.result)
+
+    def rows_choice() -> Choice | None:
+        if single:
+            # (where every dim is free, a row is still the whole last dim)
+            one = choice(sizes[chain.dims[-1]] if chain.dims[-1] in free else 1)
+            return one if one.bytes.peak <= slot else None
+        n = most(1, max(1, n_free), lambda k: choice(k).bytes.peak <= slot)
+        if n < 1:
+            return None
+        large = most(1, n, lambda k: weight(choice(k)) <= TARGET_BYTES)
+        n = max(1, min(n, large))
+        row = max(1, weight(choice(1)))
+        balanced = max(n_free // (BLOCKS_PER_THREAD * concurrency), -(-SMALL_BYTES // row))
+        n = max(1, min(n, balanced))
+        n_blocks = -(-n_free // n)
+        return choice(-(-n_free // n_blocks))  # equal blocks instead of a small last one
+
+    def stretch_choice(n_rows: int) -> Choice | None:
+        size = sizes[stretched[0]]
+        unit = min(quantum, max(1, size // 4))
+        n_units = -(-size // unit)
+        n = most(1, n_units, lambda k: choice(n_rows, k * unit).bytes.peak <= slot)
+        if n < 1:
+            return None
+        large = max(1, most(1, n, lambda k: weight(choice(n_rows, k * unit)) <= TARGET_BYTES))
+        # a longer stretch than the target is better than reading the margins over and over
+        while large < n and choice(n_rows, large * unit).overhead > MARGIN_LIMIT:
+            large = min(n, 2 * large)
+        n = max(1, large)
+        smallest = most(1, n, lambda k: weight(choice(n_rows, k * unit)) < SMALL_BYTES) + 1
+        while n > smallest and choice(n_rows, n * unit).n_blocks < BLOCKS_PER_THREAD * concurrency:
+            shorter = choice(n_rows, (n - 1) * unit)
+            if shorter.overhead > 0.1:
+                break
+            n -= max(1, n // 16)
+        return choice(n_rows, max(1, n) * unit)
+
+    if not free and not stretched:
+        only = choice(1)
+        return only if only.bytes.peak <= slot else None
+    if not free:  # one row only: whole if it fits, else in stretches
+        whole = choice(1)
+        if whole.bytes.peak <= slot and (weight(whole) <= TARGET_BYTES or single):
+            return whole
+        return stretch_choice(1) or (whole if whole.bytes.peak <= slot else None)
+    interleaved = bool(chain.source.variables[chain.name].encoding.get("interleaved"))
+    rows = rows_choice()
+    if stretched and not single and interleaved and n_free > 1:
+        passes = rows.n_blocks if rows is not None else n_free
+        across = stretch_choice(n_free)
+        if across is not None and passes > 1 and across.overhead <= MARGIN_LIMIT:
+            return across
+    if rows is not None or not stretched:
+        return rows
+    candidates = [stretch_choice(n_rows) for n_rows in ((1,) if single else (1, n_free))]
+    found = [candidate for candidate in candidates if candidate is not None]
+    return min(found, key=lambda c: c.overhead) if found else None
