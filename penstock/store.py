@@ -167,10 +167,15 @@ def create_group(path: Path, ds: xr.Dataset, attrs: Mapping[str, Any]) -> None:
     for name in small.variables:
         small[name].encoding = {}
         small[name].attrs = _json_attrs(small[name].attrs)
-    with warnings.catch_warnings():
-        # Zarr 3 warns that strings have no final specification yet; xarray reads them back.
-        warnings.simplefilter("ignore")
-        small.to_zarr(path, mode="w", zarr_format=3, consolidated=False)
+    # (strings of variable length are part of Zarr 3; those of fixed length are not yet)
+    texts = {
+        name: (variable.dims, variable.values.astype(object), variable.attrs)
+        for name, variable in small.variables.items()
+        if variable.dtype.kind == "U"
+    }
+    small = small.assign_coords({name: texts[name] for name in texts if name in small.coords})
+    small = small.assign({name: texts[name] for name in texts if name in small.data_vars})
+    small.to_zarr(path, mode="w", zarr_format=3, consolidated=False)
 
 
 def create_array(
@@ -396,9 +401,12 @@ def open_store(path: str | Path) -> xr.Dataset:
                     dim, ds.sizes[dim], regular["frequency"], regular["start"], regular["attrs"]
                 )
             )
-    for coordinate in ds.coords:
-        if coordinate not in about.get("sampled", {}):
-            ds[coordinate].load()
+    for label, coordinate in ds.coords.items():
+        if label not in about.get("sampled", {}):
+            values = coordinate.load().values
+            if values.dtype.kind in "OT":  # back to the strings that NumPy users expect
+                texts = np.asarray(values.tolist(), dtype=str).reshape(values.shape)
+                ds = ds.assign_coords({label: (coordinate.dims, texts, coordinate.attrs)})
     ds.attrs["store"] = str(path)
     try:
         return check_dataset(ds)
