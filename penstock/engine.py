@@ -39,7 +39,7 @@ _LASTING = {
 }  # fmt: skip
 
 
-@dataclass
+@dataclass(eq=False)
 class _Recording:
     """A recording under way."""
 
@@ -86,7 +86,7 @@ class _Recording:
         return self.next_block() is None and not self.running
 
 
-@dataclass
+@dataclass(eq=False)
 class _Task:
     recording: _Recording
     n_bytes: int

@@ -7,6 +7,8 @@ import sys
 import time
 from pathlib import Path
 
+import numcodecs.blosc
+
 import penstock as ps
 from penstock.blocks import Grid
 from penstock.chain import Chain
@@ -15,9 +17,9 @@ from penstock.store import create_array, create_group, write_block
 
 work = Path(sys.argv[1])
 rounds = int(sys.argv[2])
-pipeline = ps.Pipeline.from_yaml(
-    "pipeline:\n  - BandPassFilter: [1.0, 40.0]\n  - NotchFilter: 50.0\n  - HighPassFilter: 0.5\n"
-)
+pipeline = ps.Pipeline.from_yaml(Path(sys.argv[4]))
+# off the main thread Blosc works in the calling thread; the plain loop must not get a second core
+numcodecs.blosc.use_threads = False
 source = Path(sys.argv[3])
 ds = ps.open_dataset(source)
 chain = Chain(ds).bind(pipeline)
