@@ -142,6 +142,13 @@ def choose_block(
                 high = middle - 1
         return low
 
+    def even(total: int, size: int) -> int:
+        """At most `size`, so that blocks are equal and, where they are few, share out evenly."""
+        n_blocks = -(-total // size)
+        if 1 < n_blocks < 2 * BLOCKS_PER_THREAD * concurrency:
+            n_blocks = -(-n_blocks // concurrency) * concurrency
+        return max(1, -(-total // n_blocks))
+
     def weight(found: Choice) -> int:
         return max(found.bytes.read, found.bytes.result)
 
@@ -158,8 +165,7 @@ def choose_block(
         row = max(1, weight(choice(1)))
         balanced = max(n_free // (BLOCKS_PER_THREAD * concurrency), -(-SMALL_BYTES // row))
         n = max(1, min(n, balanced))
-        n_blocks = -(-n_free // n)
-        return choice(-(-n_free // n_blocks))  # equal blocks instead of a small last one
+        return choice(even(n_free, n))
 
     def stretch_choice(n_rows: int) -> Choice | None:
         size = sizes[stretched[0]]
@@ -179,7 +185,7 @@ def choose_block(
             if shorter.overhead > 0.1:
                 break
             n -= max(1, n // 16)
-        return choice(n_rows, max(1, n) * unit)
+        return choice(n_rows, even(n_units, max(1, n)) * unit)
 
     if not free and not stretched:
         only = choice(1)
