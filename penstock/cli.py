@@ -183,9 +183,24 @@ def plan(
     allow: Allow = None,
 ) -> None:
     """Show blocks, concurrency and predicted peak memory; nothing is computed."""
-    print(
-        _pipeline(pipeline, allow).plan(_one(files), memory=memory, workers=workers, format=format)
-    )
+    from penstock.engine import one_sentence
+    from penstock.io import open_dataset
+    from penstock.pipeline import expand_paths
+
+    steps = _pipeline(pipeline, allow)
+    paths = [path for file in files for path in expand_paths(file)]
+    readable, failed = list(paths), 0
+    for path in paths if len(paths) > 1 else []:
+        try:
+            open_dataset(path)
+        except (OSError, ValueError) as error:
+            readable.remove(path)
+            failed += 1
+            _say(one_sentence(error))
+    if readable:
+        sources = readable if len(readable) > 1 else readable[0]
+        print(steps.plan(sources, memory=memory, workers=workers, format=format))
+    raise typer.Exit(1 if failed else 0)
 
 
 def _one(files: list[str]) -> Any:

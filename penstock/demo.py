@@ -6,6 +6,15 @@ import time
 from pathlib import Path
 
 import numpy as np
+import xarray as xr
+
+import penstock as ps
+from penstock.eeg import HighPassFilter, LowPassFilter, Resample, simulate
+from penstock.memory import format_bytes
+from penstock.report import REPORT_NAME
+
+SAME_BAND = ps.Pipeline([HighPassFilter(1.0), LowPassFilter(70.0), Resample(250.0)])
+"""What the demo's pipeline does to the true EEG."""
 
 DEMO_PIPELINE = """\
 # Remove the gradient artifact of a simultaneous EEG-fMRI recording.
@@ -20,13 +29,8 @@ pipeline:
 
 def run_demo(out: Path, memory: str, workers: int | None, seconds: float) -> int:
     """Simulate, plan, run, report, compare with the truth; return the exit code."""
-    import penstock as ps
-    from penstock.eeg import simulate
-    from penstock.memory import format_bytes
-    from penstock.report import REPORT_NAME
-
     out.mkdir(parents=True, exist_ok=True)
-    recording = out / "eeg_fmri.edf"
+    recording = out / f"eeg_fmri_{seconds:g}s.edf"
     simulated = simulate.recording(
         n_channels=32, duration=seconds, sampling_frequency=5000.0, fmri=True, seed=1
     )
@@ -50,10 +54,10 @@ def run_demo(out: Path, memory: str, workers: int | None, seconds: float) -> int
     print(f"Run:\n{report}\n")
     if not report.ok:
         return 1
-    result = ps.open_dataset(cleaned / "eeg_fmri.zarr")
+    result = ps.open_dataset(cleaned / f"{recording.stem}.zarr")
     before, after = _agreement(recording, simulated, result)
     print(f"Correlation with the true EEG: {before:.3f} before, {after:.3f} after (median channel)")
-    print(f"Result: {cleaned / 'eeg_fmri.zarr'}")
+    print(f"Result: {cleaned / recording.stem}.zarr")
     print(f"Report: {cleaned / REPORT_NAME}.html")
     picture = _plot(out / "before_after.png", recording, simulated, result)
     if picture is not None:
@@ -61,32 +65,25 @@ def run_demo(out: Path, memory: str, workers: int | None, seconds: float) -> int
     return 0
 
 
-def _agreement(recording: Path, simulated: object, result: object) -> tuple[float, float]:
+def _agreement(recording: Path, simulated: xr.Dataset, result: xr.Dataset) -> tuple[float, float]:
     """Median correlation with the truth over a few channels, before and after."""
-    import xarray as xr
-
-    import penstock as ps
-    from penstock.eeg import HighPassFilter, LowPassFilter, Resample
-
-    assert isinstance(simulated, xr.Dataset)
-    assert isinstance(result, xr.Dataset)
     truth = simulated.drop_vars("signal").rename(truth="signal")
-    same = ps.Pipeline([HighPassFilter(1.0), LowPassFilter(70.0), Resample(250.0)])
-    channels = simulated["channel"].values[simulated["channel_type"].values == "eeg"][::8]
-    inside = slice(float(simulated["event_onset"][0]), float(simulated["event_onset"][-1]))
+    recorded = ps.open_dataset(recording)
+    onsets = simulated["event_onset"].values
+    inside = slice(float(onsets.min()), float(onsets.max()))
     before, after = [], []
-    for name in channels:
-        index = {"channel": [int(np.flatnonzero(simulated["channel"].values == name)[0])]}
-        true = same(truth.isel(index)).signal.sel(time=inside).values[0]
-        raw = same(ps.open_dataset(recording).isel(index)).signal.sel(time=inside).values[0]
+    for number in np.flatnonzero(simulated["channel_type"].values == "eeg")[::8]:
+        index = {"channel": [int(number)]}
+        true = SAME_BAND(truth.isel(index)).signal.sel(time=inside).values[0]
+        raw = SAME_BAND(recorded.isel(index)).signal.sel(time=inside).values[0]
         made = result.isel(index).signal.sel(time=inside).values[0]
         before.append(np.corrcoef(true, raw)[0, 1])
         after.append(np.corrcoef(true, made)[0, 1])
     return float(np.median(before)), float(np.median(after))
 
 
-def _plot(path: Path, recording: Path, simulated: object, result: object) -> Path | None:
-    """Ten seconds of one channel: recorded, corrected, true. Needs matplotlib."""
+def _plot(path: Path, recording: Path, simulated: xr.Dataset, result: xr.Dataset) -> Path | None:
+    """Six seconds of one channel: recorded, corrected, true. Needs matplotlib."""
     try:
         import matplotlib
 
@@ -94,18 +91,14 @@ def _plot(path: Path, recording: Path, simulated: object, result: object) -> Pat
         import matplotlib.pyplot as plt
     except ImportError:
         return None
-    import xarray as xr
-
-    import penstock as ps
-
-    assert isinstance(simulated, xr.Dataset)
-    assert isinstance(result, xr.Dataset)
-    shown = slice(30.0, 36.0)
+    middle = 0.5 * float(simulated["time"][-1])
+    shown = slice(middle - 3, middle + 3)
     channel = {"channel": [min(18, simulated.sizes["channel"] - 2)]}
+    truth = simulated.drop_vars("signal").rename(truth="signal").isel(channel)
     rows = [
         ("recorded", ps.open_dataset(recording).isel(channel).signal.sel(time=shown)),
         ("corrected", result.isel(channel).signal.sel(time=shown)),
-        ("true EEG", simulated.isel(channel).truth.sel(time=shown)),
+        ("true EEG in the same band", SAME_BAND(truth).signal.sel(time=shown)),
     ]
     figure, axes = plt.subplots(3, 1, sharex=True, figsize=(9, 5), layout="constrained")
     name = str(simulated["channel"].values[channel["channel"][0]])
