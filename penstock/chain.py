@@ -201,7 +201,7 @@ class Chain:
         scratch_bytes = int(self.source.variables[self.name].encoding.get("read_scratch_bytes", 0))
         peak = int(read * (1 + scratch)) + scratch_bytes
         largest = "reading"
-        kept = 0
+        kept: dict[str, int] = {}
         shared = not reads_fresh(source.variable)
         before = read
         for step, source_region, target in zip(self.steps, regions, regions[1:], strict=False):
@@ -209,8 +209,9 @@ class Chain:
             after = _elements(step.output[SIGNAL], target) * step.output[SIGNAL].dtype.itemsize
             if not processor.selects:
                 copy = before if processor.overwrites and shared else 0
-                # scratch buffers of fixed size stay with their thread for the next block
-                kept += processor.scratch_bytes
+                # scratch of fixed size stays with its thread; steps of one kind use the same
+                kind = type(processor).__module__
+                kept[kind] = max(kept.get(kind, 0), processor.scratch_bytes)
                 alive = int(before * (1 + processor.scratch)) + copy + after
                 if processor.row_scratch:
                     n_rows = math.prod(
@@ -223,7 +224,7 @@ class Chain:
                     peak, largest = alive, type(processor).__name__
                 shared = False
             before = after
-        return BlockBytes(read, before, peak + kept, largest, n_source)
+        return BlockBytes(read, before, peak + sum(kept.values()), largest, n_source)
 
     # ------------------------------------------------------------------ computing
 
