@@ -97,7 +97,6 @@ def choose_block(
     slot: int,
     *,
     concurrency: int,
-    streamed: tuple[int, ...] = (),
     single: bool = False,
     write: bool = False,
     quantum: int = QUANTUM,
@@ -108,7 +107,7 @@ def choose_block(
     into the longest stretches that fit. Sources that interleave rows are read in stretches of all
     rows where margins stay small, because then the file is read once.
     """
-    cuttable = chain.cuttable(streamed=streamed)
+    cuttable = chain.cuttable()
     free = [dim for dim, is_free in cuttable.items() if is_free]
     stretched = [dim for dim, is_free in cuttable.items() if not is_free]
     sizes = dict(zip(chain.dims, chain.shape, strict=True))
@@ -144,10 +143,12 @@ def choose_block(
 
     def even(total: int, size: int) -> int:
         """At most `size`, so that blocks are equal and, where they are few, share out evenly."""
-        n_blocks = -(-total // size)
+        n_blocks = max(1, -(-total // size))
         if 1 < n_blocks < 2 * BLOCKS_PER_THREAD * concurrency:
             n_blocks = -(-n_blocks // concurrency) * concurrency
-        return max(1, -(-total // n_blocks))
+        size = max(1, -(-total // n_blocks))
+        # chunks must divide blocks: a long block of a prime length would make chunks of one row
+        return size - size % 1024 if size > 4096 and n_blocks > 1 else size
 
     def weight(found: Choice) -> int:
         return max(found.bytes.read, found.bytes.result)

@@ -41,6 +41,8 @@ class Step:
     input: xr.Dataset
     output: xr.Dataset
     state: Any = None
+    streamed: bool = False
+    """Whether a stage before computes the reduction: then `reduce_dims` may be cut."""
     reduced: Callable[[Region], Any] | None = None
     """Reads the streamed reduction for a region, where the plan computes it in a stage before."""
 
@@ -162,27 +164,29 @@ class Chain:
         """What is needed before each step, from the source on; the last is `region` itself."""
         chain = [region]
         for step in reversed(self.steps):
-            chain.append(step.processor.source_region(chain[-1], step.input))
+            source = step.processor.source_region(chain[-1], step.input)
+            if not step.streamed:  # the reduction is made of the block: it needs all of them
+                for dim in step.processor.reduce_dims:
+                    source[dim] = slice(0, step.input.sizes[dim])
+            chain.append(source)
         return chain[::-1]
 
-    def cuttable(self, *, streamed: Iterable[int] = ()) -> dict[str, bool]:
+    def cuttable(self) -> dict[str, bool]:
         """Dims of the result along which blocks can be cut.
 
         True: freely (a loop dim of every step). False: with margins (a core dim of some step). Dims
-        that some step must hold whole are left out. `streamed` are indices of steps whose reduction
-        is computed beforehand, so that their `reduce_dims` are free.
+        that some step must hold whole are left out; a streamed reduction needs none whole.
         """
-        streamed = set(streamed)
         dims: dict[str, bool] = {}
         for dim in self.dims:
             free = True
-            for index, step in enumerate(self.steps):
+            for step in self.steps:
                 processor = step.processor
                 if dim not in step.input[SIGNAL].dims:
                     break  # made by this step: only its kernel knows how
                 if dim not in processor.core_dims:
                     continue
-                if index in streamed and dim in processor.reduce_dims:
+                if step.streamed and dim in processor.reduce_dims:
                     continue
                 if processor.margin(step.input) is None:
                     break
@@ -200,6 +204,8 @@ class Chain:
         scratch = float(self.source.variables[self.name].encoding.get("read_scratch", 0.0))
         scratch_bytes = int(self.source.variables[self.name].encoding.get("read_scratch_bytes", 0))
         peak = int(read * (1 + scratch)) + scratch_bytes
+        if source.variable.chunks is not None:
+            peak += _chunk_elements(source.variable, regions[0]) * source.dtype.itemsize
         largest = "reading"
         kept: dict[str, int] = {}
         shared = not reads_fresh(source.variable)
@@ -359,9 +365,14 @@ def run_step(
         )
     for axis, dim in enumerate(kernel_dims):
         wanted = _length(target[dim])
+        given, asked = source.get(dim), target[dim]
+        whole = isinstance(given, slice) and result.shape[axis] == given.stop - given.start
+        if whole and isinstance(asked, np.ndarray):  # positions picked by a later step
+            assert isinstance(given, slice)
+            result = result.take(asked - given.start, axis)
+            continue
         if result.shape[axis] == wanted:
             continue
-        given, asked = source.get(dim), target[dim]
         if (
             isinstance(given, slice)
             and isinstance(asked, slice)
@@ -376,6 +387,11 @@ def run_step(
             )
     if tuple(kernel_dims) != out_dims:
         result = result.transpose([kernel_dims.index(dim) for dim in out_dims])
+    if not np.can_cast(result.dtype, out_signal.dtype, "same_kind"):
+        raise ValueError(
+            f"{type(processor).__name__} returned {result.dtype} where {out_signal.dtype} was "
+            "announced: override outline, give Apply a dtype, or convert the data first"
+        )
     return result.astype(out_signal.dtype, copy=False)
 
 
@@ -387,6 +403,25 @@ def _core_last(block: np.ndarray, dims: tuple[str, ...], core_dims: tuple[str, .
 
 def _length(indexer: Indexer) -> int:
     return indexer.stop - indexer.start if isinstance(indexer, slice) else len(indexer)
+
+
+def _chunk_elements(variable: xr.Variable, region: Region) -> int:
+    """Elements of the dask chunks that a region touches: they are computed whole."""
+    touched = []
+    for dim, lengths in variable.chunksizes.items():
+        edges = np.concatenate([[0], np.cumsum(lengths)])
+        indexer = region[str(dim)]
+        positions = (
+            np.array([indexer.start, max(indexer.start, indexer.stop - 1)])
+            if isinstance(indexer, slice)
+            else indexer
+        )
+        chunks = np.searchsorted(edges, positions, side="right") - 1
+        if isinstance(indexer, slice):
+            chunks = np.arange(chunks[0], chunks[1] + 1)
+        chunks = np.unique(np.clip(chunks, 0, len(lengths) - 1))
+        touched.append(int(np.asarray(lengths)[chunks].sum()))
+    return math.prod(touched)
 
 
 def _elements(array: xr.DataArray, region: Region) -> int:

@@ -14,6 +14,7 @@ import numpy as np
 import xarray as xr
 
 from penstock.chain import Chain
+from penstock.cluster import active_client
 from penstock.dataset import check_dataset
 from penstock.memory import MIB
 from penstock.plan import Plan, Plans, make_plan, resources
@@ -134,6 +135,7 @@ class Pipeline:
 
         if format not in SUFFIXES:
             raise ValueError(f"format must be one of {', '.join(SUFFIXES)}, got {format!r}")
+        client = client if client is not None else active_client()
         kind = executor_kind(self, None)
         several = not isinstance(source, xr.Dataset | str | Path)
         plans = []

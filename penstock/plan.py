@@ -151,8 +151,14 @@ class Plans(tuple[Plan, ...]):
 
     @property
     def predicted_memory(self) -> int:
-        """Peak over all recordings [bytes]."""
-        return max(plan.predicted_memory for plan in self)
+        """Peak of the whole run [bytes]: blocks of several recordings run side by side."""
+        largest = max(plan.block_bytes for plan in self)
+        first = self[0]
+        together = min(first.workers, self.n_blocks) * largest
+        return max(
+            *(plan.predicted_memory for plan in self),
+            min(first.budget, first.base + together),
+        )
 
     @property
     def n_blocks(self) -> int:
@@ -165,8 +171,8 @@ class Plans(tuple[Plan, ...]):
         largest = max(self, key=lambda plan: plan.predicted_memory)
         total = sum(stage.bytes_in for plan in self for stage in plan.stages)
         return (
-            f"{len(self)} recordings, {self.n_blocks} blocks, {format_bytes(total)} to read; "
-            f"the largest:\n{plan_text(largest)}"
+            f"{len(self)} recordings, {self.n_blocks} blocks, {format_bytes(total)} to read, "
+            f"predicted peak {format_bytes(self.predicted_memory)}; the largest:\n{plan_text(largest)}"
         )
 
     __repr__ = __str__
@@ -382,9 +388,9 @@ def _split_stages(
     stage = _stage(
         "scratch", first, before, first.steps, reduces=index if reduces else None, keeps=keeps
     )
-    after = choose_block(
-        rest, slot, concurrency=concurrency, streamed=(0,) if reduces else (), write=True
-    )
+    if reduces:
+        rest = replace(rest, steps=(replace(rest.steps[0], streamed=True), *rest.steps[1:]))
+    after = choose_block(rest, slot, concurrency=concurrency, write=True)
     if after is not None and after.overhead <= overhead:
         return [stage, _stage("process", rest, after, rest.steps)]
     for later in _turning_points(rest):

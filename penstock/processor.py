@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import sys
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from penstock.buffers import new_array, scratch_buffer
-from penstock.dataset import SIGNAL, Region, sampling_frequency
+from penstock.dataset import SIGNAL, Region, blank_variable, sampling_frequency
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -249,6 +250,8 @@ class Apply(Processor):
         ``"held"`` for functions that loop in Python: they then run in processes.
     scratch : float, default 6.0
         Peak extra memory of `function` as a multiple of its input.
+    dtype : str, optional
+        Type of the result, where it is not that of the input.
 
     Examples
     --------
@@ -263,6 +266,7 @@ class Apply(Processor):
     core_dims: tuple[str, ...] = field(default=("time",), kw_only=True)  # type: ignore[misc]
     margin_samples: int | None = None
     gil: Literal["released", "held"] = field(default="released", kw_only=True)  # type: ignore[misc]
+    dtype: str | None = field(default=None, kw_only=True)
     scratch: float = field(default=6.0, kw_only=True)  # type: ignore[misc]
 
     def validate(self) -> None:
@@ -271,6 +275,13 @@ class Apply(Processor):
 
     def margin(self, ds: xr.Dataset) -> int | None:
         return self.margin_samples
+
+    def outline(self, ds: xr.Dataset, state: Any) -> xr.Dataset:
+        if self.dtype is None:
+            return ds
+        signal = ds[SIGNAL]
+        dims = tuple(map(str, signal.dims))
+        return ds.assign({SIGNAL: blank_variable(dims, signal.shape, self.dtype, signal.attrs)})
 
     def kernel(self, block: np.ndarray, ctx: Context) -> np.ndarray:
         result = np.asarray(self.function(block, **self.kwargs))
@@ -302,7 +313,10 @@ def function_name(function: Callable[..., Any]) -> str:
     module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", None)
     if isinstance(function, np.ufunc):
         return f"numpy:{function.__name__}"
-    if module and name and "<" not in name and module != "__main__":
+    found: Any = sys.modules.get(module) if module and module != "__main__" else None
+    for part in (name or "").split("."):
+        found = getattr(found, part, None)
+    if found is function:  # (a bound method or a closure is not what its name says)
         return f"{module}:{name}"
     import hashlib
 

@@ -15,7 +15,7 @@ import xarray as xr
 
 from penstock.buffers import release_memory
 from penstock.chain import Chain
-from penstock.dataset import SIGNAL, Region, lazy_variable, read_region
+from penstock.dataset import SIGNAL, Region, lazy_variable, read_region, reads_fresh
 from penstock.pipeline import Pipeline
 from penstock.plan import Resources, make_plan
 from penstock.processor import Processor
@@ -189,7 +189,8 @@ def _check_memory(chain: Chain, region: Region) -> None:
     del result
     claimed = chain.block_bytes(region)
     # data in memory already are not allocated again, unless the kernel needs a block of its own
-    shared = 0 if processor.overwrites else claimed.read
+    in_memory = not reads_fresh(chain.source.variables[SIGNAL])
+    shared = claimed.read if in_memory and not processor.overwrites else 0
     slack = 256 * 1024
     assert peak <= claimed.peak - shared + slack, (
         f"{type(processor).__name__} takes {peak - claimed.result} bytes beside its result "
