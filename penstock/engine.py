@@ -14,7 +14,7 @@ import queue
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future
+from concurrent.futures import CancelledError, Executor, Future
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -207,7 +207,7 @@ class Engine:
         recording = task.recording
         if task.block is not None:
             recording.running -= 1
-        error = future.exception()
+        error = CancelledError() if future.cancelled() else future.exception()
         if recording not in self.active:
             return  # it failed already; this was a block still on its way
         if error is not None:
@@ -254,9 +254,9 @@ class Engine:
         if isinstance(error, RowTooLarge) and task.n_bytes < self.limits.available:
             self.again.append(self._open_task(recording, self.limits.available))
             return
-        if task.block is not None and task.tries < RETRIES and may_pass(error):
+        if task.tries < RETRIES and may_pass(error):
             task.tries += 1
-            recording.running += 1
+            recording.running += task.block is not None
             self.again.append(task)
             self.tell(
                 events.BlockRetried(recording.job.name, task.stage, task.block, one_sentence(error))
@@ -293,7 +293,12 @@ def may_pass(error: BaseException) -> bool:
     """Whether trying again may help: a network or disk hiccup, a lost worker."""
     if isinstance(error, OSError):
         return error.errno is not None and error.errno not in _LASTING
-    return type(error).__name__ in ("KilledWorker", "CommClosedError", "FutureCancelledError")
+    return type(error).__name__ in (
+        "KilledWorker",
+        "CommClosedError",
+        "FutureCancelledError",
+        "CancelledError",
+    )
 
 
 def one_sentence(error: BaseException) -> str:

@@ -56,11 +56,12 @@ class BlockFinished(Event):
 
 @dataclass(frozen=True)
 class BlockRetried(Event):
-    """A block failed for a reason that may pass, and is tried again."""
+    """A task failed for a reason that may pass, and is tried again."""
 
     name: str
     stage: int
-    block: int
+    block: int | None
+    """None: opening or finishing the recording."""
     reason: str
 
 

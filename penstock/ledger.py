@@ -18,7 +18,7 @@ def partial_path(target: Path) -> Path:
 
 
 def publish(finished: Path, target: Path, *, overwrite: bool) -> None:
-    """Give a finished file or folder its final name in one step, and flush it to disk.
+    """Give a finished file or folder its final name in one step.
 
     Raises
     ------
@@ -29,10 +29,20 @@ def publish(finished: Path, target: Path, *, overwrite: bool) -> None:
     if target.exists():
         if not overwrite:
             raise FileExistsError(f"{target} exists: use overwrite to replace it")
+        if not finished.exists():
+            raise FileNotFoundError(
+                f"{finished}: the finished result is gone; nothing was replaced"
+            )
         remove(aside)
         os.replace(target, aside)
     os.replace(finished, target)
     remove(aside)
+
+
+def discard(building: Path) -> None:
+    """Delete an unfinished result; killed half-way, what is left does not look like one."""
+    (building / "plan.json").unlink(missing_ok=True)
+    remove(building)
 
 
 def remove(path: Path) -> None:

@@ -172,7 +172,8 @@ class Plans(tuple[Plan, ...]):
         total = sum(stage.bytes_in for plan in self for stage in plan.stages)
         return (
             f"{len(self)} recordings, {self.n_blocks} blocks, {format_bytes(total)} to read, "
-            f"predicted peak {format_bytes(self.predicted_memory)}; the largest:\n{plan_text(largest)}"
+            f"predicted peak {format_bytes(self.predicted_memory)}; the largest:\n"
+            f"{plan_text(largest)}"
         )
 
     __repr__ = __str__

@@ -145,9 +145,12 @@ class TerminalProgress:
         self._bar = self._progress.add_task("planning", total=1.0)
 
     def __call__(self, event: events.Event) -> None:
+        from rich.markup import escape
+
         self.tally.hear(event)
         if isinstance(event, events.RecordingFailed):
-            self._progress.console.print(f"[red]failed[/] {event.name}: {event.reason}")
+            text = escape(f"{event.name}: {event.reason}")
+            self._progress.console.print(f"[red]failed[/] {text}")
         self._progress.update(
             self._bar, completed=self.tally.fraction, description=self.tally.text()
         )

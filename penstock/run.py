@@ -225,7 +225,7 @@ def _exclusive(out: Path) -> Iterator[None]:
 def _spooled(job: Job) -> Iterator[Job]:
     """The job, with data in this process's memory put where other processes can read them."""
     ds = job.dataset
-    if ds is None or ds.chunks or reads_fresh(ds.variables[SIGNAL]):
+    if ds is None or reads_fresh(ds.variables[SIGNAL]) or ds.variables[SIGNAL].chunks is not None:
         yield job
         return
     folder = job.target.with_name(f".{job.name}.input")

@@ -162,7 +162,7 @@ def create_group(path: Path, ds: xr.Dataset, attrs: Mapping[str, Any]) -> None:
                 "size": index.size,
                 "attrs": dict(ds[dim].attrs),
             }
-    small = ds.drop_vars([*large_variables(ds), *sampled])
+    small = ds.drop_vars([*large_variables(ds), *sampled]).copy()
     small.attrs = {**_json_attrs(ds.attrs), "penstock": {**attrs, "sampled": sampled}}
     for name in small.variables:
         small[name].encoding = {}
@@ -321,7 +321,7 @@ def large_variables(ds: xr.Dataset) -> list[str]:
     return [
         str(name)
         for name, variable in ds.data_vars.items()
-        if name == SIGNAL or str(name).startswith(f"{SIGNAL}_")
+        if name == SIGNAL or (str(name).startswith(f"{SIGNAL}_") and variable.ndim)
     ]
 
 
@@ -389,6 +389,8 @@ def open_store(path: str | Path) -> xr.Dataset:
     about = ds.attrs.get("penstock", {})
     for name in large_variables(ds):
         encoding = ds[name].encoding
+        if {"scale_factor", "add_offset"} & set(encoding):
+            continue  # (packed by someone else: xarray unpacks it)
         ds[name] = stored_variable(path, name)
         ds[name].encoding.update({k: encoding[k] for k in ("compressors",) if k in encoding})
     for other, variable in ds.data_vars.items():

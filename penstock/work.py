@@ -16,7 +16,6 @@ import socket
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ import penstock
 from penstock.buffers import recycle
 from penstock.chain import Chain
 from penstock.dataset import SIGNAL, reads_fresh
-from penstock.ledger import Ledger, clean_leftovers, partial_path, publish, remove
+from penstock.ledger import Ledger, clean_leftovers, discard, partial_path, publish, remove
 from penstock.memory import PeakSampler, use_lean_allocator
 from penstock.plan import Plan, Resources, Stage, make_plan
 from penstock.processor import Processor
@@ -139,7 +138,12 @@ def dataset_token(ds: xr.Dataset) -> str:
     """Digest of a dataset: of how its lazy variables are read, and of the values of the others."""
     import cloudpickle
 
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(repr(sorted(map(repr, ds.attrs.items()))).encode())
+    origin = ds[SIGNAL].encoding.get("source") or ds.attrs.get("source") or ds.attrs.get("store")
+    with contextlib.suppress(OSError, TypeError):
+        path = Path(origin)
+        stat = (path / "zarr.json" if path.is_dir() else path).stat()
+        digest.update(f"{path} {stat.st_size} {stat.st_mtime_ns}".encode())
     for name in sorted(map(str, ds.variables)):
         variable = ds.variables[name]
         digest.update(f"{name} {variable.dims} {variable.shape} {variable.dtype}".encode())
@@ -222,19 +226,20 @@ def close_workplaces(tokens: set[str]) -> None:
             _sampler = None
 
 
-# (workers of a cluster start with thresholds of their own choice, which cost half the speed)
-_lean_process = functools.cache(use_lean_allocator)
+def _set_up_process(job: Job) -> None:
+    """On a cluster's worker nobody has set the process up; here the run has done so already."""
+    _peak()
+    if job.limits.processes > 1:
+        _worker_process()
 
 
-@contextlib.contextmanager
-def _worker_settings() -> Iterator[None]:
-    """On a cluster's worker nobody has set the process up: do it around every task."""
+@functools.cache
+def _worker_process() -> None:
     import threadpoolctl
 
-    _peak()
-    _lean_process()
-    with threadpoolctl.threadpool_limits(limits=1):
-        yield
+    threadpoolctl.threadpool_limits(limits=1)
+    # (workers start with thresholds of their own choice, which cost half the speed)
+    use_lean_allocator()
 
 
 def _open_source(job: Job) -> xr.Dataset:
@@ -292,45 +297,46 @@ def open_recording(job: Job, slot: int) -> Opened | Done:
 
     A recording of a single block is processed here as well: one task instead of three.
     """
-    with _worker_settings():
-        key = result_key(job)
-        if job.target.exists() and not job.overwrite:
-            about = provenance(job.target) or _read_json(job.sidecar)
-            if about is not None and about.get("key") == key:
-                return Done(job.target, skipped=True)
-            raise FileExistsError(
-                f"{job.target} exists already and was not made by this pipeline from this input: "
-                "use overwrite (--overwrite) to replace it, or another folder"
-            )
-        source = _open_source(job)
-        chain = Chain(source).prepared(job.processors, slot, strict=True)
-        plan = make_plan(chain, job.limits, name=job.name, export=job.format != "zarr")
-        plan, finished, note = _pick_up(job, key, plan)
-        if not (job.building / "plan.json").exists():
-            _start_store(job, key, plan, chain)
-        opened = Opened(
-            job,
-            plan.to_dict(),
-            chain.states,
-            tuple(stage.grid.block for stage in plan.stages),
-            tuple(len(stage.grid) for stage in plan.stages),
-            # (what a reader keeps of the file counts with its blocks)
-            plan.block_bytes + plan.base - job.limits.base,
-            finished,
-            note,
+    _set_up_process(job)
+    key = result_key(job)
+    if job.target.exists() and not job.overwrite:
+        about = provenance(job.target) or _read_json(job.sidecar)
+        if about is not None and about.get("key") == key:
+            discard(job.building)  # (left by a run killed between publishing and cleaning up)
+            return Done(job.target, skipped=True)
+        raise FileExistsError(
+            f"{job.target} exists already and was not made by this pipeline from this input: "
+            "use overwrite (--overwrite) to replace it, or another folder"
         )
-        _keep(job, _bind_stages(job, plan.stages))
-        if plan.n_blocks == 1 and job.limits.workers * plan.block_bytes <= job.limits.available:
-            blocks = () if finished else (run_block(opened, 0, 0),)
-            return replace(finish_recording(opened), opened=opened, blocks=blocks)
-        return opened
+    source = _open_source(job)
+    chain = Chain(source).prepared(job.processors, slot, strict=True)
+    plan = make_plan(chain, job.limits, name=job.name, export=job.format != "zarr")
+    plan, finished, note = _pick_up(job, key, plan)
+    if not (job.building / "plan.json").exists():
+        _start_store(job, key, plan, chain)
+    opened = Opened(
+        job,
+        plan.to_dict(),
+        chain.states,
+        tuple(stage.grid.block for stage in plan.stages),
+        tuple(len(stage.grid) for stage in plan.stages),
+        # (what a reader keeps of the file counts with its blocks)
+        plan.block_bytes + plan.base - job.limits.base,
+        finished,
+        note,
+    )
+    _keep(job, _bind_stages(job, plan.stages))
+    if plan.n_blocks == 1 and job.limits.workers * plan.block_bytes <= job.limits.available:
+        blocks = () if finished else (run_block(opened, 0, 0),)
+        return replace(finish_recording(opened), opened=opened, blocks=blocks)
+    return opened
 
 
 def _pick_up(job: Job, key: str, plan: Plan) -> tuple[Plan, dict[int, set[int]], str]:
     """Go on with what an interrupted run left, if it was the same work and its blocks still fit."""
     left = _read_json(job.building / "plan.json")
-    if left is None:
-        remove(job.building)
+    if left is None or not (job.store / "zarr.json").exists():
+        discard(job.building)
         return plan, {}, ""
     if left.get("key") == key and len(left["blocks"]) == len(plan.stages):
         shapes = [tuple(shape) for shape in left["blocks"]]
@@ -341,7 +347,7 @@ def _pick_up(job: Job, key: str, plan: Plan) -> tuple[Plan, dict[int, set[int]],
             n = sum(map(len, finished.values()))
             note = f"resumed: {n} of {plan.n_blocks} blocks were finished" if n else ""
             return plan, finished, note
-    remove(job.building)
+    discard(job.building)
     return plan, {}, "started again: the unfinished result was of another pipeline or budget"
 
 
@@ -376,89 +382,87 @@ def _start_store(job: Job, key: str, plan: Plan, chain: Chain) -> None:
 
 def run_block(opened: Opened, number: int, block: int) -> BlockDone:
     """Compute one block, write it, note it in the ledger."""
-    with _worker_settings():
-        job = opened.job
-        stage = _workplace(opened)[number]
-        region = stage.grid.region(block)
-        seconds: dict[str, float] = {}
-        facts: dict[str, Any] = {}
-        if stage.reduces is not None:
-            step = _workplace(opened)[number + 1].chain.steps[0]
-            values, partial = stage.chain.partial(region, step, seconds)
-            began = time.perf_counter()
-            if stage.keeps:
-                write_block(job.scratch, f"{SCRATCH}{number}", region, values)
-            part = part_number(stage, step, block)
-            remaining = {
-                dim: indexer
-                for dim, indexer in region.items()
-                if dim not in step.processor.reduce_dims
-            }
-            where = {
-                "part": slice(part, part + 1),
-                "statistic": slice(0, len(partial)),
-                **remaining,
-            }
-            write_block(job.scratch, f"{PARTIALS}{number}", where, partial[np.newaxis])
+    _set_up_process(opened.job)
+    job = opened.job
+    stage = _workplace(opened)[number]
+    region = stage.grid.region(block)
+    seconds: dict[str, float] = {}
+    facts: dict[str, Any] = {}
+    if stage.reduces is not None:
+        step = _workplace(opened)[number + 1].chain.steps[0]
+        values, partial = stage.chain.partial(region, step, seconds)
+        began = time.perf_counter()
+        if stage.keeps:
+            write_block(job.scratch, f"{SCRATCH}{number}", region, values)
+        part = part_number(stage, step, block)
+        remaining = {
+            dim: indexer for dim, indexer in region.items() if dim not in step.processor.reduce_dims
+        }
+        where = {
+            "part": slice(part, part + 1),
+            "statistic": slice(0, len(partial)),
+            **remaining,
+        }
+        write_block(job.scratch, f"{PARTIALS}{number}", where, partial[np.newaxis])
+    else:
+        values = stage.chain.compute(region, seconds)
+        began = time.perf_counter()
+        if stage.kind == "scratch":
+            write_block(job.scratch, f"{SCRATCH}{number}", region, values)
         else:
-            values = stage.chain.compute(region, seconds)
-            began = time.perf_counter()
-            if stage.kind == "scratch":
-                write_block(job.scratch, f"{SCRATCH}{number}", region, values)
-            else:
-                name = stage.title if stage.kind == "copy" else SIGNAL
-                write_block(job.store, name, region, values)
-                if job.format == "edf" and stage.kind == "process":
-                    axes = tuple(range(1, values.ndim))
-                    facts = {
-                        "low": values.min(axis=axes).astype(float).tolist(),
-                        "high": values.max(axis=axes).astype(float).tolist(),
-                    }
-        Ledger(job.building / "ledger").add(number, block, **facts)
-        n_bytes = values.nbytes
-        if reads_fresh(stage.chain.source.variables[stage.chain.name]):
-            recycle(values)
-        seconds["write"] = time.perf_counter() - began
-        return BlockDone(number, block, stage.block.read, n_bytes, seconds, process_name(), _peak())
+            name = stage.title if stage.kind == "copy" else SIGNAL
+            write_block(job.store, name, region, values)
+            if job.format == "edf" and stage.kind == "process":
+                axes = tuple(range(1, values.ndim))
+                facts = {
+                    "low": values.min(axis=axes).astype(float).tolist(),
+                    "high": values.max(axis=axes).astype(float).tolist(),
+                }
+    Ledger(job.building / "ledger").add(number, block, **facts)
+    n_bytes = values.nbytes
+    if reads_fresh(stage.chain.source.variables[stage.chain.name]):
+        recycle(values)
+    seconds["write"] = time.perf_counter() - began
+    return BlockDone(number, block, stage.block.read, n_bytes, seconds, process_name(), _peak())
 
 
 def finish_recording(opened: Opened) -> Done:
     """Check that every block is there, export where another format is asked, publish."""
-    with _worker_settings():
-        job = opened.job
-        ledger = Ledger(job.building / "ledger")
-        finished = ledger.finished()
-        for number, count in enumerate(opened.counts):
-            missing = count - len(finished.get(number, ()))
-            if missing:
-                raise RuntimeError(
-                    f"{missing} of {count} blocks of stage {number + 1} are not in the ledger of "
-                    f"{job.building}: run the same command again"
-                )
-        clean_leftovers(job.store)
-        facts: dict[str, Any] = {}
-        if job.format == "zarr":
-            publish(job.store, job.target, overwrite=job.overwrite)
-        else:
-            from penstock.io import export
-            from penstock.store import open_store
+    _set_up_process(opened.job)
+    job = opened.job
+    ledger = Ledger(job.building / "ledger")
+    finished = ledger.finished()
+    for number, count in enumerate(opened.counts):
+        missing = count - len(finished.get(number, ()))
+        if missing:
+            raise RuntimeError(
+                f"{missing} of {count} blocks of stage {number + 1} are not in the ledger of "
+                f"{job.building}: run the same command again"
+            )
+    clean_leftovers(job.store)
+    facts: dict[str, Any] = {}
+    if job.format == "zarr":
+        publish(job.store, job.target, overwrite=job.overwrite)
+    else:
+        from penstock.io import export
+        from penstock.store import open_store
 
-            made = job.building / f"result{job.target.suffix}"
-            remove(made)
-            options: dict[str, Any] = {}
-            ranges = _ranges(opened, ledger)
-            if ranges is not None:
-                options["ranges"] = ranges
-            result = export(open_store(job.store), made, format=job.format, **options)
-            facts = _export_facts(result)
-            about = {**(provenance(job.store) or {}), **facts}
-            about.pop("sampled", None)
-            temporary = job.building / "sidecar.json"
-            temporary.write_text(json.dumps(about, indent=1))
-            publish(made, job.target, overwrite=job.overwrite)
-            os.replace(temporary, job.sidecar)
-        remove(job.building)
-        return Done(job.target, facts=facts)
+        made = job.building / f"result{job.target.suffix}"
+        remove(made)
+        options: dict[str, Any] = {}
+        ranges = _ranges(opened, ledger)
+        if ranges is not None:
+            options["ranges"] = ranges
+        result = export(open_store(job.store), made, format=job.format, **options)
+        facts = _export_facts(result)
+        about = {**(provenance(job.store) or {}), **facts}
+        about.pop("sampled", None)
+        temporary = job.building / "sidecar.json"
+        temporary.write_text(json.dumps(about, indent=1))
+        publish(made, job.target, overwrite=job.overwrite)
+        os.replace(temporary, job.sidecar)
+    discard(job.building)
+    return Done(job.target, facts=facts)
 
 
 def _ranges(opened: Opened, ledger: Ledger) -> tuple[np.ndarray, np.ndarray] | None:

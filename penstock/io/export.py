@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -9,7 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from penstock.dataset import check_dataset
+from penstock.dataset import (
+    SampledIndex,
+    check_dataset,
+    events_table,
+    sampled_coordinate,
+    sampling_frequency,
+    with_events,
+)
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -112,6 +120,7 @@ def export(
         write_store(ds, path, overwrite=overwrite)
         return ExportReport(path, format)
     _check_dims(ds)
+    ds = _from_zero(ds)
     if format == "edf":
         from penstock.io.edf_export import write_edf
 
@@ -137,3 +146,32 @@ def _check_dims(ds: xr.Dataset) -> None:
             "only a signal of channels and time can be exported as a recording, got dims "
             f"{dict(ds['signal'].sizes)}: export it as .zarr"
         )
+
+
+def _from_zero(ds: xr.Dataset) -> xr.Dataset:
+    """The dataset with time counted from its first sample, as recording formats count it.
+
+    A selected stretch (``ds.sel(time=slice(10, 20))``) keeps the recording's own times: its events
+    move with it, those outside are left out, and it was measured so much later.
+    """
+    index = ds.xindexes.get("time")
+    if isinstance(index, SampledIndex):
+        start = index.start
+    else:
+        start = float(ds["time"].values[0]) if "time" in ds.coords and ds.sizes["time"] else 0.0
+    if not start:
+        return ds
+    rate = sampling_frequency(ds)
+    table = events_table(ds)
+    shifted = table.assign(onset=table["onset"] - start)
+    inside = (shifted["onset"] >= -0.5 / rate) & (shifted["onset"] < ds.sizes["time"] / rate)
+    moved = ds.drop_vars("time").assign_coords(
+        sampled_coordinate("time", ds.sizes["time"], rate, 0.0, ds["time"].attrs)
+    )
+    if "event_onset" in ds.variables:
+        moved = with_events(moved, shifted[inside])
+    date = ds.attrs.get("measurement_date")
+    if date:
+        later = datetime.datetime.fromisoformat(str(date)) + datetime.timedelta(seconds=start)
+        moved.attrs["measurement_date"] = later.isoformat()
+    return moved
