@@ -61,7 +61,7 @@ class Grid:
         for dim, size, unit, count in reversed(
             list(zip(self.dims, self.shape, self.block, self.counts, strict=True))
         ):
-            number, i = divmod(number, count)
+            number, i = divmod(number, max(1, count))
             region[dim] = slice(i * unit, min((i + 1) * unit, size))
         return {dim: region[dim] for dim in self.dims}
 

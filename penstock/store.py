@@ -42,7 +42,7 @@ FORMAT = 1
 """Version of the layout described here; stored in every store."""
 
 CHUNK_BYTES = MIB
-SHARD_BYTES = 16 * MIB
+SHARD_BYTES = 8 * MIB
 COMPRESSOR, COMPRESSION_LEVEL = "lz4", 5
 QUANTUM = 1 << 14
 """Cuts along a core dim fall on multiples of this many samples, so that chunks divide them."""
@@ -68,7 +68,7 @@ def store_layout(
 ) -> tuple[tuple[int, ...], tuple[int, ...] | None]:
     """Chunk and shard shape of an array that is written in blocks of shape `block`.
 
-    Chunks are about 1 MiB, shards about 16 MiB and never across blocks: along every dim the block
+    Chunks are about 1 MiB, shards about 8 MiB and never across blocks: along every dim the block
     is a multiple of the shard (or reaches the end of the array).
     """
     chunk = list(fill_shape(block, max(1, CHUNK_BYTES // itemsize)))
@@ -344,16 +344,17 @@ def stored_variable(path: Path, name: str) -> xr.Variable:
     if len(dims) != array.ndim:
         raise ValueError(f"{path}: array {name!r} has no dimension names: not a Penstock store")
     unit = math.prod(array.chunks) * array.dtype.itemsize
+    shard = math.prod(array.shards or array.chunks) * array.dtype.itemsize
     return lazy_variable(
         tuple(map(str, dims)),
         functools.partial(read_array, str(path), name, version),
         array.shape,
         array.dtype,
         {key: value for key, value in array.attrs.items() if key != "_FillValue"},
-        # decoding holds a few chunks, compressed and not, beside the region
+        # decoding holds a shard, compressed and not, and a few chunks beside the region
         encoding={
             "read_scratch": 0.5,
-            "read_scratch_bytes": 6 * unit,
+            "read_scratch_bytes": 6 * unit + 2 * shard,
             "preferred_chunks": dict(zip(dims, array.chunks, strict=True)),
         },
     )

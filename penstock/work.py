@@ -140,8 +140,8 @@ def dataset_token(ds: xr.Dataset) -> str:
 
     digest = hashlib.sha256(repr(sorted(map(repr, ds.attrs.items()))).encode())
     origin = ds[SIGNAL].encoding.get("source") or ds.attrs.get("source") or ds.attrs.get("store")
-    with contextlib.suppress(OSError, TypeError):
-        path = Path(origin)
+    with contextlib.suppress(OSError):
+        path = Path(str(origin))
         stat = (path / "zarr.json" if path.is_dir() else path).stat()
         digest.update(f"{path} {stat.st_size} {stat.st_mtime_ns}".encode())
     for name in sorted(map(str, ds.variables)):

@@ -225,3 +225,53 @@ def test_an_interleaved_file_is_read_once(tmp_path: Path, monkeypatch: pytest.Mo
     assert sum(read) == values.size
     made = ps.open_dataset(tmp_path / "dataset.zarr").signal.values
     assert np.array_equal(made, values - values.mean(axis=1, keepdims=True))
+
+
+def one_at_a_time(processors: list[ps.Processor], ds: xr.Dataset) -> np.ndarray:
+    """Each processor applied to the whole result of the one before, held in memory."""
+    for processor in ps.Pipeline(processors):
+        lazy = ps.Pipeline([processor])(ds)
+        ds = lazy.assign(signal=lazy.signal.compute(scheduler="synchronous"))
+    return ds.signal.values
+
+
+def test_selections_after_steps_that_need_everything() -> None:
+    """What a later step leaves out still counts in means, sorts and references before it."""
+    from penstock.eeg import Crop, PickChannels, Rereference, Scale
+
+    names = {"channel": [f"C{i}" for i in range(8)]}
+    ds = dataset((8, 500), ("channel", "time")).assign_coords(names)
+    for processors in (
+        [Rereference(), PickChannels(("C0", "C1"))],
+        [Rereference("C5"), PickChannels(("C1", "C0"))],
+        [Scale(), Crop(1.0, 2.0)],
+        [SortChannels(), PickChannels(("C0", "C5"))],
+        [SortChannels(), PickChannels(tuple(f"C{i}" for i in (3, 1, 2, 0, 7, 6, 5, 4)))],
+        [SubtractMean(), PickChannels(("C7", "C2")), Demean(), Crop(0.5, 3.0)],
+    ):
+        found = ps.Pipeline(processors)(ds).signal.compute(scheduler="synchronous").values
+        assert np.abs(found - one_at_a_time(processors, ds)).max() < 1e-12, processors
+
+
+def test_results_are_never_cast_down_silently() -> None:
+    whole = ps.make_dataset(np.array([[2, 3, 5]], "i2"), sampling_frequency=1.0)
+    with pytest.raises(ValueError, match="int16 was announced"):
+        ps.Pipeline([np.sqrt])(whole).signal.compute(scheduler="synchronous")
+    made = ps.Pipeline([ps.Apply(np.sqrt, core_dims=(), dtype="float32")])(whole)
+    assert made.signal.dtype == np.float32
+    assert np.allclose(made.signal.compute(scheduler="synchronous"), np.sqrt([[2, 3, 5]]))
+
+
+def test_dask_chunks_count_in_the_plan() -> None:
+    import dask.array
+
+    signal = dask.array.ones((64, 100_000), chunks=(64, -1), dtype="f4")
+    chain = Chain(ps.make_dataset(signal, sampling_frequency=100.0)).bind([Demean()])
+    one = chain.block_bytes({"channel": slice(0, 1), "time": slice(0, 100_000)})
+    assert one.peak >= signal.nbytes
+
+
+def test_empty_dims_have_blocks() -> None:
+    for shape in ((0, 100), (3, 0)):
+        ds = dataset(shape, ("channel", "time"))
+        assert ps.Pipeline([np.abs])(ds).signal.compute(scheduler="synchronous").shape == shape

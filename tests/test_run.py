@@ -14,7 +14,7 @@ import penstock as ps
 from penstock import events
 from penstock.ledger import Ledger, partial_path
 from penstock.memory import MIB
-from penstock.store import check_alignment, open_store, write_store
+from penstock.store import open_store, write_store
 
 BUDGET = "1 GiB"
 
@@ -123,9 +123,6 @@ def test_blocks_that_may_pass_are_tried_again(tmp_path: Path, small: xr.Dataset)
             raise OSError(5, "Input/output error")
         return block
 
-    class TwoBlocks(ps.Apply):
-        pass
-
     ds = ps.make_dataset(np.ones((12, 600_000), "f4"), sampling_frequency=100.0)
     report = ps.Pipeline([ps.Apply(hiccup)]).run(
         ds, tmp_path, memory=BUDGET, workers=1, progress=False
@@ -150,7 +147,6 @@ def test_unaligned_writes_are_refused(tmp_path: Path, small: xr.Dataset) -> None
     create_array(tmp_path / "a.zarr", "x", ("t",), (100,), "f4", (20,))
     with pytest.raises(ValueError, match="not aligned"):
         write_block(tmp_path / "a.zarr", "x", {"t": slice(10, 20)}, np.zeros(10, "f4"))
-    assert check_alignment  # the function that a custom writer would call
 
 
 def test_two_inputs_with_one_name_are_refused(small: xr.Dataset, tmp_path: Path) -> None:
@@ -231,3 +227,76 @@ def test_plan_predicts_within_budget(small: xr.Dataset) -> None:
     assert "Demean" in text
     assert "predicted peak" in text
     assert "<table>" in plan._repr_html_()
+
+
+def test_a_killed_clean_up_does_not_look_like_finished_work(
+    small: xr.Dataset, tmp_path: Path
+) -> None:
+    """Between publishing and cleaning up, and with data gone but the ledger there."""
+    run = {"out": tmp_path, "memory": BUDGET, "progress": False}
+    pipeline = ps.Pipeline([np.abs])
+    assert pipeline.run(small, **run).ok
+    building = partial_path(tmp_path / "dataset.zarr")
+    (building / "ledger").mkdir(parents=True)
+    Ledger(building / "ledger").add(0, 0)
+    (building / "plan.json").write_text(json.dumps({"key": "other", "blocks": [[8, 2000]]}))
+    assert pipeline.run(small, **run, overwrite=True).ok
+    made = ps.open_dataset(tmp_path / "dataset.zarr").signal.values
+    assert np.array_equal(made, np.abs(small.signal.values))
+    building.mkdir()
+    assert pipeline.run(small, **run).skipped == ["dataset"]
+    assert not building.exists()
+
+
+def test_another_bound_method_is_another_operation(tmp_path: Path, small: xr.Dataset) -> None:
+    class Gain:
+        def __init__(self, factor: float):
+            self.factor = factor
+
+        def apply(self, block: np.ndarray) -> np.ndarray:
+            return block * self.factor
+
+    run = {"out": tmp_path, "memory": BUDGET, "progress": False}
+    assert ps.Pipeline([Gain(2.0).apply]).run(small, **run).ok
+    assert ps.Pipeline([Gain(3.0).apply]).run(small, **run).failed
+
+
+def test_opening_is_tried_again(
+    tmp_path: Path, small: xr.Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import penstock.work as work
+
+    left = [1]
+    opened = work._open_source
+
+    def hiccup(job: object) -> xr.Dataset:
+        if left[0]:
+            left[0] -= 1
+            raise OSError(5, "Input/output error")
+        return opened(job)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(work, "_open_source", hiccup)
+    report = ps.Pipeline([np.abs]).run(small, tmp_path, memory=BUDGET, progress=False)
+    assert report.ok
+    assert len(report.retries) == 1
+
+
+def test_a_stretch_is_exported_with_its_own_events(tmp_path: Path, small: xr.Dataset) -> None:
+    import pandas as pd
+
+    events = pd.DataFrame(
+        {"onset": [0.5, 3.0, 9.0], "duration": [0.0, 0.0, 0.0], "label": ["a", "b", "c"]}
+    )
+    part = ps.with_events(small, events).sel(time=slice(2.0, 4.0))
+    ps.export(part, tmp_path / "part.edf")
+    again = ps.events_table(ps.open_dataset(tmp_path / "part.edf"))
+    assert again["label"].tolist() == ["b"]
+    assert again["onset"].tolist() == [1.0]
+
+
+def test_the_readme_processor_keeps_the_contract(tmp_path: Path) -> None:
+    from penstock.testing import check_processor
+
+    values = np.random.default_rng(0).standard_normal((64, 20_000)).astype("f4")
+    write_store(ps.make_dataset(values, sampling_frequency=200.0), tmp_path / "lazy.zarr")
+    check_processor(Demean(), ps.open_dataset(tmp_path / "lazy.zarr"), in_files=False)
