@@ -26,6 +26,7 @@ from penstock.work import (
     Done,
     Job,
     Opened,
+    export_note,
     finish_recording,
     open_recording,
     run_block,
@@ -224,7 +225,12 @@ class Engine:
                 self._tell_block(recording, block)
             self.active.remove(recording)
             self.tell(
-                events.RecordingFinished(recording.job.name, str(result.target), result.skipped)
+                events.RecordingFinished(
+                    recording.job.name,
+                    str(result.target),
+                    result.skipped,
+                    export_note(result.facts),
+                )
             )
 
     def _tell_planned(self, opened: Opened) -> None:

@@ -73,6 +73,8 @@ class RecordingFinished(Event):
     target: str
     skipped: bool = False
     """It was there already, complete, from the same pipeline and input."""
+    note: str = ""
+    """What its format could not hold as it was."""
 
 
 @dataclass(frozen=True)

@@ -239,6 +239,9 @@ class Report:
             self.retries.append({"name": event.name, "block": event.block, "reason": event.reason})
         elif isinstance(event, events.RecordingFinished):
             self.outputs[event.name] = Path(event.target)
+            if event.note:
+                earlier = self.notes.get(event.name)
+                self.notes[event.name] = f"{earlier}; {event.note}" if earlier else event.note
             if event.skipped:
                 self.skipped.append(event.name)
         elif isinstance(event, events.RecordingFailed):

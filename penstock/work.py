@@ -484,10 +484,26 @@ def _ranges(opened: Opened, ledger: Ledger) -> tuple[np.ndarray, np.ndarray] | N
 
 
 def _export_facts(result: Any) -> dict[str, Any]:
-    clipped = getattr(result, "clipped", None)
-    if not clipped:
-        return {}
-    return {"clipped": {str(name): int(n) for name, n in dict(clipped).items() if n}}
+    """What the format could not hold as it was: for the sidecar and the report."""
+    facts: dict[str, Any] = {}
+    clipped = {str(name): int(n) for name, n in dict(result.clipped or {}).items() if n}
+    if clipped:
+        facts["clipped"] = clipped
+    if result.padded_seconds:
+        facts["padded_seconds"] = round(float(result.padded_seconds), 6)
+    return facts
+
+
+def export_note(facts: dict[str, Any]) -> str:
+    """The same in one sentence; empty where nothing was lost."""
+    parts = []
+    if "clipped" in facts:
+        parts.append(f"{sum(facts['clipped'].values())} samples were clipped")
+    if "padded_seconds" in facts:
+        parts.append(
+            f"the last data record is filled with {facts['padded_seconds']:g} s of the last value"
+        )
+    return " and ".join(parts)
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:

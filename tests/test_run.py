@@ -300,3 +300,17 @@ def test_the_readme_processor_keeps_the_contract(tmp_path: Path) -> None:
     values = np.random.default_rng(0).standard_normal((64, 20_000)).astype("f4")
     write_store(ps.make_dataset(values, sampling_frequency=200.0), tmp_path / "lazy.zarr")
     check_processor(Demean(), ps.open_dataset(tmp_path / "lazy.zarr"), in_files=False)
+
+
+def test_padding_of_an_edf_is_reported(tmp_path: Path, small: xr.Dataset) -> None:
+    from penstock.eeg import Crop
+
+    ds = small.assign_coords(channel_type=("channel", ["eeg"] * 8))
+    report = ps.Pipeline([Crop(1.0, 2.0)]).run(
+        ds, tmp_path, memory=BUDGET, format="edf", progress=False
+    )
+    assert report.ok, report
+    made = ps.open_dataset(tmp_path / "dataset.edf")
+    if made.sizes["time"] != 201:
+        assert "last data record is filled" in report.notes["dataset"]
+        assert json.loads((tmp_path / "dataset.edf.penstock.json").read_text())["padded_seconds"]

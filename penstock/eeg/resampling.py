@@ -358,7 +358,9 @@ class Resample(_Resampler):
     whole-record FFT to about 1e-6 away from the ends (see the tests); between 0.95 and 1 MNE
     passes the signal, with a ringing as long as the record. Away from the
     ends the result equals ``scipy.signal.resample_poly(x, up, down, window=filter_taps(up, down))``
-    to rounding. At the ends the recording is continued by odd reflection, as
+    to rounding. Where the length does not divide evenly, MNE stretches the record to a whole number
+    of new samples (a drift of up to half a sample at its end); the times here are exact,
+    ``method="fft"`` is MNE's. At the ends the recording is continued by odd reflection, as
     MNE does, and the length is MNE's, ``round(n * new / old)``.
 
     Stimulus channels are not filtered: each new sample holds the first non-zero value of its
