@@ -158,24 +158,28 @@ def _correction_row(
     table.add(**row)
 
 
+def _resting_eeg(work: Path, seconds: float) -> Path:
+    """64 channels at 1 kHz."""
+    path = work / f"eeg_{seconds:.0f}.edf"
+    if not path.exists():
+        simulated = simulate.recording(
+            n_channels=64, duration=seconds, sampling_frequency=1000.0, seed=3, ecg=False
+        )
+        ps.export(simulated, path)
+    return path
+
+
 def filter(work: Path, *, quick: bool, peers: bool) -> list[Table]:
     """FIR 1-40 Hz on 64 channels × 1 kHz × 10 min, file to file."""
     seconds = 60.0 if quick else 600.0
-    source = work / f"eeg_{seconds:.0f}.edf"
-    if not source.exists():
-        ps.export(
-            simulate.recording(
-                n_channels=64, duration=seconds, sampling_frequency=1000.0, seed=3, ecg=False
-            ),
-            source,
-        )
+    source = _resting_eeg(work, seconds)
     out = work / "out"
     out.mkdir(exist_ok=True)
     table = Table(
         f"FIR 1-40 Hz, 64 channels × 1 kHz × {seconds:.0f} s, file to file",
         [
             "way",
-            "work [s]",
+            "work, warm [s]",
             "whole process [s]",
             "CPU [s]",
             "peak PSS [MiB]",
@@ -260,14 +264,7 @@ def _mne_filtered(source: Path) -> np.ndarray:
 def engine(work: Path, *, quick: bool, peers: bool) -> list[Table]:
     """Overhead over a plain loop of the same kernels, and the gain of a second worker."""
     seconds = 60.0 if quick else 1800.0
-    source = work / f"eeg_{seconds:.0f}.edf"
-    if not source.exists():
-        ps.export(
-            simulate.recording(
-                n_channels=64, duration=seconds, sampling_frequency=1000.0, seed=3, ecg=False
-            ),
-            source,
-        )
+    source = _resting_eeg(work, seconds)
     table = Table(
         f"Engine: 64 channels × 1 kHz × {seconds:.0f} s, EDF to Zarr, in one process, turn by turn",
         ["pipeline", "block [ms]", "plain loop [s]", "1 worker [s]", "overhead", "2 workers [s]",

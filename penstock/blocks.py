@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from penstock.chain import BlockBytes, Chain
-from penstock.dataset import Region
+from penstock.dataset import SIGNAL, Region
 from penstock.memory import MIB, format_bytes
 from penstock.store import QUANTUM, fill_shape, write_buffer_bytes
 
@@ -99,7 +99,6 @@ def choose_block(
     concurrency: int,
     single: bool = False,
     write: bool = False,
-    quantum: int = QUANTUM,
 ) -> Choice | None:
     """Best block shape of which one fits into `slot` bytes, or None.
 
@@ -170,7 +169,7 @@ def choose_block(
 
     def stretch_choice(n_rows: int) -> Choice | None:
         size = sizes[stretched[0]]
-        unit = min(quantum, max(1, size // 4))
+        unit = min(QUANTUM, max(1, size // 4))
         n_units = -(-size // unit)
         n = most(1, n_units, lambda k: choice(n_rows, k * unit).bytes.peak <= slot)
         if n < 1:
@@ -179,7 +178,7 @@ def choose_block(
         # a longer stretch than the target is better than reading the margins over and over
         while large < n and choice(n_rows, large * unit).overhead > MARGIN_LIMIT:
             large = min(n, 2 * large)
-        n = max(1, large)
+        n = large
         smallest = most(1, n, lambda k: weight(choice(n_rows, k * unit)) < SMALL_BYTES) + 1
         while n > smallest and choice(n_rows, n * unit).n_blocks < BLOCKS_PER_THREAD * concurrency:
             shorter = choice(n_rows, (n - 1) * unit)
@@ -196,7 +195,7 @@ def choose_block(
         if whole.bytes.peak <= slot and (weight(whole) <= TARGET_BYTES or single):
             return whole
         return stretch_choice(1) or (whole if whole.bytes.peak <= slot else None)
-    interleaved = bool(chain.source.variables[chain.name].encoding.get("interleaved"))
+    interleaved = bool(chain.source.variables[SIGNAL].encoding.get("interleaved"))
     rows = rows_choice()
     if stretched and not single and interleaved and n_free > 1:
         passes = rows.n_blocks if rows is not None else n_free

@@ -22,9 +22,9 @@ import xarray as xr
 from penstock.buffers import recycle, trim_scratch
 from penstock.dataset import (
     SIGNAL,
-    Indexer,
     Region,
     check_dataset,
+    indexer_length,
     outline_of,
     read_region,
     reads_fresh,
@@ -76,7 +76,6 @@ class Chain:
 
     source: xr.Dataset
     steps: tuple[Step, ...] = ()
-    name: str = SIGNAL
     start: xr.Dataset = field(default=None)  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
@@ -150,9 +149,9 @@ class Chain:
         """What each step prepared."""
         return tuple(step.state for step in self.steps)
 
-    def split(self, index: int) -> tuple[Chain, tuple[Step, ...]]:
-        """The chain up to a step, and the steps from it on."""
-        return replace(self, steps=self.steps[:index]), self.steps[index:]
+    def until(self, index: int) -> Chain:
+        """The chain up to a step."""
+        return replace(self, steps=self.steps[:index])
 
     # ------------------------------------------------------------------ regions
 
@@ -198,21 +197,22 @@ class Chain:
     def block_bytes(self, region: Region) -> BlockBytes:
         """Memory that computing a region takes."""
         regions = self.regions(region)
-        source = self.source[self.name]
+        source = self.source.variables[SIGNAL]
         n_source = _elements(source, regions[0])
         read = n_source * source.dtype.itemsize
-        scratch = float(self.source.variables[self.name].encoding.get("read_scratch", 0.0))
-        scratch_bytes = int(self.source.variables[self.name].encoding.get("read_scratch_bytes", 0))
+        scratch = float(source.encoding.get("read_scratch", 0.0))
+        scratch_bytes = int(source.encoding.get("read_scratch_bytes", 0))
         peak = int(read * (1 + scratch)) + scratch_bytes
-        if source.variable.chunks is not None:
-            peak += _chunk_elements(source.variable, regions[0]) * source.dtype.itemsize
+        if source.chunks is not None:
+            peak += _chunk_elements(source, regions[0]) * source.dtype.itemsize
         largest = "reading"
         kept: dict[str, int] = {}
-        shared = not reads_fresh(source.variable)
+        shared = not reads_fresh(source)
         before = read
         for step, source_region, target in zip(self.steps, regions, regions[1:], strict=False):
             processor = step.processor
-            after = _elements(step.output[SIGNAL], target) * step.output[SIGNAL].dtype.itemsize
+            result = step.output.variables[SIGNAL]
+            after = _elements(result, target) * result.dtype.itemsize
             if not processor.selects:
                 copy = before if processor.overwrites and shared else 0
                 # scratch of fixed size stays with its thread; steps of one kind use the same
@@ -221,7 +221,7 @@ class Chain:
                 alive = int(before * (1 + processor.scratch)) + copy + after
                 if processor.row_scratch:
                     n_rows = math.prod(
-                        _length(source_region[str(dim)])
+                        indexer_length(source_region[str(dim)])
                         for dim in step.input[SIGNAL].dims
                         if dim not in processor.core_dims
                     )
@@ -239,8 +239,8 @@ class Chain:
         regions = self.regions(region)
         clock = {} if seconds is None else seconds
         with _timed(clock, "read"):
-            block = read_region(self.source, regions[0], self.name)
-        owned = reads_fresh(self.source.variables[self.name])
+            block = read_region(self.source, regions[0])
+        owned = reads_fresh(self.source.variables[SIGNAL])
         for step, source, target in zip(self.steps, regions, regions[1:], strict=False):
             if step.processor.selects:
                 continue
@@ -283,7 +283,7 @@ class Chain:
 
         from penstock.blocks import RowTooLarge, choose_block
 
-        if not self.steps and self.source[self.name].chunks is not None:
+        if not self.steps and self.source[SIGNAL].chunks is not None:
             return self.source
         choice = choose_block(self, block_bytes, concurrency=1, single=single)
         if choice is None:
@@ -364,7 +364,7 @@ def run_step(
             f"outline has {tuple(kernel_dims)}"
         )
     for axis, dim in enumerate(kernel_dims):
-        wanted = _length(target[dim])
+        wanted = indexer_length(target[dim])
         given, asked = source.get(dim), target[dim]
         whole = isinstance(given, slice) and result.shape[axis] == given.stop - given.start
         if whole and isinstance(asked, np.ndarray):  # positions picked by a later step
@@ -401,10 +401,6 @@ def _core_last(block: np.ndarray, dims: tuple[str, ...], core_dims: tuple[str, .
     return block if order == sorted(order) else block.transpose(order)
 
 
-def _length(indexer: Indexer) -> int:
-    return indexer.stop - indexer.start if isinstance(indexer, slice) else len(indexer)
-
-
 def _chunk_elements(variable: xr.Variable, region: Region) -> int:
     """Elements of the dask chunks that a region touches: they are computed whole."""
     touched = []
@@ -424,5 +420,5 @@ def _chunk_elements(variable: xr.Variable, region: Region) -> int:
     return math.prod(touched)
 
 
-def _elements(array: xr.DataArray, region: Region) -> int:
-    return math.prod(_length(region[str(dim)]) for dim in array.dims)
+def _elements(array: xr.Variable, region: Region) -> int:
+    return math.prod(indexer_length(region[str(dim)]) for dim in array.dims)

@@ -32,6 +32,11 @@ Region: TypeAlias = dict[str, Indexer]
 """What is read or written: one indexer for every dim."""
 
 
+def indexer_length(indexer: Indexer) -> int:
+    """How many positions an indexer takes."""
+    return indexer.stop - indexer.start if isinstance(indexer, slice) else len(indexer)
+
+
 class SampledTransform(RangeCoordinateTransform):
     """Positions to coordinate values at a fixed sampling frequency: ``start + i / frequency``.
 

@@ -22,7 +22,6 @@ from penstock import events
 from penstock.blocks import BudgetError, RowTooLarge
 from penstock.plan import Resources
 from penstock.work import (
-    BlockDone,
     Done,
     Job,
     Opened,
@@ -213,8 +212,8 @@ class Engine:
             return  # it failed already; this was a block still on its way
         if error is not None:
             self._failed(task, error)
-        elif isinstance(result := future.result(), BlockDone):
-            self._tell_block(recording, result)
+        elif isinstance(result := future.result(), events.BlockFinished):
+            self.tell(result)
         elif isinstance(result, Opened):
             self._tell_planned(result)
             recording.start(replace(result, note=""))
@@ -222,7 +221,7 @@ class Engine:
             if result.opened is not None:
                 self._tell_planned(result.opened)
             for block in result.blocks:
-                self._tell_block(recording, block)
+                self.tell(block)
             self.active.remove(recording)
             self.tell(
                 events.RecordingFinished(
@@ -238,20 +237,6 @@ class Engine:
         self.tell(
             events.RecordingPlanned(
                 opened.job.name, opened.plan, sum(opened.counts), finished, opened.note
-            )
-        )
-
-    def _tell_block(self, recording: _Recording, done: BlockDone) -> None:
-        self.tell(
-            events.BlockFinished(
-                recording.job.name,
-                done.stage,
-                done.block,
-                done.bytes_in,
-                done.bytes_out,
-                done.seconds,
-                done.process,
-                done.peak,
             )
         )
 

@@ -21,7 +21,6 @@ from pathlib import Path
 import psutil
 
 MIB = 1 << 20
-GIB = 1 << 30
 
 _UNITS = {
     "": 1, "b": 1,

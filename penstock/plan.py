@@ -113,6 +113,7 @@ class Plan:
             "workers": self.workers,
             "processes": self.processes,
             "concurrency": self.concurrency,
+            "block_bytes": self.block_bytes,
             "reason": self.reason,
             "stages": [
                 {
@@ -146,19 +147,25 @@ class Plan:
         return plan_html(self)
 
 
+def peak_together(base: int, budget: int, at_once: int, block_bytes: int) -> int:
+    """Peak where blocks of several recordings run side by side, as the budget admits them."""
+    return min(budget, base + at_once * block_bytes)
+
+
 class Plans(tuple[Plan, ...]):
     """Plans of several recordings that run with one budget."""
 
     @property
     def predicted_memory(self) -> int:
         """Peak of the whole run [bytes]: blocks of several recordings run side by side."""
-        largest = max(plan.block_bytes for plan in self)
         first = self[0]
-        together = min(first.workers, self.n_blocks) * largest
-        return max(
-            *(plan.predicted_memory for plan in self),
-            min(first.budget, first.base + together),
+        together = peak_together(
+            first.base,
+            first.budget,
+            min(first.workers, self.n_blocks),
+            max(plan.block_bytes for plan in self),
         )
+        return max(*(plan.predicted_memory for plan in self), together)
 
     @property
     def n_blocks(self) -> int:
@@ -263,18 +270,11 @@ def make_plan(
     """
     export_bytes = EXPORT_BYTES if export else 0
     # (some readers hold the whole file: that is memory of the process, not of a block)
-    resident = int(chain.source.variables[chain.name].encoding.get("resident", 0))
+    resident = int(chain.source.variables[SIGNAL].encoding.get("resident", 0))
     limits = replace(limits, base=limits.base + resident)
     copies = _copy_stages(chain)
-    attempts = itertools.chain(
-        ((n, MARGIN_LIMIT) for n in range(limits.workers, 0, -1)),
-        ((n, math.inf) for n in range(limits.workers, 0, -1)),
-    )
-    tried: set[tuple[int, float]] = set()
-    for n, overhead in attempts:
-        if (n, overhead) in tried:
-            continue
-        tried.add((n, overhead))
+    attempts = itertools.product((MARGIN_LIMIT, math.inf), range(limits.workers, 0, -1))
+    for overhead, n in attempts:
         slot = limits.available // n - THREAD_ALLOWANCE
         if slot < max(export_bytes, *(stage.block.peak for stage in copies), 0):
             continue
@@ -313,28 +313,24 @@ def _stages(
 ) -> list[Stage] | None:
     """One stage if it fits well, otherwise several around the steps that change direction."""
     one = choose_block(chain, slot, concurrency=concurrency, write=True)
-    if one is not None and one.overhead <= overhead and _reads_over_and_over(chain, one):
+    if one is not None and one.overhead > overhead:
+        one = None
+    if one is not None and _reads_over_and_over(chain, one):
         reshaped = _reshape_stages(chain, one, slot)
         if reshaped is not None:
             return reshaped
-    splits = list(_turning_points(chain))
-    fits = one is not None and one.overhead <= overhead
-    if fits and one is not None:
-        large = one.bytes.read > TARGET_BYTES and one.n_blocks < workers
-        if not (splits and large):
-            return [_stage("process", chain, one, chain.steps)]
-    for index in splits:
-        several = _split_stages(chain, index, slot, concurrency, overhead, workers)
+    # a few large blocks leave workers idle: several stages may be better even where one fits
+    idle = one is None or (one.bytes.read > TARGET_BYTES and one.n_blocks < workers)
+    for index in _turning_points(chain) if idle else ():
+        several = _split_stages(chain, index, slot, concurrency, overhead)
         if several is not None:
             return several
-    if fits and one is not None:
-        return [_stage("process", chain, one, chain.steps)]
-    return None
+    return None if one is None else [_stage("process", chain, one)]
 
 
 def _reads_over_and_over(chain: Chain, choice: Choice) -> bool:
     """Whether blocks of a few rows each would read an interleaved file from end to end."""
-    source = chain.source.variables[chain.name]
+    source = chain.source.variables[SIGNAL]
     if not source.encoding.get("interleaved") or choice.bytes.source_elements >= source.size:
         return False
     last = Grid(chain.dims, chain.shape, choice.block).counts[-1]
@@ -355,11 +351,10 @@ def _reshape_stages(chain: Chain, choice: Choice, slot: int) -> list[Stage] | No
         return None
     from penstock.rechunk import reading_scratch
 
-    rest = reading_scratch(chain, first, chain.steps)
+    rest = reading_scratch(first, chain.steps)
     reading = Stage("scratch", "read in file order", first, grid, cost)
     made = Grid(rest.dims, rest.shape, choice.block)
-    title = _title(chain.steps, None)
-    return [reading, Stage("process", title, rest, made, block_cost(rest, made))]
+    return [reading, Stage("process", _title(rest), rest, made, block_cost(rest, made))]
 
 
 def _turning_points(chain: Chain) -> Iterator[int]:
@@ -373,31 +368,28 @@ def _turning_points(chain: Chain) -> Iterator[int]:
 
 
 def _split_stages(
-    chain: Chain, index: int, slot: int, concurrency: int, overhead: float, workers: int
+    chain: Chain, index: int, slot: int, concurrency: int, overhead: float
 ) -> list[Stage] | None:
     """A scratch stage up to a step, and the stages from it on."""
     from penstock.rechunk import scratch_chain
 
-    first, _ = chain.split(index)
-    step = chain.steps[index]
-    reduces = bool(step.processor.reduce_dims)
-    before = choose_block(first, slot, concurrency=concurrency, write=bool(first.steps))
+    first = chain.until(index)
+    reduces = bool(chain.steps[index].processor.reduce_dims)
+    keeps = bool(first.steps)
+    before = choose_block(first, slot, concurrency=concurrency, write=keeps)
     if before is None or before.overhead > overhead:
         return None
     rest = scratch_chain(chain, index)
-    keeps = bool(first.steps)
-    stage = _stage(
-        "scratch", first, before, first.steps, reduces=index if reduces else None, keeps=keeps
-    )
+    stage = _stage("scratch", first, before, reduces=index if reduces else None, keeps=keeps)
     if reduces:
         rest = replace(rest, steps=(replace(rest.steps[0], streamed=True), *rest.steps[1:]))
     after = choose_block(rest, slot, concurrency=concurrency, write=True)
     if after is not None and after.overhead <= overhead:
-        return [stage, _stage("process", rest, after, rest.steps)]
+        return [stage, _stage("process", rest, after)]
     for later in _turning_points(rest):
         if later == 0:
             continue
-        tail = _split_stages(rest, later, slot, concurrency, overhead, workers)
+        tail = _split_stages(rest, later, slot, concurrency, overhead)
         if tail is not None:
             return [stage, *tail]
     return None
@@ -407,14 +399,13 @@ def _stage(
     kind: str,
     chain: Chain,
     choice: Choice,
-    steps: Any,
     *,
     reduces: int | None = None,
     keeps: bool = True,
 ) -> Stage:
     return Stage(
         kind,
-        _title(steps, reduces),
+        _title(chain, reduces),
         chain,
         Grid(chain.dims, chain.shape, choice.block),
         choice.bytes,
@@ -424,8 +415,8 @@ def _stage(
     )
 
 
-def _title(steps: Iterable[Any], reduces: int | None) -> str:
-    title = " → ".join(type(step.processor).__name__ for step in steps) or "read"
+def _title(chain: Chain, reduces: int | None = None) -> str:
+    title = " → ".join(type(step.processor).__name__ for step in chain.steps) or "read"
     return title if reduces is None else f"{title} (+ partial reduction)"
 
 

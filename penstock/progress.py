@@ -71,12 +71,6 @@ class Tally:
             self.failed += 1
 
     @property
-    def expected_blocks(self) -> float:
-        """Blocks in all: those planned, and as many for each recording not opened yet."""
-        opened = max(1, self.done)
-        return max(self.blocks_total, self.blocks_total * self.recordings / opened, 1)
-
-    @property
     def fraction(self) -> float:
         """Part of the work that is done, 0 to 1."""
         if self.recordings > 1:

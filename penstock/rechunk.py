@@ -9,7 +9,6 @@ piece is a file of its own, so that machines can share the folder.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from penstock.chain import Chain, Step
-from penstock.dataset import SIGNAL, Region, blank_variable
-from penstock.store import create_array, read_array, stored_variable
+from penstock.dataset import SIGNAL, Region, blank_variable, indexer_length
+from penstock.store import create_array, read_array, store_version, stored_variable
 
 SCRATCH = "scratch"
 PARTIALS = "partials"
@@ -29,13 +28,13 @@ def scratch_chain(chain: Chain, index: int) -> Chain:
 
     Where there is nothing before (`index` 0), the source itself is read again instead.
     """
-    first, rest = chain.split(index)
+    first, rest = chain.until(index), chain.steps[index:]
     if not first.steps:
         return replace(chain, steps=rest)
-    return reading_scratch(chain, first, rest)
+    return reading_scratch(first, rest)
 
 
-def reading_scratch(chain: Chain, first: Chain, rest: tuple[Step, ...]) -> Chain:
+def reading_scratch(first: Chain, rest: tuple[Step, ...]) -> Chain:
     """Steps over an outline of the result of `first`, to be read from scratch."""
     outline = first.output
     blank = blank_variable(first.dims, first.shape, first.dtype, outline[SIGNAL].attrs)
@@ -48,7 +47,7 @@ def create_scratch(folder: Path, number: int, stage: Any, following: Any) -> Non
     if stage.keeps:
         needed = following.chain.regions(following.grid.middle())[0]
         pieces = tuple(
-            max(1, min(unit, _length(needed[dim]), size))
+            max(1, min(unit, indexer_length(needed[dim]), size))
             for dim, unit, size in zip(chain.dims, stage.grid.block, chain.shape, strict=True)
         )
         # a piece must divide the block that writes it
@@ -134,23 +133,15 @@ def with_reduction(folder: Path, number: int, chain: Chain) -> Chain:
 def _read_reduced(
     folder: str, name: str, processor: Any, dims: tuple[str, ...], region: Region
 ) -> Any:
-    import os
-
-    version = os.stat(Path(folder) / "zarr.json").st_mtime_ns
     remaining = [region[str(dim)] for dim in dims if dim not in processor.reduce_dims]
     everything = slice(0, 1 << 62)
-    partials = read_array(folder, name, version, everything, everything, *remaining)
+    partials = read_array(
+        folder, name, store_version(Path(folder)), everything, everything, *remaining
+    )
     return processor.combine(partials)
-
-
-def _length(indexer: Any) -> int:
-    return indexer.stop - indexer.start if isinstance(indexer, slice) else len(indexer)
 
 
 def _divisor(piece: int, unit: int) -> int:
     while unit % piece:
         piece -= 1
     return piece
-
-
-Reduction = Callable[[Region], Any]

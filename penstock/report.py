@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from penstock import __version__, events
 from penstock.memory import format_bytes
+from penstock.plan import peak_together
 
 if TYPE_CHECKING:
     from penstock.plan import Plan, Plans, Resources
@@ -206,6 +207,7 @@ class Report:
     bytes_out: int = 0
     blocks: int = 0
     interrupted: bool = False
+    _largest_block: int = 0
     started: str = field(default_factory=lambda: time.strftime("%Y-%m-%dT%H:%M:%S%z"))
 
     PLANS_KEPT = 100
@@ -226,7 +228,15 @@ class Report:
                 self.plans[event.name] = event.plan
             if event.note:
                 self.notes[event.name] = event.note
-            self._concurrent_recordings(event.plan)
+            self._largest_block = max(self._largest_block, event.plan["block_bytes"])
+            if len(self.plans) > 1:
+                together = peak_together(
+                    self.limits.base,
+                    self.limits.budget,
+                    self.limits.workers,
+                    self._largest_block,
+                )
+                self.predicted_memory = max(self.predicted_memory, together)
         elif isinstance(event, events.BlockFinished):
             self.blocks += 1
             self.bytes_in += event.bytes_in
@@ -249,17 +259,6 @@ class Report:
         elif isinstance(event, events.RunFinished):
             self.seconds = event.seconds
             self.interrupted = event.interrupted
-
-    def _concurrent_recordings(self, plan: dict[str, Any]) -> None:
-        """Blocks of several recordings run beside each other: workers x the largest block."""
-        if len(self.plans) < 2:
-            return
-        block = max(
-            (p["predicted_memory"] - p["base"]) / max(1, p["concurrency"])
-            for p in self.plans.values()
-        )
-        together = self.limits.base + int(min(self.limits.workers * block, self.limits.available))
-        self.predicted_memory = max(self.predicted_memory, together)
 
     def finish(self, peak: int, *, cluster: bool) -> None:
         """Take note of the measured peak: of our processes, or of a cluster's workers beside us."""

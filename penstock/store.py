@@ -140,7 +140,7 @@ def _open_array_read_only(path: str, name: str, _version: int) -> zarr.Array:
     return zarr.open_array(path, path=name, mode="r")
 
 
-def _version(path: Path) -> int:
+def store_version(path: Path) -> int:
     """Changes when a store of the same name is replaced by another."""
     return os.stat(path / "zarr.json").st_mtime_ns
 
@@ -231,7 +231,7 @@ def write_block(path: Path, name: str, region: Region, block: np.ndarray) -> Non
     the block) and passes every chunk through one event loop, which held a second worker back to
     1.4 x. The files are the same; zarr-python reads them.
     """
-    array = _open_array(str(path), name, _version(path))
+    array = _open_array(str(path), name, store_version(path))
     slices = {dim: indexer for dim, indexer in region.items() if isinstance(indexer, slice)}
     if len(slices) != len(region):
         raise ValueError("blocks are written by stretches, not by picked positions")
@@ -338,7 +338,7 @@ def read_array(path: str, name: str, version: int, *indexers: Indexer) -> np.nda
 
 def stored_variable(path: Path, name: str) -> xr.Variable:
     """A lazily read variable over a stored array."""
-    version = _version(path)
+    version = store_version(path)
     array = _open_array_read_only(str(path), name, version)
     dims = tuple(array.metadata.dimension_names or ())
     if len(dims) != array.ndim:

@@ -27,6 +27,7 @@ import penstock
 from penstock.buffers import recycle
 from penstock.chain import Chain
 from penstock.dataset import SIGNAL, reads_fresh
+from penstock.events import BlockFinished
 from penstock.ledger import Ledger, clean_leftovers, discard, partial_path, publish, remove
 from penstock.memory import PeakSampler, use_lean_allocator
 from penstock.plan import Plan, Resources, Stage, make_plan
@@ -98,26 +99,13 @@ class Opened:
 
 
 @dataclass(frozen=True)
-class BlockDone:
-    """What the client learns of a finished block."""
-
-    stage: int
-    block: int
-    bytes_in: int
-    bytes_out: int
-    seconds: dict[str, float]
-    process: str
-    peak: int
-
-
-@dataclass(frozen=True)
 class Done:
     """A recording whose result has its final name."""
 
     target: Path
     skipped: bool = False
     opened: Opened | None = None
-    blocks: tuple[BlockDone, ...] = ()
+    blocks: tuple[BlockFinished, ...] = ()
     facts: dict[str, Any] = field(default_factory=dict)
 
 
@@ -129,7 +117,10 @@ def source_identity(job: Job) -> dict[str, Any]:
     if job.identity is not None:
         return job.identity
     assert job.path is not None
-    path = job.path.absolute()
+    return _file_identity(job.path.absolute())
+
+
+def _file_identity(path: Path) -> dict[str, Any]:
     stat = (path / "zarr.json" if path.is_dir() else path).stat()
     return {"path": str(path), "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
 
@@ -141,9 +132,7 @@ def dataset_token(ds: xr.Dataset) -> str:
     digest = hashlib.sha256(repr(sorted(map(repr, ds.attrs.items()))).encode())
     origin = ds[SIGNAL].encoding.get("source") or ds.attrs.get("source") or ds.attrs.get("store")
     with contextlib.suppress(OSError):
-        path = Path(str(origin))
-        stat = (path / "zarr.json" if path.is_dir() else path).stat()
-        digest.update(f"{path} {stat.st_size} {stat.st_mtime_ns}".encode())
+        digest.update(repr(_file_identity(Path(str(origin)))).encode())
     for name in sorted(map(str, ds.variables)):
         variable = ds.variables[name]
         digest.update(f"{name} {variable.dims} {variable.shape} {variable.dtype}".encode())
@@ -380,7 +369,7 @@ def _start_store(job: Job, key: str, plan: Plan, chain: Chain) -> None:
     os.replace(temporary, job.building / "plan.json")
 
 
-def run_block(opened: Opened, number: int, block: int) -> BlockDone:
+def run_block(opened: Opened, number: int, block: int) -> BlockFinished:
     """Compute one block, write it, note it in the ledger."""
     _set_up_process(opened.job)
     job = opened.job
@@ -420,10 +409,12 @@ def run_block(opened: Opened, number: int, block: int) -> BlockDone:
                 }
     Ledger(job.building / "ledger").add(number, block, **facts)
     n_bytes = values.nbytes
-    if reads_fresh(stage.chain.source.variables[stage.chain.name]):
+    if reads_fresh(stage.chain.source.variables[SIGNAL]):
         recycle(values)
     seconds["write"] = time.perf_counter() - began
-    return BlockDone(number, block, stage.block.read, n_bytes, seconds, process_name(), _peak())
+    return BlockFinished(
+        job.name, number, block, stage.block.read, n_bytes, seconds, process_name(), _peak()
+    )
 
 
 def finish_recording(opened: Opened) -> Done:
@@ -449,11 +440,8 @@ def finish_recording(opened: Opened) -> Done:
 
         made = job.building / f"result{job.target.suffix}"
         remove(made)
-        options: dict[str, Any] = {}
         ranges = _ranges(opened, ledger)
-        if ranges is not None:
-            options["ranges"] = ranges
-        result = export(open_store(job.store), made, format=job.format, **options)
+        result = export(open_store(job.store), made, format=job.format, ranges=ranges)
         facts = _export_facts(result)
         about = {**(provenance(job.store) or {}), **facts}
         about.pop("sampled", None)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from penstock.dataset import SIGNAL, Indexer, SampledIndex, blank_variable
+from penstock.dataset import SIGNAL, SampledIndex, blank_variable, indexer_length
 from penstock.processor import Context
 
 if TYPE_CHECKING:
@@ -150,13 +150,9 @@ def picked_rows(ds: xr.Dataset, picks: Picks, name: str, ctx: Context | None = N
     if "channel" in dims:
         mask = ctx.take("channel", mask)
         mask = mask.reshape([-1 if dim == "channel" else 1 for dim in dims])
-    shape = tuple(_length(ctx.region[dim]) for dim in dims)
+    shape = tuple(indexer_length(ctx.region[dim]) for dim in dims)
     return np.broadcast_to(mask.reshape(mask.shape if "channel" in dims else (1,) * len(dims)),
                            shape).copy()  # fmt: skip
-
-
-def _length(indexer: Indexer) -> int:
-    return indexer.stop - indexer.start if isinstance(indexer, slice) else len(indexer)
 
 
 def floating_outline(ds: xr.Dataset, name: str) -> xr.Dataset:
