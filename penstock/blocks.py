@@ -14,7 +14,12 @@ from penstock.store import QUANTUM, fill_shape, write_buffer_bytes
 TARGET_BYTES = 32 * MIB
 """Largest block worth making: beyond it a task is no more efficient, only bigger."""
 SMALL_BYTES = 8 * MIB
-"""A block below this takes less than about 50 ms: overhead begins to show."""
+"""A block below this takes less than `SMALL_SECONDS` where kernels are fast."""
+SMALL_SECONDS = 0.05
+"""Below this the overhead of a task begins to show."""
+BLOCK_SECONDS = 5.0
+"""Longest block worth making where a position takes long: what a crash may cost, and a worker waits
+for at the end."""
 BLOCKS_PER_THREAD = 4
 """At least so many blocks a thread where they are large enough: all threads end together."""
 MARGIN_LIMIT = 0.25
@@ -152,6 +157,8 @@ def choose_block(
     def weight(found: Choice) -> int:
         return max(found.bytes.read, found.bytes.result)
 
+    row_seconds = chain.row_seconds()
+
     def rows_choice() -> Choice | None:
         if single:
             # (where every dim is free, a row is still the whole last dim)
@@ -163,8 +170,11 @@ def choose_block(
         large = most(1, n, lambda k: weight(choice(k)) <= TARGET_BYTES)
         n = max(1, min(n, large))
         row = max(1, weight(choice(1)))
-        balanced = max(n_free // (BLOCKS_PER_THREAD * concurrency), -(-SMALL_BYTES // row))
-        n = max(1, min(n, balanced))
+        smallest = -(-SMALL_BYTES // row)
+        if row_seconds:
+            n = max(1, min(n, int(BLOCK_SECONDS / row_seconds)))
+            smallest = min(smallest, math.ceil(SMALL_SECONDS / row_seconds))
+        n = max(1, min(n, max(n_free // (BLOCKS_PER_THREAD * concurrency), smallest)))
         return choice(even(n_free, n))
 
     def stretch_choice(n_rows: int) -> Choice | None:

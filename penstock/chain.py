@@ -31,6 +31,7 @@ from penstock.dataset import (
 )
 from penstock.memory import MIB
 from penstock.processor import Context, Processor
+from penstock.results import fields_of, unpacked
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,12 @@ class Chain:
     def then(self, processor: Processor, state: Any = None) -> Chain:
         """This chain with one more step."""
         before = self.output
+        if self.steps and fields_of(before) is not None:
+            raise ValueError(
+                f"{type(self.steps[-1].processor).__name__} gives several results "
+                f"({', '.join(fields_of(before) or ())}) and must be the last of its pipeline: "
+                f"run {type(processor).__name__} on one of them afterwards"
+            )
         missing = [dim for dim in processor.core_dims if dim not in before[SIGNAL].dims]
         if missing:
             raise ValueError(
@@ -194,6 +201,11 @@ class Chain:
                 dims[dim] = free
         return dims
 
+    def row_seconds(self) -> float | None:
+        """Estimated time of one position [s]; None where no step is slow."""
+        known = [step.processor.row_seconds(step.input, step.state) for step in self.steps]
+        return sum(seconds for seconds in known if seconds) or None
+
     def block_bytes(self, region: Region) -> BlockBytes:
         """Memory that computing a region takes."""
         regions = self.regions(region)
@@ -234,8 +246,16 @@ class Chain:
 
     # ------------------------------------------------------------------ computing
 
-    def compute(self, region: Region, seconds: dict[str, float] | None = None) -> np.ndarray:
-        """Values of a region of the result; time spent is added to `seconds` by step."""
+    def compute(
+        self,
+        region: Region,
+        seconds: dict[str, float] | None = None,
+        failures: list[tuple[dict[str, int], str]] | None = None,
+    ) -> np.ndarray:
+        """Values of a region of the result.
+
+        Time spent is added to `seconds` by step, positions that failed to `failures`.
+        """
         regions = self.regions(region)
         clock = {} if seconds is None else seconds
         with _timed(clock, "read"):
@@ -247,7 +267,7 @@ class Chain:
             name = type(step.processor).__name__
             try:
                 with _timed(clock, name):
-                    result = run_step(step, block, source, target, owned=owned)
+                    result = run_step(step, block, source, target, failures, owned=owned)
             except Exception as error:
                 error.add_note(f"in {name}, {describe_region(source)}")
                 raise
@@ -310,6 +330,8 @@ class Chain:
         graph = HighLevelGraph.from_collections(name, layer, dependencies=())
         meta = np.empty((0,) * len(self.shape), self.dtype)
         array = dask.array.Array(graph, name, chunks, meta=meta)
+        if fields_of(self.output) is not None:
+            return unpacked(self.output, array)
         signal = xr.Variable(self.dims, array, self.output[SIGNAL].attrs)
         return self.output.assign({SIGNAL: signal})
 
@@ -337,7 +359,13 @@ def compute_block(chain: Chain, region: Region) -> np.ndarray:
 
 
 def run_step(
-    step: Step, block: np.ndarray, source: Region, target: Region, *, owned: bool
+    step: Step,
+    block: np.ndarray,
+    source: Region,
+    target: Region,
+    failures: list[tuple[dict[str, int], str]] | None = None,
+    *,
+    owned: bool,
 ) -> np.ndarray:
     """Run one kernel: core dims last; output trimmed to what was asked, dims as in the outline."""
     processor = step.processor
@@ -352,7 +380,8 @@ def run_step(
         else:
             ctx = Context(source, target, step.input, step.state)
             reduced = processor.combine(processor.partial(moved, ctx)[np.newaxis])
-    ctx = Context(source, target, step.input, step.state, reduced)
+    noted = [] if failures is None else failures
+    ctx = Context(source, target, step.input, step.state, reduced, noted)
     result = np.asarray(processor.kernel(moved, ctx))
     out_signal = step.output[SIGNAL]
     out_dims = tuple(map(str, out_signal.dims))

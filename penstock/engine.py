@@ -25,9 +25,9 @@ from penstock.work import (
     Done,
     Job,
     Opened,
-    export_note,
     finish_recording,
     open_recording,
+    result_note,
     run_block,
 )
 
@@ -228,7 +228,7 @@ class Engine:
                     recording.job.name,
                     str(result.target),
                     result.skipped,
-                    export_note(result.facts),
+                    result_note(result.facts),
                 )
             )
 

@@ -42,6 +42,8 @@ class Context:
     """What `prepare` returned."""
     reduced: Any = None
     """What `combine` returned, for processors with `reduce_dims`; cut to the block's region."""
+    failures: list[tuple[dict[str, int], str]] = field(default_factory=list)
+    """Positions that could not be done, as `failed` noted them."""
 
     @property
     def sampling_frequency(self) -> float:
@@ -63,6 +65,18 @@ class Context:
     def take(self, dim: str, values: Any) -> np.ndarray:
         """The entries of a per-position array (one value along the whole `dim`) for this block."""
         return np.asarray(values)[self.region[dim]]
+
+    def failed(self, index: tuple[int, ...], reason: str | BaseException) -> None:
+        """Note that a position could not be done; the others go on.
+
+        `index` is the position along the block's loop axes. The kernel fills its result with NaN
+        or another mark; the reason reaches the ledger, the report and the result's attributes.
+        """
+        where = {}
+        for (dim, indexer), i in zip(self.output.items(), index, strict=False):
+            where[dim] = int(indexer.start + i if isinstance(indexer, slice) else indexer[i])
+        text = reason if isinstance(reason, str) else f"{type(reason).__name__}: {reason}"
+        self.failures.append((where, text))
 
     buffer = staticmethod(scratch_buffer)
     empty = staticmethod(new_array)
@@ -157,6 +171,13 @@ class Processor:
         """Samples needed at each side along the core dims for an exact result when they are cut.
 
         None: the core dims must be whole.
+        """
+        return None
+
+    def row_seconds(self, ds: xr.Dataset, state: Any) -> float | None:
+        """Estimated time of one position of the loop dims [s], where the kernel is slow.
+
+        Blocks of such a processor are cut by time. None: a block's size alone decides.
         """
         return None
 

@@ -371,7 +371,8 @@ def open_store(path: str | Path) -> xr.Dataset:
     Returns
     -------
     xarray.Dataset
-        With virtual regular coordinates where the store holds their rate and start.
+        With virtual regular coordinates where the store holds their rate and start. The results
+        of a fit or a peak search have variables of their own and no ``signal``.
 
     Raises
     ------
@@ -388,14 +389,16 @@ def open_store(path: str | Path) -> xr.Dataset:
     except Exception as error:
         raise ValueError(f"{path}: not a readable Zarr store ({error})") from error
     about = ds.attrs.get("penstock", {})
-    for name in large_variables(ds):
+    results = [name for name in about.get("results", []) if name in ds.data_vars]
+    large = [*large_variables(ds), *results]
+    for name in large:
         encoding = ds[name].encoding
         if {"scale_factor", "add_offset"} & set(encoding):
             continue  # (packed by someone else: xarray unpacks it)
         ds[name] = stored_variable(path, name)
         ds[name].encoding.update({k: encoding[k] for k in ("compressors",) if k in encoding})
     for other, variable in ds.data_vars.items():
-        if other not in large_variables(ds) and variable.nbytes <= 16 * MIB:
+        if other not in large and variable.nbytes <= 16 * MIB:
             ds[other] = variable.load()
     for dim, regular in about.get("sampled", {}).items():
         if dim in ds.sizes:
@@ -411,6 +414,8 @@ def open_store(path: str | Path) -> xr.Dataset:
                 texts = np.asarray(values.tolist(), dtype=str).reshape(values.shape)
                 ds = ds.assign_coords({label: (coordinate.dims, texts, coordinate.attrs)})
     ds.attrs["store"] = str(path)
+    if results:
+        return ds[[*results, *(name for name in ds.data_vars if name not in results)]]
     try:
         return check_dataset(ds)
     except (ValueError, TypeError) as error:
@@ -429,6 +434,14 @@ def provenance(path: Path) -> dict[str, Any] | None:
         about = attributes.get("penstock")
         return about if isinstance(about, dict) else None
     return None
+
+
+def add_provenance(path: Path, facts: Mapping[str, Any]) -> None:
+    """Add to what a store says of its making."""
+    import zarr
+
+    group = zarr.open_group(path, mode="r+")
+    group.attrs["penstock"] = {**group.attrs.get("penstock", {}), **facts}  # type: ignore[dict-item]
 
 
 def write_store(ds: xr.Dataset, path: str | Path, *, overwrite: bool = False) -> Path:

@@ -40,7 +40,16 @@ from penstock.rechunk import (
     scratch_source,
     with_reduction,
 )
-from penstock.store import FORMAT, create_array, create_group, provenance, sidecar_path, write_block
+from penstock.results import OutputArray, fields_of, output_arrays
+from penstock.store import (
+    FORMAT,
+    add_provenance,
+    create_array,
+    create_group,
+    provenance,
+    sidecar_path,
+    write_block,
+)
 
 
 @dataclass(frozen=True)
@@ -299,6 +308,12 @@ def open_recording(job: Job, slot: int) -> Opened | Done:
         )
     source = _open_source(job)
     chain = Chain(source).prepared(job.processors, slot, strict=True)
+    fields = fields_of(chain.output)
+    if fields is not None and job.format != "zarr":
+        raise ValueError(
+            f"the results of this pipeline ({', '.join(fields)}) are not a recording and cannot be "
+            f"written as {job.format.upper()}: use format 'zarr'"
+        )
     plan = make_plan(chain, job.limits, name=job.name, export=job.format != "zarr")
     plan, finished, note = _pick_up(job, key, plan)
     if not (job.building / "plan.json").exists():
@@ -347,26 +362,40 @@ def _start_store(job: Job, key: str, plan: Plan, chain: Chain) -> None:
     import zarr
 
     zarr.create_group(job.scratch, overwrite=True)
-    create_group(job.store, chain.output, _about(job, key))
+    about = _about(job, key)
+    fields = fields_of(chain.output)
+    if fields is not None:
+        about["results"] = list(fields)
+    create_group(job.store, chain.output, about)
     for number, stage in enumerate(plan.stages):
         if stage.kind == "scratch":
             create_scratch(job.scratch, number, stage, plan.stages[number + 1])
             continue
-        out = stage.chain.output[SIGNAL]
-        create_array(
-            job.store,
-            stage.title if stage.kind == "copy" else SIGNAL,
-            stage.chain.dims,
-            stage.chain.shape,
-            stage.chain.dtype,
-            stage.grid.block,
-            out.attrs,
-            compress=job.format == "zarr",
-        )
+        for array in _written(stage):
+            create_array(
+                job.store,
+                array.name,
+                array.dims,
+                array.shape,
+                array.dtype,
+                (*stage.grid.block, *array.extra.values()),
+                array.attrs,
+                compress=job.format == "zarr",
+            )
     content = {"key": key, "blocks": [stage.grid.block for stage in plan.stages]}
     temporary = job.building / "plan.json.new"
     temporary.write_text(json.dumps(content))
     os.replace(temporary, job.building / "plan.json")
+
+
+def _written(stage: Stage) -> list[OutputArray]:
+    """The variables of the result that a stage writes."""
+    arrays = output_arrays(stage.chain.output)
+    return [replace(arrays[0], name=stage.title)] if stage.kind == "copy" else arrays
+
+
+FAILURES_KEPT = 5
+"""How many failed positions of a block, and of a recording, are named with their reasons."""
 
 
 def run_block(opened: Opened, number: int, block: int) -> BlockFinished:
@@ -394,19 +423,21 @@ def run_block(opened: Opened, number: int, block: int) -> BlockFinished:
         }
         write_block(job.scratch, f"{PARTIALS}{number}", where, partial[np.newaxis])
     else:
-        values = stage.chain.compute(region, seconds)
+        failures: list[tuple[dict[str, int], str]] = []
+        values = stage.chain.compute(region, seconds, failures)
         began = time.perf_counter()
+        if failures:
+            facts = {"n_failed": len(failures), "failures": failures[:FAILURES_KEPT]}
         if stage.kind == "scratch":
             write_block(job.scratch, f"{SCRATCH}{number}", region, values)
         else:
-            name = stage.title if stage.kind == "copy" else SIGNAL
-            write_block(job.store, name, region, values)
+            for array in _written(stage):
+                whole = {dim: slice(0, size) for dim, size in array.extra.items()}
+                write_block(job.store, array.name, {**region, **whole}, array.values(values))
             if job.format == "edf" and stage.kind == "process":
                 axes = tuple(range(1, values.ndim))
-                facts = {
-                    "low": values.min(axis=axes).astype(float).tolist(),
-                    "high": values.max(axis=axes).astype(float).tolist(),
-                }
+                facts["low"] = values.min(axis=axes).astype(float).tolist()
+                facts["high"] = values.max(axis=axes).astype(float).tolist()
     Ledger(job.building / "ledger").add(number, block, **facts)
     n_bytes = values.nbytes
     if reads_fresh(stage.chain.source.variables[SIGNAL]):
@@ -431,7 +462,9 @@ def finish_recording(opened: Opened) -> Done:
                 f"{job.building}: run the same command again"
             )
     clean_leftovers(job.store)
-    facts: dict[str, Any] = {}
+    facts = _failures(ledger)
+    if facts:
+        add_provenance(job.store, facts)
     if job.format == "zarr":
         publish(job.store, job.target, overwrite=job.overwrite)
     else:
@@ -442,7 +475,7 @@ def finish_recording(opened: Opened) -> Done:
         remove(made)
         ranges = _ranges(opened, ledger)
         result = export(open_store(job.store), made, format=job.format, ranges=ranges)
-        facts = _export_facts(result)
+        facts |= _export_facts(result)
         about = {**(provenance(job.store) or {}), **facts}
         about.pop("sampled", None)
         temporary = job.building / "sidecar.json"
@@ -471,6 +504,19 @@ def _ranges(opened: Opened, ledger: Ledger) -> tuple[np.ndarray, np.ndarray] | N
     return None
 
 
+def _failures(ledger: Ledger) -> dict[str, Any]:
+    """How many positions failed, and why the first of them did; empty where none did."""
+    noted = [entry for entry in ledger.entries() if "n_failed" in entry]
+    if not noted:
+        return {}
+    noted.sort(key=lambda entry: (entry["stage"], entry["block"]))
+    first = [failure for entry in noted for failure in entry["failures"]]
+    return {
+        "n_failed": sum(entry["n_failed"] for entry in noted),
+        "failures": first[:FAILURES_KEPT],
+    }
+
+
 def _export_facts(result: Any) -> dict[str, Any]:
     """What the format could not hold as it was: for the sidecar and the report."""
     facts: dict[str, Any] = {}
@@ -482,9 +528,13 @@ def _export_facts(result: Any) -> dict[str, Any]:
     return facts
 
 
-def export_note(facts: dict[str, Any]) -> str:
-    """The same in one sentence; empty where nothing was lost."""
+def result_note(facts: dict[str, Any]) -> str:
+    """What is not as it should be, in one sentence; empty where nothing was lost."""
     parts = []
+    if "n_failed" in facts:
+        where, reason = facts["failures"][0]
+        place = ", ".join(f"{dim} {i}" for dim, i in where.items())
+        parts.append(f"{facts['n_failed']} positions failed (the first, {place}: {reason})")
     if "clipped" in facts:
         parts.append(f"{sum(facts['clipped'].values())} samples were clipped")
     if "padded_seconds" in facts:
