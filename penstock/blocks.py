@@ -9,7 +9,7 @@ from typing import Any
 from penstock.chain import BlockBytes, Chain
 from penstock.dataset import SIGNAL, Region
 from penstock.memory import MIB, format_bytes
-from penstock.store import QUANTUM, fill_shape, write_buffer_bytes
+from penstock.store import CHUNK_BYTES, QUANTUM, fill_shape, write_buffer_bytes
 
 TARGET_BYTES = 32 * MIB
 """Largest block worth making: beyond it a task is no more efficient, only bigger."""
@@ -22,6 +22,8 @@ BLOCK_SECONDS = 5.0
 for at the end."""
 BLOCKS_PER_THREAD = 4
 """At least so many blocks a thread where they are large enough: all threads end together."""
+FINE_QUANTUM = 1 << 10
+"""Cuts along a core dim fall on multiples of this many samples where chunks allow it."""
 MARGIN_LIMIT = 0.25
 """Extra samples read for margins, above which whole rows are preferred even on fewer threads."""
 
@@ -195,7 +197,13 @@ def choose_block(
             if shorter.overhead > 0.1:
                 break
             n -= max(1, n // 16)
-        return choice(n_rows, even(n_units, max(1, n)) * unit)
+        length = even(n_units, max(1, n)) * unit
+        equal = -(-size // -(-size // length) // FINE_QUANTUM) * FINE_QUANTUM
+        bytes_long = equal * chain.dtype.itemsize
+        # (a stretch of one chunk needs no common divisor with it: blocks may be equal)
+        if n_rows * bytes_long >= CHUNK_BYTES >= bytes_long and equal < length:
+            length = equal
+        return choice(n_rows, length)
 
     if not free and not stretched:
         only = choice(1)

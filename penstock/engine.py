@@ -169,7 +169,7 @@ class Engine:
                 recording.finishing = True
                 return _Task(
                     recording,
-                    opened.block_bytes,
+                    opened.finish_bytes,
                     lambda o=opened: self.pool.submit(finish_recording, o),  # type: ignore[misc]
                 )
         # a few recordings are open at a time: enough that one is ready when another ends

@@ -236,30 +236,32 @@ def single_threaded_kernels() -> Iterator[None]:
 PROCESS_ALLOWANCE = 40 * MIB
 THREAD_ALLOWANCE = 4 * MIB
 
-_ENGINE_MODULES = ("penstock.run", "scipy.fft", "scipy.signal", "zarr", "penstock.eeg")
+_ENGINE_MODULES = ("penstock.run", "scipy.fft", "zarr", "penstock.eeg")
 
 
-def process_base() -> int:
+def process_base(modules: tuple[str, ...] = ()) -> int:
     """What this process uses before any block, with all that a run imports loaded [bytes].
+
+    `modules` are those that its processors import beside.
 
     Resident pages shared with other processes count in full: they are this process's own once the
     others end.
     """
     import importlib
 
-    for module in _ENGINE_MODULES:
+    for module in (*_ENGINE_MODULES, *modules):
         importlib.import_module(module)
     trim_heap()
     return max(int(psutil.Process().memory_info().rss), pss())
 
 
 @functools.cache
-def worker_base() -> int:
+def worker_base(modules: tuple[str, ...] = ()) -> int:
     """What a fresh worker process uses before any block [bytes], measured once in one."""
     code = (
         "import distributed, distributed.worker, distributed.nanny\n"
         "from penstock.memory import process_base\n"
-        "print(process_base())"
+        f"print(process_base({modules!r}))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120

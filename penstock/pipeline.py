@@ -90,6 +90,11 @@ class Pipeline:
 
         return pipeline_html(self)
 
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """Modules that the processors import on first use."""
+        return tuple(sorted({name for one in self.processors for name in one.modules}))
+
     # ------------------------------------------------------------------ use
 
     def __call__(self, ds: xr.Dataset, *, block_bytes: int = 64 * MIB) -> xr.Dataset:
@@ -145,7 +150,7 @@ class Pipeline:
         plans = []
         for item in resolve_sources(source):
             ds = item.dataset if item.dataset is not None else open_dataset(item.path or "")
-            limits = resources(memory, workers, kind=kind, client=client)
+            limits = resources(memory, workers, kind=kind, client=client, modules=self.modules)
             chain = Chain(ds).bind(self.processors)
             plans.append(make_plan(chain, limits, name=item.name, export=format != "zarr"))
         return plans[0] if len(plans) == 1 and not several else Plans(plans)

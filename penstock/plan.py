@@ -80,13 +80,20 @@ class Plan:
     @property
     def block_bytes(self) -> int:
         """Memory of the largest block, with its thread's allowance [bytes]."""
-        blocks = [stage.block.peak for stage in self.stages]
-        return max([*blocks, self.export_bytes], default=0) + THREAD_ALLOWANCE
+        return max((stage.block.peak for stage in self.stages), default=0) + THREAD_ALLOWANCE
+
+    @property
+    def task_bytes(self) -> int:
+        """Memory of the largest task [bytes]: a block, or exporting the finished result."""
+        return max(self.block_bytes, self.export_bytes + THREAD_ALLOWANCE)
 
     @property
     def predicted_memory(self) -> int:
-        """Peak of all processes together [bytes]: base + concurrency x the largest block."""
-        return self.base + self.concurrency * self.block_bytes
+        """Peak of all processes together [bytes]: base + concurrency x the largest block.
+
+        A result is exported once, after its blocks.
+        """
+        return self.base + max(self.concurrency * self.block_bytes, self.task_bytes)
 
     @property
     def n_blocks(self) -> int:
@@ -113,7 +120,7 @@ class Plan:
             "workers": self.workers,
             "processes": self.processes,
             "concurrency": self.concurrency,
-            "block_bytes": self.block_bytes,
+            "task_bytes": self.task_bytes,
             "reason": self.reason,
             "stages": [
                 {
@@ -147,9 +154,9 @@ class Plan:
         return plan_html(self)
 
 
-def peak_together(base: int, budget: int, at_once: int, block_bytes: int) -> int:
-    """Peak where blocks of several recordings run side by side, as the budget admits them."""
-    return min(budget, base + at_once * block_bytes)
+def peak_together(base: int, budget: int, at_once: int, task_bytes: int) -> int:
+    """Peak where tasks of several recordings run side by side, as the budget admits them."""
+    return min(budget, base + at_once * task_bytes)
 
 
 class Plans(tuple[Plan, ...]):
@@ -163,7 +170,7 @@ class Plans(tuple[Plan, ...]):
             first.base,
             first.budget,
             min(first.workers, self.n_blocks),
-            max(plan.block_bytes for plan in self),
+            max(plan.task_bytes for plan in self),
         )
         return max(*(plan.predicted_memory for plan in self), together)
 
@@ -215,8 +222,11 @@ def resources(
     *,
     kind: str = "threads",
     client: Any = None,
+    modules: tuple[str, ...] = (),
 ) -> Resources:
     """Budget and bases of a run on this machine or on a cluster.
+
+    `modules` are those that its processors import (`Processor.modules`).
 
     Raises
     ------
@@ -240,8 +250,8 @@ def resources(
         n = workers if workers is not None else cpu_count()
         processes = n if kind == "processes" else 0
         limit = 0
-    own = process_base() + PROCESS_ALLOWANCE
-    base = own + processes * (worker_base() + PROCESS_ALLOWANCE if processes else 0)
+    own = process_base(modules) + PROCESS_ALLOWANCE
+    base = own + processes * (worker_base(modules) + PROCESS_ALLOWANCE if processes else 0)
     if memory is None:
         budget = max(base, int(0.5 * (available_memory() + own)))
         budget = limit or budget
@@ -273,10 +283,17 @@ def make_plan(
     resident = int(chain.source.variables[SIGNAL].encoding.get("resident", 0))
     limits = replace(limits, base=limits.base + resident)
     copies = _copy_stages(chain)
+    if limits.available - THREAD_ALLOWANCE < export_bytes:
+        need = math.ceil((limits.base + export_bytes + THREAD_ALLOWANCE) / MIB) * MIB
+        raise BudgetError(
+            f"{name}: writing the result as a recording takes {format_bytes(export_bytes)}, but "
+            f"the budget of {format_bytes(limits.budget)} leaves {format_bytes(limits.available)} "
+            f"beside the process itself: allow {format_bytes(need)}, or use the format 'zarr'"
+        )
     attempts = itertools.product((MARGIN_LIMIT, math.inf), range(limits.workers, 0, -1))
     for overhead, n in attempts:
         slot = limits.available // n - THREAD_ALLOWANCE
-        if slot < max(export_bytes, *(stage.block.peak for stage in copies), 0):
+        if slot < max((stage.block.peak for stage in copies), default=0):
             continue
         stages = _stages(chain, slot, n, overhead, limits.workers)
         if stages is None:

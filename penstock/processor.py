@@ -127,6 +127,8 @@ class Processor:
     may be cut after all: the reduction is streamed first."""
     n_statistics: ClassVar[int] = 1
     """Statistics in a partial reduction: the length of the first axis of what `partial` returns."""
+    modules: ClassVar[tuple[str, ...]] = ()
+    """Modules imported on first use: memory of the process beside what Penstock itself takes."""
     scratch: ClassVar[float] = 0.0
     """Peak extra memory of the kernel as a multiple of the input block, output not counted."""
     row_scratch: ClassVar[float] = 0.0

@@ -207,7 +207,7 @@ class Report:
     bytes_out: int = 0
     blocks: int = 0
     interrupted: bool = False
-    _largest_block: int = 0
+    _largest_task: int = 0
     started: str = field(default_factory=lambda: time.strftime("%Y-%m-%dT%H:%M:%S%z"))
 
     PLANS_KEPT = 100
@@ -228,13 +228,13 @@ class Report:
                 self.plans[event.name] = event.plan
             if event.note:
                 self.notes[event.name] = event.note
-            self._largest_block = max(self._largest_block, event.plan["block_bytes"])
+            self._largest_task = max(self._largest_task, event.plan["task_bytes"])
             if len(self.plans) > 1:
                 together = peak_together(
                     self.limits.base,
                     self.limits.budget,
                     self.limits.workers,
-                    self._largest_block,
+                    self._largest_task,
                 )
                 self.predicted_memory = max(self.predicted_memory, together)
         elif isinstance(event, events.BlockFinished):

@@ -144,7 +144,7 @@ def run(
     items = resolve_sources(source, out)
     client = client if client is not None else active_client()
     kind = "cluster" if client is not None else executor_kind(pipeline, executor)
-    limits = resources(memory, workers, kind=kind, client=client)
+    limits = resources(memory, workers, kind=kind, client=client, modules=pipeline.modules)
     jobs = [
         Job(
             uuid.uuid4().hex,

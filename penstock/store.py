@@ -44,6 +44,8 @@ FORMAT = 1
 CHUNK_BYTES = MIB
 SHARD_BYTES = 8 * MIB
 COMPRESSOR, COMPRESSION_LEVEL = "lz4", 5
+WORTH_COMPRESSING = 0.8
+"""A shard whose first chunk does not shrink to this is stored as it is (see `_encode`)."""
 QUANTUM = 1 << 14
 """Cuts along a core dim fall on multiples of this many samples, so that chunks divide them."""
 
@@ -261,20 +263,25 @@ def write_block(path: Path, name: str, region: Region, block: np.ndarray) -> Non
 def _encode(file: BinaryIO, array: zarr.Array, values: np.ndarray) -> None:
     """Write a shard (its chunks, then where they lie, then a checksum) or a single chunk.
 
-    Format: sharding codec and blosc codec of the Zarr version 3 specification.
+    Noise hardly shrinks: filtered EEG in float32 by 15 %, for half the time of the filter. Where
+    the first whole chunk says so, the others are stored in Blosc frames of level 0, which every
+    Blosc codec reads. Format: sharding and blosc codec of the Zarr version 3 specification.
     """
-    compress = bool(array.compressors)
     if array.shards is None:
-        file.write(_encode_chunk(values, array, compress))
+        file.write(_encode_chunk(values, array))
         return
     counts = [n // c for n, c in zip(array.shards, array.chunks, strict=True)]
     places = np.full((*counts, 2), 2**64 - 1, "<u8")  # (this value: no such chunk)
-    offset = 0
+    offset, shrinks = 0, True
     for index in np.ndindex(*counts):
         at = tuple(slice(i * c, (i + 1) * c) for i, c in zip(index, array.chunks, strict=True))
         chunk = values[at]
         if chunk.size:
-            encoded = _encode_chunk(chunk, array, compress)
+            # (what a chunk at the end of the array is filled up with shrinks to nothing)
+            whole = chunk.shape == array.chunks
+            encoded = _encode_chunk(chunk, array, shrinks=shrinks or not whole)
+            if whole and len(encoded) > WORTH_COMPRESSING * chunk.nbytes:
+                shrinks = False
             file.write(encoded)
             places[index] = offset, len(encoded)
             offset += len(encoded)
@@ -284,7 +291,9 @@ def _encode(file: BinaryIO, array: zarr.Array, values: np.ndarray) -> None:
     file.write(where + struct.pack("<I", crc32c(where)))
 
 
-def _encode_chunk(values: np.ndarray, array: zarr.Array, compress: bool) -> bytes | memoryview:
+def _encode_chunk(
+    values: np.ndarray, array: zarr.Array, *, shrinks: bool = True
+) -> bytes | memoryview:
     """One chunk as bytes, filled up to its full shape at the end of the array."""
     dtype = array.dtype.newbyteorder("<")
     if values.shape != array.chunks:
@@ -292,15 +301,17 @@ def _encode_chunk(values: np.ndarray, array: zarr.Array, compress: bool) -> byte
         full[tuple(slice(0, n) for n in values.shape)] = values
         values = full
     values = np.ascontiguousarray(values, dtype)
-    return _blosc().encode(values) if compress else values.reshape(-1).view(np.uint8).data
+    if not array.compressors:
+        return values.reshape(-1).view(np.uint8).data
+    return _blosc(COMPRESSION_LEVEL if shrinks else 0).encode(values)
 
 
 @functools.cache
-def _blosc() -> Any:
+def _blosc(level: int) -> Any:
     """The codec of `create_array`."""
     from numcodecs import Blosc
 
-    return Blosc(COMPRESSOR, COMPRESSION_LEVEL, Blosc.BITSHUFFLE)
+    return Blosc(COMPRESSOR, level, Blosc.BITSHUFFLE)
 
 
 def _json_attrs(attrs: Mapping[Any, Any]) -> dict[str, Any]:

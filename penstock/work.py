@@ -103,6 +103,7 @@ class Opened:
     counts: tuple[int, ...]
     """Blocks of every stage."""
     block_bytes: int
+    finish_bytes: int
     finished: dict[int, set[int]] = field(default_factory=dict)
     note: str = ""
 
@@ -326,11 +327,12 @@ def open_recording(job: Job, slot: int) -> Opened | Done:
         tuple(len(stage.grid) for stage in plan.stages),
         # (what a reader keeps of the file counts with its blocks)
         plan.block_bytes + plan.base - job.limits.base,
+        plan.task_bytes + plan.base - job.limits.base,
         finished,
         note,
     )
     _keep(job, _bind_stages(job, plan.stages))
-    if plan.n_blocks == 1 and job.limits.workers * plan.block_bytes <= job.limits.available:
+    if plan.n_blocks == 1 and job.limits.workers * plan.task_bytes <= job.limits.available:
         blocks = () if finished else (run_block(opened, 0, 0),)
         return replace(finish_recording(opened), opened=opened, blocks=blocks)
     return opened

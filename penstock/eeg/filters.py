@@ -13,7 +13,6 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 import numpy as np
-import scipy.signal
 
 from penstock.buffers import scratch_buffer
 from penstock.dataset import sampling_frequency
@@ -98,6 +97,8 @@ class _Filter(Processor):
         if method == "iir":
             # a row in float64, of a float32 block that may be one row
             object.__setattr__(self, "row_scratch", 2.0)
+        if method == "iir" or phase == "minimum":
+            object.__setattr__(self, "modules", ("scipy.signal",))
 
     def taps(self, frequency: float) -> tuple[np.ndarray, int]:
         """FIR taps at a sampling frequency [Hz], and which of them has no delay.
@@ -465,12 +466,16 @@ class NotchFilter(_Filter):
 
 @lru_cache(maxsize=8)
 def _minimum_phase(taps: bytes) -> np.ndarray:
-    result: np.ndarray = scipy.signal.minimum_phase(np.frombuffer(taps), half=False)
+    from scipy.signal import minimum_phase
+
+    result: np.ndarray = minimum_phase(np.frombuffer(taps), half=False)
     return result
 
 
 @lru_cache(maxsize=32)
 def _design_iir(frequency: float, l_freq: Edges, h_freq: Edges, order: int) -> Recursive:
+    from scipy.signal import butter, sos2zpk, sosfilt_zi
+
     check_frequencies(l_freq, h_freq, frequency)
     if l_freq is None or h_freq is None:
         kind, band = ("lowpass", h_freq) if l_freq is None else ("highpass", l_freq)
@@ -479,8 +484,8 @@ def _design_iir(frequency: float, l_freq: Edges, h_freq: Edges, order: int) -> R
     else:
         kind = "bandpass" if l_freq[0] < h_freq[0] else "bandstop"
         wanted = sorted((l_freq[0], h_freq[0]))
-    sos = scipy.signal.butter(order, wanted, kind, fs=frequency, output="sos")
-    slowest = float(np.abs(scipy.signal.sos2zpk(sos)[1]).max())
+    sos = butter(order, wanted, kind, fs=frequency, output="sos")
+    slowest = float(np.abs(sos2zpk(sos)[1]).max())
     if slowest >= 1:
         raise ValueError(
             f"a Butterworth filter of order {order} at {wanted} Hz is unstable when sampled at "
@@ -488,18 +493,20 @@ def _design_iir(frequency: float, l_freq: Edges, h_freq: Edges, order: int) -> R
         )
     padding = _ringing(sos)
     margin = max(math.ceil(math.log(1e-15) / math.log(slowest)), padding) + 1
-    return Recursive(sos, scipy.signal.sosfilt_zi(sos), padding, margin)
+    return Recursive(sos, sosfilt_zi(sos), padding, margin)
 
 
 def _ringing(sos: np.ndarray) -> int:
     """Samples until an impulse has fallen to a thousandth, as `mne.filter.estimate_ringing_samples`
     counts them: in thousands, at most a hundred of those."""
+    from scipy.signal import sosfilt
+
     length, limit = 1000, 100
     impulse, state = np.zeros(length), np.zeros((len(sos), 2))
     impulse[0] = 1
     last, threshold = length, 0.0
     for number in range(limit):
-        response, state = scipy.signal.sosfilt(sos, impulse, zi=state)
+        response, state = sosfilt(sos, impulse, zi=state)
         impulse[0] = 0
         response = np.abs(response)
         threshold = max(0.001 * float(response.max()), threshold)
@@ -547,9 +554,11 @@ def filter_recursively(
 
 def _pass(values: np.ndarray, design: Recursive, *, at_rest: bool) -> None:
     """Filter rows in place, a stretch at a time."""
+    from scipy.signal import sosfilt
+
     state = np.zeros((len(design.sos), len(values), 2))
     if not at_rest:
         state = design.start[:, np.newaxis] * values[:, :1]
     for start in range(0, values.shape[-1], STRETCH):
         part = values[:, start : start + STRETCH]
-        part[:], state = scipy.signal.sosfilt(design.sos, part, axis=-1, zi=state)
+        part[:], state = sosfilt(design.sos, part, axis=-1, zi=state)

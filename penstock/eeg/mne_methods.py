@@ -54,6 +54,8 @@ class MNE(Processor):
     (2, 2000)
     """
 
+    modules = ("mne",)
+
     method: str
     kwargs: Mapping[str, Any] = field(default_factory=dict)
 

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import scipy.fft
-import scipy.signal
 
 from penstock.buffers import scratch_buffer
 from penstock.dataset import (
@@ -32,6 +31,7 @@ from penstock.eeg.fir import (
     each_matrix,
     runs,
     transform_windows,
+    windowed_sinc,
 )
 from penstock.eeg.picks import (
     channel_kinds,
@@ -83,12 +83,8 @@ def filter_taps(up: int, down: int) -> np.ndarray:
     """
     largest = max(up, down)
     half = _half_length(largest)
-    taps: np.ndarray = scipy.signal.firwin(
-        2 * half + 1,
-        (1 + PASS_BAND) / 2 / largest,
-        window=("kaiser", scipy.signal.kaiser_beta(ATTENUATION)),
-    )
-    return taps
+    beta = 0.1102 * (ATTENUATION - 8.7)  # Kaiser's formula, above 50 dB
+    return windowed_sinc(np.kaiser(2 * half + 1, beta), (1 + PASS_BAND) / 2 / largest)
 
 
 def _half_length(largest: int) -> int:
