@@ -68,6 +68,8 @@ def local_processes(workers: int) -> Iterator[Any]:
         "OPENBLAS_NUM_THREADS": "1",
         "MKL_NUM_THREADS": "1",
         "DASK_LOGGING__DISTRIBUTED": "error",
+        # functions of modules that are found here are found there
+        "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
     }
     before = {name: os.environ.get(name) for name in environment}
     os.environ.update(environment)

@@ -8,7 +8,10 @@ clusters, resume) follows from that.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
+import hashlib
 import inspect
 import sys
 import types
@@ -316,6 +319,9 @@ class Apply(Processor):
             )
         return result
 
+    def canonical(self) -> dict[str, Any]:
+        return {**super().canonical(), "function": function_identity(self.function)}
+
     def __hash__(self) -> int:
         return hash((self.function, str(self.parameters())))
 
@@ -341,12 +347,31 @@ def function_name(function: Callable[..., Any]) -> str:
         found = getattr(found, part, None)
     if found is function:  # (a bound method or a closure is not what its name says)
         return f"{module}:{name}"
-    import hashlib
-
     import cloudpickle
 
     digest = hashlib.sha256(cloudpickle.dumps(function)).hexdigest()[:16]
     return f"{module or 'builtins'}:{name or type(function).__name__}#{digest}"
+
+
+def function_identity(function: Callable[..., Any]) -> dict[str, str]:
+    """What makes a function of a user the same one later: its source, and its library's version.
+
+    `function_name` alone would take an edited function for the one of yesterday.
+    """
+    inner = function
+    while isinstance(inner, functools.partial):
+        inner = inner.func
+    found = {"name": function_name(function)}
+    with contextlib.suppress(OSError, TypeError):
+        source = inspect.getsource(inner)
+        found["source"] = hashlib.sha256(source.encode()).hexdigest()[:16]
+    package = (getattr(inner, "__module__", None) or "").partition(".")[0]
+    libraries = {"numpy": np, package: sys.modules.get(package)}
+    for name, module in libraries.items():
+        version = getattr(module, "__version__", None)
+        if isinstance(version, str):
+            found[name] = version
+    return found
 
 
 def _plain(value: Any) -> Any:

@@ -152,6 +152,7 @@ def run(
             item.path.absolute() if item.path is not None else None,
             item.dataset,
             pipeline.processors,
+            pipeline.canonical(),
             out / f"{item.name}{SUFFIXES[format]}",
             format,
             dtype,

@@ -62,6 +62,8 @@ class Job:
     path: Path | None
     dataset: xr.Dataset | None
     processors: tuple[Processor, ...]
+    pipeline: list[dict[str, Any]]
+    """Canonical form of the processors, as they are in the client."""
     target: Path
     format: str
     dtype: str
@@ -164,7 +166,7 @@ def result_key(job: Job) -> str:
     content = {
         "format": [FORMAT, job.format],
         "dtype": job.dtype,
-        "pipeline": [processor.canonical() for processor in job.processors],
+        "pipeline": job.pipeline,
         "source": source_identity(job),
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
@@ -178,7 +180,7 @@ def _about(job: Job, key: str) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "key": key,
-        "pipeline": [processor.canonical() for processor in job.processors],
+        "pipeline": job.pipeline,
         "source": source_identity(job),
         "versions": {
             "penstock": penstock.__version__,
