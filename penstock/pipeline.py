@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 Source: TypeAlias = "str | Path | xr.Dataset | Sequence[str | Path | xr.Dataset]"
 
-_DOMAINS = ("penstock.eeg",)
+_DOMAINS = ("penstock.eeg", "penstock.spectra")
 """Packages whose processors may be named in files without saying where they live."""
 
 _SAFE_FUNCTIONS = (
@@ -239,12 +239,12 @@ class Pipeline:
         steps = []
         for processor in self.processors:
             parameters = processor.parameters()
-            if isinstance(processor, Apply):
+            if _takes_function(type(processor)):
                 name = parameters["function"]
                 if "#" in name:
                     raise ValueError(
-                        f"Apply({name.split('#')[0]}) cannot be written to a file: define the "
-                        "function in a module that can be imported"
+                        f"{type(processor).__name__}({name.split('#')[0]}) cannot be written to a "
+                        "file: define the function in a module that can be imported"
                     )
             steps.append({processor.qualified_name(): parameters})
         return {"penstock": 1, "pipeline": steps}
@@ -347,7 +347,7 @@ def _parse_step(step: Any, number: int, allow: Sequence[str]) -> Processor:
             f"step {number}: write 'Name' or 'Name: {{parameter: value}}', got {step!r}"
         )
     cls = _find_processor(str(name), number)
-    if cls is Apply:
+    if _takes_function(cls):
         if not isinstance(given, dict):
             given = dict(zip(("function", "kwargs"), _as_list(given), strict=False))
         given = {**given, "function": _find_function(given.get("function"), number, allow)}
@@ -392,27 +392,42 @@ def _parameter_error(cls: type[Processor], given: Any, error: TypeError) -> str:
     return str(error)
 
 
+def _takes_function(cls: type[Processor]) -> bool:
+    """Whether a processor is made of a function, which files name as ``module:name``."""
+    return "function" in getattr(cls, "__dataclass_fields__", {})
+
+
+def _load(name: str | None = None) -> None:
+    """Import the processors of that name, or all: domains load their modules on first use."""
+    for domain in _DOMAINS:
+        package = _import(domain)
+        for label in package.__all__:
+            if name in (None, label, f"{domain}.{label}"):
+                getattr(package, label)
+
+
 def _find_processor(name: str, number: int) -> type[Processor]:
+    _load(name)
     known = registered_processors()
     if name in known:
         return known[name]
-    short: dict[str, list[type[Processor]]] = {}
-    for cls in known.values():
-        short.setdefault(cls.__name__, []).append(cls)
-    found = short.get(name, [])
+    found = [cls for cls in known.values() if cls.__name__ == name]
     if len(found) == 1:
         return found[0]
     if found:
         places = ", ".join(cls.qualified_name() for cls in found)
         raise ValueError(f"step {number}: {name!r} may be any of {places}: write the full name")
+    _load()
+    known = registered_processors()
+    short = sorted({cls.__name__ for cls in known.values()})
     close = difflib.get_close_matches(name, [*short, *known], 1)
-    hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(sorted(short))}"
+    hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(short)}"
     raise ValueError(f"step {number}: unknown processor {name!r}: {hint}")
 
 
 def _find_function(name: Any, number: int, allow: Sequence[str]) -> Any:
     if not isinstance(name, str) or ":" not in name:
-        raise ValueError(f"step {number}: Apply needs 'function: module:name', got {name!r}")
+        raise ValueError(f"step {number}: it needs 'function: module:name', got {name!r}")
     module, _, attribute = name.partition(":")
     # Importing a module runs it: a file may only name packages that the user trusts anyway.
     if module not in _SAFE_FUNCTIONS and module not in allow:

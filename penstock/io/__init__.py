@@ -1,10 +1,13 @@
-"""Reading and writing recordings: one file a format, a registry, an xarray backend.
+"""Reading and writing recordings and datasets: one file a format, a registry, an xarray backend.
 
-Importing this package imports neither MNE-Python nor edfio; formats load what they need when a
-file of theirs is opened.
+Importing this package imports neither MNE-Python nor edfio nor h5py; formats load what they need
+when a file of theirs is opened.
 """
 
 from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from penstock.io.edf import read_annotations
 from penstock.io.export import ExportReport, export
@@ -16,13 +19,33 @@ from penstock.io.registry import (
     register_reader,
 )
 
+if TYPE_CHECKING:
+    from penstock.io.hdf5 import list_main_datasets as list_main_datasets
+    from penstock.io.usid_write import write_usid as write_usid
+    from penstock.io.usid_write import write_usid_results as write_usid_results
+
+_HOMES = {
+    "list_main_datasets": "penstock.io.hdf5",
+    "write_usid": "penstock.io.usid_write",
+    "write_usid_results": "penstock.io.usid_write",
+}
+
 __all__ = [
     "ExportReport",
     "Reader",
     "export",
     "extensions",
+    "list_main_datasets",
     "open_dataset",
     "read_annotations",
     "readers",
     "register_reader",
+    "write_usid",
+    "write_usid_results",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'penstock.io' has no attribute {name!r}")

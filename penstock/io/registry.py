@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,10 +57,10 @@ def register_reader(reader: Reader) -> Reader:
     --------
     >>> import numpy as np, penstock as ps
     >>> from penstock.io import Reader, register_reader
-    >>> def open_npy(path, *, dtype="float32"):
-    ...     values = np.load(path).astype(dtype)
+    >>> def open_table(path, *, dtype="float32"):
+    ...     values = np.loadtxt(path, dtype, delimiter=",", ndmin=2)
     ...     return ps.make_dataset(values, sampling_frequency=250.0)
-    >>> _ = register_reader(Reader("npy", (".npy",), open_npy))
+    >>> _ = register_reader(Reader("table", (".csv",), open_table))
     """
     _readers[reader.name] = reader
     return reader
@@ -86,7 +86,7 @@ def open_dataset(
     rate: float | None = None,
     **kwargs: Any,
 ) -> xr.Dataset:
-    """Open a recording; its samples stay in the file until a region of them is asked for.
+    """Open a recording or dataset; its values stay in the file until a region is asked for.
 
     The format is told from the file's first bytes where it has a signature, otherwise from its
     extension, so a BDF file named ``.edf`` opens as what it is.
@@ -94,7 +94,7 @@ def open_dataset(
     Parameters
     ----------
     path : path-like
-        A recording, or a Zarr store written by Penstock.
+        A recording, an HDF5 or NumPy file, or a Zarr store written by Penstock.
     engine : str, optional
         Name of the reader to use (see `readers`) instead of the one the file asks for.
     dtype : {"float32", "float64"}, default "float32"
@@ -106,13 +106,16 @@ def open_dataset(
         Sampling frequency [Hz] of the channels that become ``signal``, for files with several;
         the others become ``signal_<rate>Hz``. Default: the rate with the most samples.
     **kwargs
-        Options of the reader.
+        Options of the reader: for HDF5 and NumPy files ``dataset`` (which of several), and for
+        arrays that do not say what they are, ``dims`` (names of their axes), ``coords``, ``units``
+        and ``sampling_frequency`` (see `penstock.io.hdf5.open_hdf5`, `penstock.io.npy.open_npy`).
 
     Returns
     -------
     xarray.Dataset
-        ``signal`` (channel, time) with `units`, virtual time coordinate, events and channel
-        variables; ``attrs["source"]`` is the absolute path.
+        Recordings: ``signal`` (channel, time) with `units`, virtual time coordinate, events and
+        channel variables. Spectra and images: ``signal`` over the dims of the measurement,
+        positions first. ``attrs["source"]`` is the absolute path.
 
     Raises
     ------
@@ -265,6 +268,72 @@ def _open_mne(
     return open_mne(path, dtype=dtype, channel_types=channel_types, **kwargs)
 
 
+def _open_hdf5(
+    path: str,
+    *,
+    dtype: Any = "float32",
+    dataset: str | None = None,
+    dims: Sequence[str] | None = None,
+    coords: Mapping[str, Any] | None = None,
+    units: str | None = None,
+    sampling_frequency: float | None = None,
+) -> xr.Dataset:
+    from penstock.io.hdf5 import open_hdf5
+
+    return open_hdf5(
+        path,
+        dtype=dtype,
+        dataset=dataset,
+        dims=dims,
+        coords=coords,
+        units=units,
+        sampling_frequency=sampling_frequency,
+    )
+
+
+def _open_usid(path: str, *, dtype: Any = "float32", dataset: str | None = None) -> xr.Dataset:
+    from penstock.io.usid import open_usid
+
+    return open_usid(path, dtype=dtype, dataset=dataset)
+
+
+def _open_nsid(path: str, *, dtype: Any = "float32", dataset: str | None = None) -> xr.Dataset:
+    from penstock.io.nsid import open_nsid
+
+    return open_nsid(path, dtype=dtype, dataset=dataset)
+
+
+def _open_npy(
+    path: str,
+    *,
+    dtype: Any = "float32",
+    dataset: str | None = None,
+    dims: Sequence[str] | None = None,
+    coords: Mapping[str, Any] | None = None,
+    units: str | None = None,
+    sampling_frequency: float | None = None,
+) -> xr.Dataset:
+    from penstock.io.npy import open_npy
+
+    return open_npy(
+        path,
+        dtype=dtype,
+        dataset=dataset,
+        dims=dims,
+        coords=coords,
+        units=units,
+        sampling_frequency=sampling_frequency,
+    )
+
+
+def _is_hdf5(head: bytes) -> bool:
+    return head.startswith(b"\x89HDF\r\n\x1a\n")
+
+
+def _is_npy(head: bytes) -> bool:
+    return head.startswith(b"\x93NUMPY")
+
+
 def _is_edf(head: bytes) -> bool:
     return head[:8] == b"0       " or head[:8] == b"\xffBIOSEMI"
 
@@ -309,3 +378,9 @@ _mne_reader(
     (".eeg", ".dat", ".data", ".mat", ".bin", ".con", ".sqd", ".ds", ".hdr", ".asc", ".txt",
      ".dap", ".rs3", ".cef", ".cdt.dpa", ".cdt.cef"),
 )  # fmt: skip
+register_reader(Reader("hdf5", (".h5", ".hdf5", ".usid", ".nsid"), _open_hdf5, _is_hdf5))
+register_reader(Reader("usid", (), _open_usid))
+register_reader(Reader("nsid", (), _open_nsid))
+# arrays of anything: opened when named, a folder of recordings may hold them for other purposes
+register_reader(Reader("npy", (), _open_npy, _is_npy, shared_extensions=(".npy",)))
+register_reader(Reader("npz", (), _open_npy, shared_extensions=(".npz",)))
