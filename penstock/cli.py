@@ -40,6 +40,14 @@ Allow = Annotated[
     list[str] | None,
     typer.Option(help="Module whose processors or functions the pipeline file may name."),
 ]
+DatasetName = Annotated[
+    str | None,
+    typer.Option(help="Which dataset of files that hold several (h5USID, NSID, HDF5, npz)."),
+]
+Dims = Annotated[
+    str | None,
+    typer.Option(help="Names of the dims of plain arrays, e.g. y,x,frequency (HDF5, npy, npz)."),
+]
 Scheduler = Annotated[
     str | None,
     typer.Option(help="Address of a Dask scheduler to run on, e.g. tcp://127.0.0.1:8786."),
@@ -103,8 +111,13 @@ def _pipeline(path: Path, allow: list[str] | None) -> Pipeline:
         raise ValueError(f"{path}: not a text file, so not a pipeline in YAML") from None
 
 
+def _open_options(dataset: str | None, dims: str | None) -> dict[str, Any]:
+    given = {"dataset": dataset, "dims": tuple(dims.split(",")) if dims else None}
+    return {name: value for name, value in given.items() if value is not None}
+
+
 @app.command()
-def info(files: Files) -> None:
+def info(files: Files, dataset: DatasetName = None, dims: Dims = None) -> None:
     """Show what is in recordings, and what they would cost to read."""
     from penstock.engine import one_sentence
     from penstock.io import open_dataset
@@ -114,7 +127,7 @@ def info(files: Files) -> None:
     paths = [path for file in files for path in expand_paths(file)]
     for path in paths:
         try:
-            print(describe(path, open_dataset(path)))
+            print(describe(path, open_dataset(path, **_open_options(dataset, dims))))
         except (OSError, ValueError, TypeError) as error:
             failed += 1
             text = one_sentence(error)
@@ -130,47 +143,61 @@ def describe(path: Path, ds: xr.Dataset) -> str:
     from penstock.memory import format_bytes
     from penstock.store import large_variables
 
-    signal = ds[SIGNAL]
     size = path.stat().st_size if path.is_file() else None
     lines = [f"{path}" + (f" ({format_bytes(size)})" if size is not None else "")]
-    for name in large_variables(ds):
+    about = ds.attrs.get("penstock", {})
+    shown = [*large_variables(ds), *about.get("results", [])]
+    for name in shown:
         array = ds[name]
         shape = " × ".join(f"{n} {dim}" for dim, n in zip(array.dims, array.shape, strict=True))
         text = f"{shape}, {array.dtype}"
         index = ds.xindexes.get(array.dims[-1])
         if isinstance(index, SampledIndex):
             text += f", {index.frequency:g} Hz, {index.size / index.frequency:.6g} s"
+        if array.attrs.get("units") and name != SIGNAL:
+            text += f", {array.attrs['units']}"
         lines.append(f"  {name:<9} {text}")
-    lines.append(
-        f"  in memory {format_bytes(signal.size * signal.dtype.itemsize)} as {signal.dtype}"
-        + (
-            ", channels interleaved: reading one reads the file"
-            if signal.encoding.get("interleaved")
-            else ""
-        )
-    )
-    if "units" in signal.attrs:
-        lines.append(f"  units     {signal.attrs['units']}")
+    if SIGNAL in ds:
+        lines += _describe_signal(ds[SIGNAL])
+    for dim, size_along in ds.sizes.items():
+        if dim in ds.coords and ds[dim].dtype.kind in "iuf" and dim not in ("time", "channel"):
+            values, units = ds[dim].values, ds[dim].attrs.get("units", "")
+            span = f"{values[0]:.6g} to {values[-1]:.6g} {units}" if size_along else ""
+            lines.append(f"  {dim!s:<9} {size_along} values, {span}".rstrip())
     if "channel" in ds.coords:
         names = [str(name) for name in ds["channel"].values]
-        shown = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
+        some = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
         kinds = Counter(map(str, ds["channel_type"].values)) if "channel_type" in ds else {}
         text = ", ".join(f"{n} {kind}" for kind, n in kinds.items())
-        lines.append(f"  channels  {shown}" + (f" ({text})" if text else ""))
+        lines.append(f"  channels  {some}" + (f" ({text})" if text else ""))
     if "bad" in ds.coords and bool(ds["bad"].any()):
         lines.append(f"  bad       {', '.join(map(str, ds['channel'].values[ds['bad'].values]))}")
     table = events_table(ds)
     if len(table):
         counts = Counter(table["label"])
-        shown = ", ".join(f"{n} × {label!r}" for label, n in counts.most_common(8))
-        lines.append(f"  events    {shown}{', ...' if len(counts) > 8 else ''}")
+        some = ", ".join(f"{n} × {label!r}" for label, n in counts.most_common(8))
+        lines.append(f"  events    {some}{', ...' if len(counts) > 8 else ''}")
     if "measurement_date" in ds.attrs:
         lines.append(f"  measured  {ds.attrs['measurement_date']}")
-    about = ds.attrs.get("penstock", {})
+    if about.get("n_failed"):
+        lines.append(f"  failed    {about['n_failed']} positions")
     if about.get("pipeline"):
         steps = " → ".join(s["processor"].split(".")[-1] for s in about["pipeline"])
         lines.append(f"  made by   {steps}")
     return "\n".join(lines)
+
+
+def _describe_signal(signal: xr.DataArray) -> list[str]:
+    from penstock.memory import format_bytes
+
+    text = f"  in memory {format_bytes(signal.size * signal.dtype.itemsize)} as {signal.dtype}"
+    if signal.encoding.get("interleaved"):
+        text += ", channels interleaved: reading one reads the file"
+    lines = [text]
+    for label, key in (("quantity", "long_name"), ("units", "units")):
+        if signal.attrs.get(key):
+            lines.append(f"  {label:<9} {signal.attrs[key]}")
+    return lines
 
 
 @app.command()
@@ -181,6 +208,8 @@ def plan(
     workers: Workers = None,
     format: Annotated[str, typer.Option(help="What would be written: zarr, edf or fif.")] = "zarr",
     allow: Allow = None,
+    dataset: DatasetName = None,
+    dims: Dims = None,
 ) -> None:
     """Show blocks, concurrency and predicted peak memory; nothing is computed."""
     from penstock.engine import one_sentence
@@ -190,16 +219,19 @@ def plan(
     steps = _pipeline(pipeline, allow)
     paths = [path for file in files for path in expand_paths(file)]
     readable, failed = list(paths), 0
+    options = _open_options(dataset, dims)
     for path in paths if len(paths) > 1 else []:
         try:
-            open_dataset(path)
+            open_dataset(path, **options)
         except (OSError, ValueError) as error:
             readable.remove(path)
             failed += 1
             _say(one_sentence(error))
     if readable:
         sources = readable if len(readable) > 1 else readable[0]
-        print(steps.plan(sources, memory=memory, workers=workers, format=format))
+        print(
+            steps.plan(sources, memory=memory, workers=workers, format=format, open_options=options)
+        )
     raise typer.Exit(1 if failed else 0)
 
 
@@ -223,6 +255,8 @@ def run(
     scheduler: Scheduler = None,
     quiet: Annotated[bool, typer.Option(help="No progress.")] = False,
     allow: Allow = None,
+    dataset: DatasetName = None,
+    dims: Dims = None,
 ) -> None:
     """Process recordings into a folder; the same command goes on after an interruption."""
     client = None
@@ -245,6 +279,7 @@ def run(
             executor=executor,
             client=client,
             progress=False if quiet else None,
+            open_options=_open_options(dataset, dims),
         )
     finally:
         if client is not None:

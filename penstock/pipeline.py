@@ -6,7 +6,7 @@ import difflib
 import glob
 import importlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -114,6 +114,7 @@ class Pipeline:
         workers: int | None = None,
         format: str = "zarr",
         client: Any = None,
+        open_options: Mapping[str, Any] | None = None,
     ) -> Plan | Plans:
         """Blocks, concurrency and predicted peak memory. Computes nothing and reads no samples.
 
@@ -128,6 +129,8 @@ class Pipeline:
             Threads (or processes) at work at once. Default: the cores there are.
         format : {"zarr", "edf", "fif"}
             What would be written.
+        open_options : mapping, optional
+            Options of `open_dataset` for every file.
 
         Returns
         -------
@@ -149,7 +152,9 @@ class Pipeline:
         several = not isinstance(source, xr.Dataset | str | Path)
         plans = []
         for item in resolve_sources(source):
-            ds = item.dataset if item.dataset is not None else open_dataset(item.path or "")
+            ds = item.dataset
+            if ds is None:
+                ds = open_dataset(item.path or "", **(open_options or {}))
             limits = resources(memory, workers, kind=kind, client=client, modules=self.modules)
             chain = Chain(ds).bind(self.processors)
             plans.append(make_plan(chain, limits, name=item.name, export=format != "zarr"))
@@ -169,6 +174,7 @@ class Pipeline:
         client: Any = None,
         progress: bool | None = None,
         listeners: Iterable[Any] = (),
+        open_options: Mapping[str, Any] | None = None,
     ) -> Report:
         """Process recordings into a folder, within a memory budget, and report.
 
@@ -200,6 +206,8 @@ class Pipeline:
             Show progress. Default: yes.
         listeners : iterable of callable
             Called with every event of the run (see `penstock.events`).
+        open_options : mapping, optional
+            Options of `open_dataset` for every file: ``{"dataset": "Channel_001/Raw_Data"}``.
 
         Returns
         -------
@@ -226,6 +234,7 @@ class Pipeline:
             client=client,
             progress=progress,
             listeners=listeners,
+            open_options=open_options,
         )
 
     # ------------------------------------------------------------------ files

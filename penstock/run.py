@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -132,6 +132,7 @@ def run(
     client: Any = None,
     progress: bool | None = None,
     listeners: Iterable[events.Listener] = (),
+    open_options: Mapping[str, Any] | None = None,
 ) -> Report:
     """Process recordings into a folder (see `Pipeline.run`)."""
     from penstock.progress import progress_listener
@@ -159,6 +160,7 @@ def run(
             overwrite,
             limits,
             {"dataset": dataset_token(item.dataset)} if item.dataset is not None else None,
+            dict(open_options or {}),
         )
         for item in items
     ]

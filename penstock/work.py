@@ -71,6 +71,8 @@ class Job:
     limits: Resources
     identity: dict[str, Any] | None = None
     """What tells this input from another, where the path does not."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Options of `open_dataset`."""
 
     @property
     def building(self) -> Path:
@@ -129,7 +131,8 @@ def source_identity(job: Job) -> dict[str, Any]:
     if job.identity is not None:
         return job.identity
     assert job.path is not None
-    return _file_identity(job.path.absolute())
+    identity = _file_identity(job.path.absolute())
+    return {**identity, "options": job.options} if job.options else identity
 
 
 def _file_identity(path: Path) -> dict[str, Any]:
@@ -249,7 +252,7 @@ def _open_source(job: Job) -> xr.Dataset:
     from penstock.io import open_dataset
 
     assert job.path is not None
-    return open_dataset(job.path, dtype=job.dtype)
+    return open_dataset(job.path, dtype=job.dtype, **job.options)
 
 
 def _workplace(opened: Opened) -> tuple[Stage, ...]:
