@@ -318,11 +318,12 @@ class Chain:
             for unit, size in zip((max(1, n) for n in shape), self.shape, strict=True)
         )
         starts = [np.concatenate([[0], np.cumsum(lengths)]) for lengths in chunks]
+        dims = self.dims
         layer: dict[Any, Any] = {chain_key: DataNode(chain_key, self)}
         for index in np.ndindex(*map(len, chunks)):
             region = {
                 dim: slice(int(edges[i]), int(edges[i + 1]))
-                for dim, edges, i in zip(self.dims, starts, index, strict=True)
+                for dim, edges, i in zip(dims, starts, index, strict=True)
             }
             key = (name, *index)
             # the data-producer mark keeps the scheduler from starting all blocks at once

@@ -166,11 +166,21 @@ def dataset_token(ds: xr.Dataset) -> str:
 
 def result_key(job: Job) -> str:
     """Digest of all that decides the result's bytes: two runs with one key make the same result."""
+    return key_of(job.pipeline, source_identity(job), job.format, job.dtype)
+
+
+def key_of(
+    pipeline: list[dict[str, Any]],
+    source: dict[str, Any],
+    format: str = "zarr",
+    dtype: str = "float32",
+) -> str:
+    """The key of what a pipeline, in canonical form, makes of a source."""
     content = {
-        "format": [FORMAT, job.format],
-        "dtype": job.dtype,
-        "pipeline": job.pipeline,
-        "source": source_identity(job),
+        "format": [FORMAT, format],
+        "dtype": dtype,
+        "pipeline": pipeline,
+        "source": source,
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 

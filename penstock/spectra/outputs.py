@@ -69,7 +69,7 @@ class Output:
             found[f"{name}_count"] = Field("int32")
         return found
 
-    def place(self, value: Any, record: np.void, name: str) -> None:
+    def place(self, value: Any, record: Any, name: str) -> None:
         """Put the value of one position into its record.
 
         Raises

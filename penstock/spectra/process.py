@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -120,8 +121,8 @@ class Process:
                                 "to the processor itself")  # fmt: skip
             return operation if isinstance(operation, Pipeline) else Pipeline([operation])
         dims = tuple(map(str, self.dataset[SIGNAL].dims))
-        told = self.dataset[SIGNAL].attrs.get("spectroscopic_dims")
-        core = tuple(core_dims or told or dims[-1:])
+        positions = self.dataset.attrs.get("position_dims", dims[:-1])
+        core = tuple(core_dims or (dim for dim in dims if dim not in positions))
         made = PerPosition(
             operation,
             kwargs=dict(parameters or {}),
@@ -276,17 +277,40 @@ class Process:
         return open_dataset(self.target)
 
     def write_back(self) -> str:
-        """Write the results into the h5USID file that was read; the name of their group."""
-        from penstock.io.usid_write import write_usid_results
+        """Write the results into the h5USID file that was read.
+
+        Returns
+        -------
+        str
+            Path of their group in the file.
+
+        Raises
+        ------
+        ValueError
+            If the source is not a dataset of an h5USID file.
+        """
+        from penstock.io import write_usid_results
+        from penstock.store import add_provenance
+        from penstock.work import dataset_token, key_of
 
         attrs = self.dataset.attrs
-        return write_usid_results(
+        if attrs.get("data_model") != "h5USID":
+            raise ValueError(
+                f"{self.name}: results are written back into h5USID files, and the source is none: "
+                "use penstock.io.write_usid for a new file"
+            )
+        pipeline = self.pipeline.canonical()
+        group = write_usid_results(
             attrs["source"],
             attrs["source_dataset"],
             self.name,
             self.results,
-            parameters={"pipeline": Pipeline.to_json(self.pipeline)},
+            parameters={"pipeline": json.dumps(pipeline, default=str)},
         )
+        # the file has changed, its raw data have not: the results still are those of this source
+        identity = {"dataset": dataset_token(self.dataset)}
+        add_provenance(self.target, {"key": key_of(pipeline, identity), "source": identity})
+        return group
 
 
 def _name_of(operation: Any) -> str:

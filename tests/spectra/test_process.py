@@ -234,6 +234,31 @@ def test_an_edited_function_is_another_function(tmp_path: Path, monkeypatch) -> 
     assert keys[0] != keys[1]
 
 
+def test_written_back_results_are_still_those_of_the_file(tmp_path: Path) -> None:
+    values = np.random.default_rng(3).normal(size=(5, 6, 20))
+    coords = {"y": np.arange(5.0), "x": np.arange(6.0), "frequency": np.arange(20.0)}
+    scan = ps.make_dataset(values, ("y", "x", "frequency"), coords=coords, units="V")
+    path = tmp_path / "scan.h5"
+    ps.io.write_usid(scan, path, position_dims=("y", "x"))
+    raw = ps.open_dataset(path, dtype="float64").signal.values
+    process = Process(path, moments, dtype="float64", name="Moments")
+    process.compute(**QUICK, write_back=True)
+    assert process.target == tmp_path / "scan-Moments" / "scan.zarr"
+    np.testing.assert_array_equal(
+        ps.open_dataset(path, dataset="Channel_000/Raw_Data", dtype="float64").signal, raw
+    )
+    again = Process(path, moments, dtype="float64", name="Moments", dataset="Channel_000/Raw_Data")
+    again.compute(**QUICK)
+    assert again.report.blocks == 0
+    name = "Raw_Data-Moments_000/mean"
+    np.testing.assert_array_equal(
+        ps.open_dataset(path, dataset=name, dtype="float64").signal.squeeze(), values.mean(axis=-1)
+    )
+    other = Process(scan, np.sum, name="sum", out=tmp_path / "sum")
+    with pytest.raises(ValueError, match="h5USID"):
+        other.compute(**QUICK, write_back=True)
+
+
 def test_no_function_is_told(grid: xr.Dataset) -> None:
     with pytest.raises(TypeError, match="needs a function"):
         Process(grid)

@@ -1,0 +1,565 @@
+from __future__ import annotations
+
+import os
+import pickle
+import time
+import tracemalloc
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from usid_files import (
+    POSITIONS,
+    SPECTRA,
+    grid_tables,
+    link,
+    write_main,
+    write_tables,
+    write_usid_file,
+)
+
+import penstock as ps
+from penstock.dataset import read_region
+from penstock.io import list_main_datasets, write_usid_results
+from penstock.io.usid_tables import grid_order
+
+
+@pytest.fixture
+def path(tmp_path) -> Path:
+    return tmp_path / "scan.h5"
+
+
+@pytest.fixture(scope="session")
+def spm() -> Path:
+    folder = os.environ.get("PENSTOCK_DATA")
+    if not folder:
+        pytest.skip("set PENSTOCK_DATA to the folder of real data (holding spm/)")
+    return Path(folder, "spm")
+
+
+# ---------------------------------------------------------------------- dims
+
+
+@pytest.mark.parametrize("fast_first", [True, False], ids=["fast first", "slow first"])
+@pytest.mark.parametrize("as_text", [True, False], ids=["str", "bytes"])
+def test_dims_do_not_depend_on_the_order_in_the_file(path, fast_first, as_text):
+    (values,) = write_usid_file(path, fast_first=fast_first, as_text=as_text)
+    ds = ps.open_dataset(path)
+    assert ds.signal.dims == ("Y", "X", "Bias", "Frequency")
+    assert ds.signal.dtype == np.float32
+    assert np.array_equal(ds.signal.values, values)
+    for label, (expected, unit) in {**POSITIONS, **SPECTRA}.items():
+        assert ds[label].dtype == np.float64
+        assert ds[label].values.tolist() == expected
+        assert ds[label].attrs["units"] == unit
+    assert ds.signal.attrs == {"long_name": "Amplitude", "units": "m"}
+    assert ds.attrs["position_dims"] == ["Y", "X"]
+    assert ds.attrs["source_dataset"] == "/Measurement_000/Channel_000/Raw_Data"
+
+
+def test_group_attributes_are_plain_metadata(path):
+    write_usid_file(path, region_references=True)
+    with h5py.File(path, "a") as file:
+        file["Measurement_000"].attrs["reference"] = file["Measurement_000/Channel_000"].ref
+        file["Measurement_000"].attrs["nothing"] = h5py.Empty("f4")
+        file["Measurement_000/Channel_000"].attrs["gain"] = np.float32(0.5)
+        file["Measurement_000/Channel_000/Raw_Data"].attrs["part"] = file[
+            "Measurement_000/Channel_000/Raw_Data"
+        ].regionref[:2]
+    assert ps.open_dataset(path).attrs["metadata"] == {
+        "/": {"instrument": "synthetic"},
+        "/Measurement_000": {"lever": "soft", "rates": [1, 2], "code": "__import__('os')"},
+        "/Measurement_000/Channel_000": {"gain": 0.5},
+    }
+
+
+def test_dims_of_size_one_are_kept(path):
+    positions = {"Y": ([1.0, 2.0], "m"), "Repeat": ([7.0], ""), "X": ([1.0, 2.0, 3.0], "m")}
+    spectra = {"Step": ([5.0], "a. u.")}
+    found = []
+    for fast_first in (True, False):
+        (values,) = write_usid_file(path, None, positions, spectra, fast_first=fast_first)
+        ds = ps.open_dataset(path)
+        assert np.array_equal(ds.signal.values, values)
+        assert ds.Repeat.values.tolist() == [7.0]
+        found.append(ds.signal.dims)
+    assert found == [("Y", "Repeat", "X", "Step")] * 2
+
+
+def test_a_line_and_a_point(path):
+    line = {"Y": ([1.0], "m"), "X": ([1.0, 2.0, 3.0], "m")}
+    for fast_first in (True, False):
+        write_usid_file(path, None, line, SPECTRA, fast_first=fast_first)
+        assert ps.open_dataset(path).signal.dims == ("Y", "X", "Bias", "Frequency")
+    write_usid_file(path, None, {"P": ([0.0], "")}, {"F": ([1.0, 2.0], "Hz")})
+    assert ps.open_dataset(path).signal.dims == ("P", "F")
+
+
+def test_values_along_a_dim_may_repeat_and_fall(path):
+    bias = np.concatenate(
+        [np.linspace(0, 8, 17), np.linspace(8, -8, 33)[1:], np.linspace(-8, 0, 17)[1:-1]]
+    )
+    assert (len(bias), len(np.unique(bias))) == (64, 33)
+    positions = {"Y": ([3.0, 2.0, 1.0], "m"), "X": ([0.0, 1.0], "m")}
+    (values,) = write_usid_file(path, None, positions, {"Bias": (bias, "V")})
+    ds = ps.open_dataset(path)
+    assert np.array_equal(ds.Bias.values, bias)
+    assert ds.Y.values.tolist() == [3.0, 2.0, 1.0]
+    assert np.array_equal(ds.signal.values, values)
+
+
+def test_indices_that_count_down_keep_the_order_of_the_file(path):
+    write_usid_file(path)
+    with h5py.File(path, "a") as file:
+        for name in ("Indices", "Values"):
+            table = file[f"Measurement_000/Channel_000/Position_{name}"]
+            table[...] = table[...].max(axis=0) - table[...]
+        stored = file["Measurement_000/Channel_000/Raw_Data"][...]
+    ds = ps.open_dataset(path)
+    assert np.array_equal(ds.signal.values, stored.reshape(3, 4, 2, 3))
+    assert ds.Y.values.tolist() == [1.5, 1.0, 0.0]
+
+
+def test_equal_labels_of_positions_and_spectra_become_two_names(path):
+    write_usid_file(path, None, {"X": ([1.0, 2.0], "m")}, {"X": ([3.0, 4.0, 5.0], "V")})
+    ds = ps.open_dataset(path)
+    assert ds.signal.dims == ("X", "X_1")
+    assert ds.X_1.attrs["units"] == "V"
+
+
+def test_a_dimension_that_depends_on_another_keeps_all_its_values(path):
+    write_usid_file(path)
+    with h5py.File(path, "a") as file:
+        table = file["Measurement_000/Channel_000/Spectroscopic_Values"]
+        bias, frequency = table[...]
+        table[1] = frequency + 100 * bias
+    ds = ps.open_dataset(path)
+    assert ds.signal.dims == ("Y", "X", "Bias", "Frequency")
+    assert "Frequency" not in ds.coords
+    assert ds.Frequency_values.dims == ("Bias", "Frequency")
+    assert ds.Frequency_values.values.tolist() == [[-90, -80, -70], [110, 120, 130]]
+    assert ds.Frequency_values.attrs["units"] == "kHz"
+    assert ds.Bias.values.tolist() == [-1.0, 1.0]
+
+
+# ---------------------------------------------------------------------- no full grid
+
+
+def _write_points(
+    path: Path, indices: np.ndarray, values: np.ndarray, incomplete: bool = False
+) -> np.ndarray:
+    """Rows (entries, dimensions) of Y and X with two spectra steps."""
+    n = len(indices)
+    data = np.arange(2.0 * n, dtype=np.float32).reshape(n, 2)
+    with h5py.File(path, "w") as file:
+        group = file.create_group("Measurement_000/Channel_000")
+        write_tables(group, "Position", indices.T, values.T, ["Y", "X"], ["m", "m"])
+        steps = {"Step": ([0.0, 1.0], "V")}
+        write_tables(group, "Spectroscopic", *grid_tables(steps), ["Step"], ["V"])
+        if incomplete:
+            group["Position_Indices"].attrs["type"] = [1, 1]
+        write_main(group, data)
+    return data
+
+
+def _check_points(path: Path, values: np.ndarray, data: np.ndarray) -> None:
+    ds = ps.open_dataset(path)
+    assert ds.signal.dims == ("position", "Step")
+    assert ds.attrs["position_dims"] == ["position"]
+    assert np.array_equal(ds.signal.values, data)
+    for k, label in enumerate("YX"):
+        assert ds[label].dims == ("position",)
+        assert np.array_equal(ds[label].values, values[:, k].astype(np.float32))
+
+
+def test_an_aborted_scan_keeps_one_dim_of_positions(path):
+    indices = np.array(list(np.ndindex(4, 5)))[:17]
+    _check_points(path, 0.5 * indices, _write_points(path, indices, 0.5 * indices))
+    # pointwise data can be put on the grid by xarray
+    grid = ps.open_dataset(path).set_index(position=["Y", "X"]).unstack("position")
+    assert grid.signal.isel(Step=0).count() == 17
+
+
+def test_a_spiral_keeps_one_dim_of_positions(path):
+    angle = np.linspace(0, 20, 40)
+    points = np.stack([angle * np.cos(angle), angle * np.sin(angle)], axis=1)
+    shared = np.repeat(np.arange(40)[:, None], 2, axis=1)
+    _check_points(path, points, _write_points(path, shared, points))
+    _check_points(path, points, _write_points(path, shared, points, incomplete=True))
+
+
+def test_a_meander_keeps_the_order_of_the_file(path):
+    indices = np.array(list(np.ndindex(3, 4)))
+    indices[4:8] = indices[4:8][::-1]
+    _check_points(path, indices, _write_points(path, indices, indices))
+
+
+def test_positions_measured_twice_are_no_grid(path):
+    indices = np.array([[0, 0], [0, 1], [1, 0], [0, 0]])
+    _check_points(path, indices, _write_points(path, indices, indices))
+
+
+def test_incomplete_spectroscopic_steps_keep_one_dim(path):
+    with h5py.File(path, "w") as file:
+        group = file.create_group("Measurement_000/Channel_000")
+        write_tables(group, "Position", *grid_tables(POSITIONS), ["Y", "X"], ["m", "m"])
+        indices = np.array([[0, 0, 0, 1, 1], [0, 1, 2, 0, 1]])
+        write_tables(group, "Spectroscopic", indices, indices, ["Bias", "Field"], ["V", "T"])
+        write_main(group, np.zeros((12, 5)))
+    ds = ps.open_dataset(path)
+    assert ds.signal.dims == ("Y", "X", "spectroscopic")
+    assert ds.Bias.values.tolist() == [0, 0, 0, 1, 1]
+    assert ds.Field.attrs["units"] == "T"
+
+
+@given(st.permutations(range(3)), st.lists(st.integers(1, 4), min_size=3, max_size=3))
+def test_the_order_of_a_grid_is_found_whatever_the_file_lists_first(listed, sizes):
+    grid = np.array(list(np.ndindex(*sizes))).T
+    found = grid_order([grid[k] for k in listed])
+    assert found is not None
+    order, shape = found
+    in_order = np.array([grid[listed[k]] for k in order])
+    # counting in C order through the sizes found gives the entries as they come
+    assert np.array_equal(in_order, np.array(list(np.ndindex(*shape))).T)
+
+
+# ---------------------------------------------------------------------- types
+
+
+def test_complex_values_stay_complex(path):
+    rng = np.random.default_rng(0)
+    values = rng.standard_normal((1, 3, 4, 2, 3)) + 1j * rng.standard_normal((1, 3, 4, 2, 3))
+    write_usid_file(path, values)
+    single, double = ps.open_dataset(path), ps.open_dataset(path, dtype="float64")
+    assert single.signal.dtype == np.complex64
+    assert double.signal.dtype == np.complex128
+    assert np.array_equal(double.signal.values, values[0])
+    assert np.array_equal(single.signal.values, values[0].astype(np.complex64))
+
+
+@pytest.mark.parametrize("stored", ["i2", "u1", ">f8", "f2", "i8"])
+def test_numbers_become_the_type_asked_for(path, stored):
+    values = np.arange(72).reshape(1, 3, 4, 2, 3).astype(stored)
+    write_usid_file(path, values)
+    for dtype in ("float32", "float64"):
+        found = ps.open_dataset(path, dtype=dtype).signal
+        assert found.dtype == dtype
+        assert np.array_equal(found.values, values[0].astype(dtype))
+
+
+OSCILLATOR = ("Amplitude [V]", "Frequency [Hz]", "Quality Factor", "Phase [rad]", "R2 Criterion")
+
+
+@pytest.mark.parametrize("options", [{}, {"chunks": (5, 2)}], ids=["contiguous", "chunked"])
+def test_fields_of_a_compound_type_become_a_dim(path, options):
+    rng = np.random.default_rng(0)
+    parts = rng.standard_normal((5, 1, 3, 4, 2, 3)).astype(np.float32)
+    dtype = np.dtype([(name, "f4" if i else "f8") for i, name in enumerate(OSCILLATOR)])
+    values = np.empty(parts.shape[1:], dtype)
+    for name, part in zip(OSCILLATOR, parts, strict=True):
+        values[name] = part
+    write_usid_file(path, values, **options)
+    ds = ps.open_dataset(path)
+    assert ds.signal.dims == ("Y", "X", "Bias", "Frequency", "component")
+    assert ds.component.values.tolist() == list(OSCILLATOR)
+    assert np.array_equal(ds.signal.values, np.moveaxis(parts[:, 0], 0, -1))
+    quality = ds.signal.sel(component="Quality Factor").isel(Y=slice(1, 3), X=[3, 0])
+    assert np.array_equal(quality.values, parts[2, 0, 1:3][:, [3, 0]])
+
+
+# ---------------------------------------------------------------------- reading
+
+
+LAYOUTS = {
+    "contiguous": {},
+    "chunked": {"chunks": (5, 4), "compression": "gzip"},
+    "whole chunk": {"chunks": (12, 6), "shuffle": True, "compression": "gzip"},
+}
+
+
+@pytest.fixture(scope="module", params=LAYOUTS)
+def opened(request, tmp_path_factory):
+    path = tmp_path_factory.mktemp("usid") / "scan.h5"
+    (values,) = write_usid_file(path, **LAYOUTS[request.param])
+    # both without conversion and with it
+    return values, ps.open_dataset(path), ps.open_dataset(path, dtype="float64")
+
+
+def indexers(size: int) -> st.SearchStrategy:
+    return st.one_of(
+        # (xarray fails on empty slices with a negative step)
+        st.slices(size).filter(lambda part: (part.step or 1) > 0 or len(range(size)[part])),
+        st.lists(st.integers(-size, size - 1), max_size=2 * size).map(
+            lambda positions: np.array(positions, dtype=np.int64)
+        ),
+    )
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.data())
+def test_any_region_equals_numpy(opened, data):
+    values, *datasets = opened
+    picks = [data.draw(indexers(size)) for size in values.shape]
+    expected = values
+    for axis, pick in enumerate(picks):
+        expected = expected[(slice(None),) * axis + (pick,)]
+    for ds in datasets:
+        dims = map(str, ds.signal.dims)
+        found = ds.signal.variable.isel(dict(zip(dims, picks, strict=True))).values
+        assert found.shape == expected.shape
+        assert np.array_equal(found, expected)
+
+
+def test_large_spectra_are_read_in_pieces(path):
+    """Rows beyond the size of one read, with gaps that are worth a read of their own."""
+    rng = np.random.default_rng(0)
+    values = rng.standard_normal((1, 3, 4, 40_000)).astype(np.float32)
+    write_usid_file(path, values, POSITIONS, {"F": (np.arange(40_000.0), "Hz")})
+    for dtype in ("float32", "float64"):
+        signal = ps.open_dataset(path, dtype=dtype).signal
+        assert np.array_equal(signal.values, values[0])
+        assert np.array_equal(signal[:, 2, 30_000:30_010].values, values[0, :, 2, 30_000:30_010])
+        far = np.array([1, 2, 39_999, 20_000])
+        assert np.array_equal(signal[1:, [3, 0], far].values, values[0, 1:][:, [3, 0]][:, :, far])
+
+
+@pytest.mark.parametrize("options", [{}, {"chunks": (256, 512), "compression": "gzip"}])
+def test_the_contract_of_readers(path, options):
+    rng = np.random.default_rng(0)
+    shape = (1, 32, 32, 512)
+    values = rng.standard_normal(shape).astype(np.float32)
+    positions = {"Y": (np.arange(32.0), "m"), "X": (np.arange(32.0), "m")}
+    write_usid_file(path, values, positions, {"F": (np.arange(512.0), "Hz")}, **options)
+    ps.open_dataset(path)
+    import psutil
+
+    process = psutil.Process()
+    before, start = process.io_counters().read_chars, time.perf_counter()
+    ds = ps.open_dataset(path)
+    assert time.perf_counter() - start < 1
+    assert process.io_counters().read_chars - before < 0.25 * values.nbytes
+    assert not ds.variables["signal"]._in_memory
+    encoding = ds.signal.encoding
+    assert encoding["read_scratch"] >= 0
+    assert encoding["read_scratch_bytes"] < 32 << 20
+    assert encoding["interleaved"] is False
+    assert os.path.samefile(ds.attrs["source"], path)
+    again = pickle.loads(pickle.dumps(ds))
+    assert len(pickle.dumps(ds)) < 1 << 16
+    region = {"Y": slice(3, 5), "X": slice(0, 32), "F": slice(0, 512)}
+    assert np.array_equal(read_region(again, region), values[0, 3:5])
+    read_region(again, region)[:] = 0  # (a block of its own)
+    double = ps.open_dataset(path, dtype="float64")
+    for rows in (slice(0, 32), np.arange(0, 32, 2)):
+        part = {**region, "Y": rows, "X": rows}
+        tracemalloc.start()
+        try:
+            size = read_region(double, part).nbytes
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert peak <= size * (1 + encoding["read_scratch"]) + encoding["read_scratch_bytes"]
+    assert np.array_equal(read_region(again, region), values[0, 3:5])
+    assert not any(
+        str(path) in os.path.realpath(f"/proc/self/fd/{n}") for n in os.listdir("/proc/self/fd")
+    )
+
+
+def test_runs_through_a_pipeline(path):
+    (values,) = write_usid_file(path, chunks=(5, 6), compression="gzip")
+    ds = ps.open_dataset(path)
+    pipeline = ps.Pipeline([ps.Apply(np.negative, core_dims=("Frequency",))])
+    assert np.array_equal(pipeline(ds).signal.values, -values)
+
+
+# ---------------------------------------------------------------------- several datasets
+
+
+def test_several_channels_must_be_chosen_from(path):
+    values = write_usid_file(path, channels=3)
+    with pytest.raises(
+        ValueError, match=r"several datasets: choose one with dataset=.*Channel_000.*Channel_002"
+    ) as caught:
+        ps.open_dataset(path)
+    assert "\n" not in str(caught.value)
+    for name in ("Channel_001/Raw_Data", "/Measurement_000/Channel_001/Raw_Data"):
+        assert np.array_equal(ps.open_dataset(path, dataset=name).signal.values, values[1])
+    with pytest.raises(ValueError, match="several datasets named Raw_Data"):
+        ps.open_dataset(path, dataset="Raw_Data")
+    with pytest.raises(ValueError, match=r"no dataset Channel_003/Raw_Data: it holds Meas.*12 x 6"):
+        ps.open_dataset(path, dataset="Channel_003/Raw_Data")
+    found = list_main_datasets(path)
+    assert [main.name for main in found] == [
+        f"/Measurement_000/Channel_00{i}/Raw_Data" for i in range(3)
+    ]
+    assert str(found[0]) == "Measurement_000/Channel_000/Raw_Data (Amplitude [m], 12 x 6)"
+
+
+def test_results_of_tools_stand_back(path):
+    (values,) = write_usid_file(path)
+    ds = ps.open_dataset(path)
+    maximum = ds.signal.max("Frequency").rename("maximum").to_dataset()
+    group = write_usid_results(path, None, "Maximum", maximum)
+    assert np.array_equal(ps.open_dataset(path).signal.values, values)
+    found = ps.open_dataset(path, dataset=f"{group}/maximum", engine="usid").signal
+    assert np.array_equal(found.values, values.max(axis=-1))
+
+
+# ---------------------------------------------------------------------- unusable files
+
+
+def test_files_that_are_no_hdf5_or_cut_short(path, tmp_path):
+    write_usid_file(path, chunks=(5, 4))
+    whole = path.read_bytes()
+    for fraction, message in ((0.6, r"cut short: it holds \d+ bytes"), (0.01, "scan")):
+        path.write_bytes(whole[: int(len(whole) * fraction)])
+        with pytest.raises(ValueError, match=message) as caught:
+            ps.open_dataset(path)
+        assert str(path) in str(caught.value)
+        assert "\n" not in str(caught.value)
+    path.write_text("not what its name says")
+    with pytest.raises(ValueError, match="named like HDF5 but does not hold it"):
+        ps.open_dataset(path)
+    with pytest.raises(ValueError, match="is not an HDF5 file"):
+        ps.open_dataset(path, engine="usid")
+
+
+def test_files_without_main_dataset(path):
+    with h5py.File(path, "w") as file:
+        file["image"] = np.zeros((3, 4))
+    with pytest.raises(ValueError, match="no USID main dataset: none of its datasets refers"):
+        ps.open_dataset(path, engine="usid")
+    assert ps.open_dataset(path).signal.shape == (3, 4)
+    assert list_main_datasets(path) == []
+
+
+def _short_table(group: h5py.Group) -> None:
+    tables = group.file.create_group("short")
+    write_tables(tables, "Position", *grid_tables({"Y": ([1, 2], "m")}), ["Y"], ["m"])
+    for name in ("Indices", "Values"):
+        group["Raw_Data"].attrs[f"Position_{name}"] = tables[f"Position_{name}"].ref
+
+
+def _lost_label(group: h5py.Group) -> None:
+    group["Spectroscopic_Values"].attrs["labels"] = np.array(["Bias"], "S")
+
+
+def _deleted_table(group: h5py.Group) -> None:
+    del group["Position_Values"]
+
+
+def _lost_quantity(group: h5py.Group) -> None:
+    del group["Raw_Data"].attrs["quantity"]
+
+
+def _renamed_label(group: h5py.Group) -> None:
+    group["Position_Values"].attrs["labels"] = np.array(["Y", "Z"], "S")
+
+
+@pytest.mark.parametrize(
+    ("break_it", "message"),
+    [
+        (_short_table, r"shapes \(2, 1\) and \(2, 1\) for 12 rows"),
+        (_lost_label, "has not one of the labels for every dimension"),
+        (_deleted_table, "attribute Position_Values refers to no dataset"),
+        (_lost_quantity, "has no attribute quantity"),
+        (_renamed_label, "labels of .*Position_Indices and .*Position_Values differ"),
+    ],
+)
+def test_tables_that_do_not_match_are_told(path, break_it, message):
+    write_usid_file(path)
+    with h5py.File(path, "a") as file:
+        break_it(file["Measurement_000/Channel_000"])
+    for options in ({}, {"dataset": "Channel_000/Raw_Data"}, {"engine": "usid"}):
+        if options == {"dataset": "Channel_000/Raw_Data"}:
+            options["dataset"] = "Measurement_000/Channel_000/Raw_Data"
+        with pytest.raises(ValueError, match=message) as caught:
+            ps.open_dataset(path, **options)
+        assert str(path) in str(caught.value)
+    # nothing keeps the values from being read as what they are
+    array = ps.open_dataset(path, dataset="Raw_Data", dims=("row", "column"))
+    assert array.signal.shape == (12, 6)
+
+
+def test_foreign_datasets_are_passed_over(path):
+    (values,) = write_usid_file(path)
+    with h5py.File(path, "a") as file:
+        file["text"] = "hello"
+        file["empty"] = h5py.Empty("f4")
+        file["objects"] = np.array([b"a", b"bc"], dtype=object)
+        file["dangling"] = h5py.SoftLink("/nowhere")
+        file["elsewhere"] = h5py.ExternalLink("missing.h5", "/x")
+        odd = file.create_dataset("odd", (3, 3), "f4")
+        odd.attrs["Position_Indices"] = "a text"
+        odd.attrs["quantity"] = [1.0, 2.0]
+        file.create_dataset("scalar", data=1.0).attrs["Position_Indices"] = odd.ref
+    assert np.array_equal(ps.open_dataset(path).signal.values, values)
+
+
+def test_a_file_replaced_after_opening_is_not_read_as_the_old_one(path):
+    write_usid_file(path)
+    ds = ps.open_dataset(path)
+    write_usid_file(path, np.zeros((1, 3, 4, 2, 3), np.float64))
+    with pytest.raises(OSError, match="has changed since it was opened: open it again"):
+        ds.signal.load()
+
+
+def test_values_are_found_where_the_file_has_moved_them(path):
+    write_usid_file(path)
+    ds = ps.open_dataset(path)
+    with h5py.File(path, "a") as file:
+        group = file["Measurement_000/Channel_000"]
+        del group["Raw_Data"]
+        group["filler"] = np.ones(5000)
+        link(group.create_dataset("Raw_Data", data=np.full((12, 6), 7, np.float32)), group)
+    assert (ds.signal.values == 7).all()
+
+
+def test_a_read_only_file_in_a_read_only_folder(path):
+    (values,) = write_usid_file(path, chunks=(5, 4))
+    path.chmod(0o444)
+    path.parent.chmod(0o555)
+    try:
+        assert np.array_equal(ps.open_dataset(path).signal.values, values)
+    finally:
+        path.parent.chmod(0o755)
+
+
+def test_a_file_that_is_open_in_this_process(path):
+    (values,) = write_usid_file(path, chunks=(5, 4))
+    for mode in ("r", "r+"):
+        for locking in (None, True, False):
+            with h5py.File(path, mode, locking=locking):
+                assert np.array_equal(ps.open_dataset(path).signal.values, values)
+
+
+# ---------------------------------------------------------------------- real files
+
+
+def test_an_instrument_file_of_four_channels(spm):
+    path = spm / "SingFreqPFM_0003_h5usid.h5"
+    with pytest.raises(ValueError, match=r"HeightRetrace \[m\].*PhaseRetrace"):
+        ps.open_dataset(path)
+    ds = ps.open_dataset(path, dataset="Channel_001/Raw_Data")
+    # X is listed first and varies fastest: rows of the image are Y
+    assert ds.signal.dims == ("Y", "X", "arb")
+    assert ds.signal.attrs == {"long_name": "AmplitudeRetrace", "units": "m"}
+    with h5py.File(path) as file:
+        stored = file["Measurement_000/Channel_001/Raw_Data"][...]
+        rows, columns = file["Measurement_000/Position_Indices"][...][:, ::-1].T
+    image = np.empty((128, 128), np.float32)
+    image[rows, columns] = stored[:, 0]
+    assert np.array_equal(ds.signal.values[..., 0], image)
+    assert ds.attrs["metadata"]["/Measurement_000"]["XSensor"] == "Cypher.LVDT.X"
+
+
+def test_nsid_and_usid_of_one_measurement_agree(spm):
+    nsid = ps.open_dataset(spm / "BEPS_PTO_50x50.h5")
+    usid = ps.open_dataset(spm / "derived_BEPS_PTO_50x50_h5usid.h5")
+    assert nsid.signal.dims == ("X", "Y", "Voltage")
+    assert usid.signal.dims == ("X", "Y", "Voltage_step")
+    assert np.array_equal(nsid.signal.values, usid.signal.values)
+    assert len(np.unique(nsid.Voltage.values)) < nsid.sizes["Voltage"]
