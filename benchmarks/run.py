@@ -1,4 +1,4 @@
-"""Penstock beside its peers, on the same recordings in the same run: ``python run.py eeg``.
+"""Penstock beside its peers, on the same data in the same run: ``python run.py eeg|spectra``.
 
 Every row is a process of its own, measured from start to end: wall time, CPU time, peak PSS summed
 over its process tree, and the error of its output. Peers that pin old libraries run in environments
@@ -8,6 +8,7 @@ made here (folder ``benchmarks/work``).
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import platform
 import shutil
@@ -20,20 +21,20 @@ sys.path.insert(0, str(HERE))
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("suite", choices=["eeg"])
-    parser.add_argument("--quick", action="store_true", help="short recordings, one repetition")
-    parser.add_argument("--without-peers", action="store_true", help="skip FACETpy and MNE")
-    parser.add_argument("--only", help="comma-separated: correction, filter, engine, limits")
+    parser.add_argument("suite", choices=["eeg", "spectra"])
+    parser.add_argument("--quick", action="store_true", help="little data, one repetition")
+    parser.add_argument("--without-peers", action="store_true", help="skip the peers")
+    parser.add_argument("--only", help="comma-separated sections of the suite")
     parser.add_argument("--work", type=Path, default=HERE / "work")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
-    import eeg
     from tables import Table
 
-    wanted = options.only.split(",") if options.only else list(eeg.SECTIONS)
+    suite = importlib.import_module(options.suite)
+    wanted = options.only.split(",") if options.only else list(suite.SECTIONS)
     tables: list[Table] = []
     for name in wanted:
-        tables += eeg.SECTIONS[name](
+        tables += suite.SECTIONS[name](
             options.work, quick=options.quick, peers=not options.without_peers
         )
     head = f"{platform.machine()}, {_cores()} cores, Python {platform.python_version()}"

@@ -1,6 +1,7 @@
 """Fit a simple harmonic oscillator to every spectrum of a file: WAY SOURCE.npy TARGET.npz [TIMES].
 
-Ways: loop (SciPy's curve_fit), sidpy (SidFitter), penstock (1 thread), penstock2 (2 threads).
+Ways: loop (SciPy's curve_fit), sidpy (SidFitter), penstock (1 thread), penstock2 (2 threads),
+processes (2, into a store).
 """
 
 import json
@@ -54,7 +55,16 @@ def main() -> None:
 
             ds = ps.make_dataset(data, ("position", "frequency"), coords={"frequency": F})
             fit = Fit(model="simple_harmonic_oscillator")
-            results = ps.Pipeline([fit])(ds).compute(num_workers=2 if way == "penstock2" else 1)
+            if way == "processes":
+                out = target + ".out"
+                report = ps.Pipeline([fit]).run(
+                    ds, out, memory="1GiB", workers=2, overwrite=True, progress=False
+                )
+                assert report.ok, report
+                results = ps.open_dataset(out + "/dataset.zarr")
+            else:
+                n = 2 if way == "penstock2" else 1
+                results = ps.Pipeline([fit])(ds).compute(num_workers=n)
             seconds.append(time.perf_counter() - began)
             cpu.append(time.process_time() - used)
             model = fit.curve(results, F).values

@@ -40,19 +40,14 @@ def main() -> None:
                 data, find_all_peaks, cores=2, lengthy_computation=True, func_args=[WIDTHS]
             )
         elif way == "function":
-            from penstock.cluster import local_processes
             from penstock.spectra import parallel_compute
 
-            # (the first call of a script starts the processes; a session keeps its client)
-            with local_processes(2) as client:
-                client.run(find_all_peaks, data[0], WIDTHS)
-                start = time.perf_counter() - began
-                began = time.perf_counter()
-                found = parallel_compute(
-                    data, find_all_peaks, func_args=[WIDTHS], client=client, verbose=False
-                )
-                seconds.append(time.perf_counter() - began)
-            continue
+            # the first call starts the processes, which serve the second
+            quick = {"cores": 2, "func_args": [WIDTHS], "verbose": False}
+            parallel_compute(data[:64], find_all_peaks, lengthy_computation=True, **quick)
+            start = time.perf_counter() - began
+            began = time.perf_counter()
+            found = parallel_compute(data, find_all_peaks, **quick)
         elif way == "call":
             from penstock.spectra import parallel_compute
 

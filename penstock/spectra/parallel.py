@@ -8,25 +8,31 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import xarray as xr
 
-from penstock.cluster import active_client, local_processes
-from penstock.dataset import SIGNAL, make_dataset
+from penstock.cluster import active_client
 from penstock.memory import cpu_count
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+# (xarray is imported where it is needed: a script with a NumPy array starts half a second earlier)
 
 PROBE_SECONDS = 0.3
 """How long the first positions are done here, to see what one takes; their results are kept."""
-START_SECONDS = 1.5
-"""What starting worker processes costs, their imports included: work below it stays here."""
+START_SECONDS = 1.0
+"""What starting processes costs, with what they import: work below it stays here."""
+IDLE_SECONDS = 60
+"""How long processes wait for a further call before they end."""
 BLOCK_SECONDS = 2.0
 """Longest block worth sending: results and progress come in steady steps."""
-BLOCKS_PER_WORKER = 16
-"""Blocks are short enough that all workers end together."""
+SHORT_SECONDS = 0.1
+"""Blocks below it cost more than they share out."""
+BLOCKS_PER_WORKER = 8
+"""What is left is cut into at least so many blocks a worker: all of them end together."""
 BLOCK_BYTES = 4 << 20
 """Most that is sent to a worker at a time."""
 
@@ -71,7 +77,8 @@ def parallel_compute(
         Return a Dask array over the positions instead, of which only a few are computed now.
         Lists of varying length become a pair of arrays: padded entries, and their count.
     client : distributed.Client, optional
-        Cluster to work on. Default: the active client if there is one, otherwise local processes.
+        Cluster to work on. Default: the active client if there is one, otherwise local processes,
+        which stay for a minute and serve the next call.
 
     Returns
     -------
@@ -102,15 +109,16 @@ def parallel_compute(
         start = time.perf_counter()
         results.append(call.at(len(results), spectrum))
         seconds.append(time.perf_counter() - start)
-        if time.perf_counter() - began > PROBE_SECONDS:
+        if time.perf_counter() - began > PROBE_SECONDS and len(seconds) > 1:
             break
     left = positions.n - len(results)
     if not left:
         return results
-    each = float(np.median(seconds))
+    each = float(np.median(seconds[1:]))  # (the first may have imported what it needs)
     client = client if client is not None else active_client()
     known = sum(client.nthreads().values()) if client is not None else cpu_count()
     n, why = choose_cores(left, each, cores, known, lengthy_computation, started=client is not None)
+    # (processes that are there already are not known of: the worst is assumed)
     say = functools.partial(print, file=sys.stderr, flush=True) if verbose else _silent
     say(f"penstock: {positions.n:,} positions at {_time(each)}: {why}")
     show = _Progress(positions.n, verbose)
@@ -120,15 +128,13 @@ def parallel_compute(
             show(len(results))
         show.close()
         return results
-    began = time.perf_counter()
-    with ExitStack() as stack:
-        if client is None:
-            client = stack.enter_context(local_processes(n))
-            say(f"penstock: {n} processes up after {time.perf_counter() - began:.1f} s")
-        for part in _on_workers(client, positions, call, len(results), n, each):
+    try:
+        submit = _local(call, n, say) if client is None else _on_cluster(call, client)
+        for part in _in_parallel(submit, positions, len(results), n, each):
             results += part
             show(len(results))
-    show.close()
+    finally:
+        show.close()
     return results
 
 
@@ -240,9 +246,8 @@ def _loaded(block: Any) -> Any:
 
 
 def _positions(data: Any, core_dims: Sequence[str] | None) -> _Positions:
-    if isinstance(data, xr.Dataset):
-        data = data[SIGNAL]
-    if isinstance(data, xr.DataArray):
+    if _is_xarray(data):
+        data = data["signal"] if hasattr(data, "data_vars") else data
         core = _core_dims(data, core_dims)
         loops = [dim for dim in data.dims if dim not in core]
         return _of_grid(data.transpose(*loops, *core), len(loops))
@@ -256,6 +261,10 @@ def _positions(data: Any, core_dims: Sequence[str] | None) -> _Positions:
         raise ValueError("data has no axis of positions: it is a single number")
     n_bytes = math.prod(data.shape[1:]) * data.dtype.itemsize
     return _Positions(int(data.shape[0]), n_bytes, lambda start, stop: data[start:stop])
+
+
+def _is_xarray(data: Any) -> bool:
+    return type(data).__module__.partition(".")[0] == "xarray"
 
 
 def _core_dims(data: xr.DataArray, core_dims: Sequence[str] | None) -> tuple[str, ...]:
@@ -287,43 +296,90 @@ def _of_grid(data: xr.DataArray, n_loops: int) -> _Positions:
 # ---------------------------------------------------------------------- workers
 
 
-def _on_workers(
-    client: Any, positions: _Positions, call: _Call, first: int, n: int, seconds: float
-) -> Iterator[list[Any]]:
-    """Results of stretches of positions, in order; a few stretches are under way at a time."""
+def _bundled(call: _Call) -> bytes:
     import cloudpickle
 
     try:
-        bundle = cloudpickle.dumps(call)
+        bundle: bytes = cloudpickle.dumps(call)
     except Exception as error:
         raise TypeError(
             f"func cannot be sent to other processes ({error}): use cores=1, or leave out of it "
             "what belongs to this process (open files, locks, connections)"
         ) from error
-    sent = client.scatter(bundle, broadcast=True, hash=False)
-    left = positions.n - first
-    size = min(BLOCK_SECONDS / max(seconds, 1e-9), left / (n * BLOCKS_PER_WORKER))
-    size = max(1, min(math.ceil(size), BLOCK_BYTES // max(1, positions.bytes)))
-    # very quick functions: sending must not take longer than working
-    size = max(size, min(math.ceil(0.02 / max(seconds, 1e-9)), -(-left // n)))
+    return bundle
+
+
+Submit = Callable[[int, Any], Any]
+"""Sends a stretch of positions (its start, its values); returns a future of `_work`."""
+
+
+def _local(call: _Call, n: int, say: Callable[..., None]) -> Submit:
+    """On processes of this machine; started at the first call, used again by the next."""
+    from loky import get_reusable_executor
+
+    bundle = _bundled(call)
+    began = time.perf_counter()
+    executor = get_reusable_executor(max_workers=n, timeout=IDLE_SECONDS)
+    executor.submit(int).result()
+    say(f"penstock: {n} processes, the first up after {time.perf_counter() - began:.1f} s")
+    return functools.partial(executor.submit, _work, bundle)
+
+
+def _on_cluster(call: _Call, client: Any) -> Submit:
+    sent = client.scatter(_bundled(call), broadcast=True, hash=False)
+    return functools.partial(client.submit, _work, sent, pure=False)
+
+
+def _in_parallel(
+    submit: Submit, positions: _Positions, start: int, n: int, seconds: float
+) -> Iterator[list[Any]]:
+    """Results of stretches of positions, in order; a few stretches are under way at a time."""
+    import cloudpickle
+
     waiting: deque[Any] = deque()
-    starts = iter(range(first, positions.n, size))
     try:
-        while True:
-            while len(waiting) < 3 * n and (start := next(starts, None)) is not None:
-                block = positions.read(start, min(start + size, positions.n))
-                waiting.append(client.submit(_work, sent, start, block, pure=False))
-            if not waiting:
-                return
-            yield waiting.popleft().result()
+        while start < positions.n or waiting:
+            while start < positions.n and len(waiting) < 3 * n:
+                stop = start + _block_size(positions, positions.n - start, n, seconds)
+                waiting.append(submit(start, positions.read(start, stop)))
+                start = stop
+            try:
+                packed, took = waiting.popleft().result()
+            except Exception as error:
+                if type(error).__name__ in ("TerminatedWorkerError", "KilledWorker"):
+                    raise RuntimeError(
+                        "a worker process ended at once (out of memory, or a crash in compiled "
+                        "code): try func on one position at a time with cores=1"
+                    ) from error
+                raise
+            results = cloudpickle.loads(packed)
+            seconds = took / len(results)
+            yield results
     finally:
-        client.cancel(list(waiting))
+        for future in waiting:
+            future.cancel()
 
 
-def _work(bundle: bytes, start: int, block: Any) -> list[Any]:
-    """A worker's task: a stretch of positions, one after the other."""
+def _block_size(positions: _Positions, left: int, n: int, seconds: float) -> int:
+    """Positions to send at once: shorter towards the end, so that all workers end together."""
+    seconds = max(seconds, 1e-9)
+    size = min(BLOCK_SECONDS / seconds, left / (n * BLOCKS_PER_WORKER))
+    # sending must not take longer than working, nor more memory than this
+    size = max(size, min(SHORT_SECONDS / seconds, left / n))
+    return max(1, min(math.ceil(size), BLOCK_BYTES // max(1, positions.bytes), left))
+
+
+def _work(bundle: bytes, start: int, block: Any) -> tuple[bytes, float]:
+    """A worker's task: a stretch of positions, one after the other, and the time they took.
+
+    Results go back as one pickle: Dask would send every array of a list by itself.
+    """
+    import cloudpickle
+
     call = _unbundled(bundle)
-    return [call.at(start + i, spectrum) for i, spectrum in enumerate(_loaded(block))]
+    began = time.perf_counter()
+    results = [call.at(start + i, spectrum) for i, spectrum in enumerate(_loaded(block))]
+    return cloudpickle.dumps(results), time.perf_counter() - began
 
 
 @functools.lru_cache(maxsize=4)
@@ -338,13 +394,13 @@ def _unbundled(bundle: bytes) -> _Call:
 
 
 def _lazy(data: Any, call: _Call, core_dims: Sequence[str] | None) -> Any:
+    from penstock.dataset import SIGNAL, make_dataset
     from penstock.pipeline import Pipeline
     from penstock.spectra.positions import PerPosition
 
-    if isinstance(data, xr.DataArray):
-        data = data.to_dataset(name=SIGNAL)
-    if isinstance(data, xr.Dataset):
-        ds, core = data, _core_dims(data[SIGNAL], core_dims)
+    if _is_xarray(data):
+        ds = data if hasattr(data, "data_vars") else data.to_dataset(name=SIGNAL)
+        core = _core_dims(ds[SIGNAL], core_dims)
     else:
         _positions(data, core_dims)
         dims = ("position", *(f"axis_{i}" for i in range(1, len(data.shape))))

@@ -15,7 +15,7 @@ from penstock import events
 from penstock.spectra import PerPosition, Process
 
 Moments = namedtuple("Moments", ["mean", "std"])
-QUICK = {"memory": "600 MiB", "workers": 2, "executor": "threads", "progress": False}
+QUICK = {"memory": "2 GiB", "workers": 2, "executor": "threads", "progress": False}
 
 
 @pytest.fixture
@@ -116,7 +116,7 @@ def test_nan_spectra_reach_the_function(grid: xr.Dataset) -> None:
 def test_in_processes(grid: xr.Dataset, tmp_path: Path) -> None:
     scale = 3.0
     process = Process(grid, lambda v: v.max() * scale, name="largest", out=tmp_path)
-    results = process.compute(memory="900 MiB", workers=2, progress=False)
+    results = process.compute(memory="4 GiB", workers=2, progress=False)
     assert process.report.kind == "processes"
     np.testing.assert_array_equal(results.result, 3 * grid.signal.values.max(axis=-1))
 
@@ -142,7 +142,7 @@ def test_subclass_test_estimate_plan_compute(grid: xr.Dataset, tmp_path: Path) -
     with pytest.raises(ValueError, match="one index for each"):
         process.test((1,))
     assert 0 < process.estimate(workers=1) < 5
-    assert process.plan(memory="800 MiB", workers=2).n_blocks >= 1
+    assert process.plan(memory="2 GiB", workers=2).n_blocks >= 1
     with pytest.raises(FileNotFoundError, match="not computed yet"):
         _ = process.results
     results = process.compute(**QUICK)
@@ -203,7 +203,7 @@ def test_interrupted_work_goes_on_where_it_stopped(tmp_path: Path, monkeypatch) 
                 raise KeyboardInterrupt
 
     process = Process(ds, slow, {}, out=tmp_path / "out", outputs={"result": "float64"})
-    n_blocks = process.plan(memory="600 MiB", workers=2).n_blocks
+    n_blocks = process.plan(memory="2 GiB", workers=2).n_blocks
     assert n_blocks >= 8
     with pytest.raises(KeyboardInterrupt):
         process.compute(**QUICK, listeners=[interrupt])
