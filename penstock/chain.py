@@ -29,7 +29,7 @@ from penstock.dataset import (
     read_region,
     reads_fresh,
 )
-from penstock.memory import MIB
+from penstock.memory import MIB, single_threaded_kernels
 from penstock.processor import Context, Processor
 from penstock.results import fields_of, unpacked
 
@@ -356,7 +356,8 @@ def describe_region(region: Region) -> str:
 
 def compute_block(chain: Chain, region: Region) -> np.ndarray:
     """One task of a lazy dataset."""
-    return chain.compute(region)
+    with single_threaded_kernels():
+        return chain.compute(region)
 
 
 def run_step(

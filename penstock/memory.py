@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -219,13 +220,39 @@ def lean_allocator() -> Iterator[None]:
         trim_heap()
 
 
+class _BlasLimit:
+    """How many ask for single-threaded kernels at present: the first sets it, the last undoes it."""
+
+    lock = threading.Lock()
+    asking = 0
+    limiter: Any = None
+
+
 @contextlib.contextmanager
 def single_threaded_kernels() -> Iterator[None]:
-    """Limit BLAS and OpenMP to one thread: blocks are the unit of parallelism."""
+    """Limit BLAS and OpenMP to one thread: blocks are the unit of parallelism.
+
+    The limit is that of the process; it lasts until the last of those who asked for it is done.
+    """
+    with _BlasLimit.lock:
+        _BlasLimit.asking += 1
+        if _BlasLimit.asking == 1:
+            _BlasLimit.limiter = _thread_pools(len(sys.modules)).limit(limits=1)
+    try:
+        yield
+    finally:
+        with _BlasLimit.lock:
+            _BlasLimit.asking -= 1
+            if not _BlasLimit.asking:
+                _BlasLimit.limiter.restore_original_limits()
+
+
+@functools.lru_cache(maxsize=1)
+def _thread_pools(_n_modules: int) -> Any:
+    """The libraries with threads of their own; looked for again when modules were imported."""
     import threadpoolctl
 
-    with threadpoolctl.threadpool_limits(limits=1):
-        yield
+    return threadpoolctl.ThreadpoolController()
 
 
 # ---------------------------------------------------------------------- what a process costs

@@ -233,6 +233,12 @@ class FindPeaksCWT(Processor):
         compiled = ("penstock.spectra.peak_numba",) if self.engine == "numba" else ()
         return ("scipy.signal", *compiled)
 
+    def row_seconds(self, ds: xr.Dataset, state: Any) -> float:
+        # two numbers multiplied and added for each of half the points at every width, and as much
+        # again for maxima and ridges (measured: 16 µs for 119 points and 30 widths)
+        n_points = ds.sizes[self.core_dim]
+        return 4e-11 * len(self.widths) * n_points * min(n_points, 400)
+
     def _search(self, n_points: int) -> Search:
         given = {f.name: getattr(self, f.name) for f in fields(Search)}
         given["widths"] = np.asarray(self.widths)
