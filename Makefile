@@ -33,6 +33,7 @@ check: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/run.py eeg
+	$(BIN)/python benchmarks/run.py spectra
 
 clean:
 	rm -rf $(VENV) penstock-demo benchmarks/work

@@ -221,7 +221,7 @@ def lean_allocator() -> Iterator[None]:
 
 
 class _BlasLimit:
-    """How many ask for single-threaded kernels at present: the first sets it, the last undoes it."""
+    """How many ask for single-threaded kernels: the first sets the limit, the last undoes it."""
 
     lock = threading.Lock()
     asking = 0

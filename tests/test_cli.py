@@ -417,7 +417,7 @@ def test_ctrl_c_keeps_what_is_finished(penstock: Penstock, monkeypatch: pytest.M
     marks.mkdir()
     write_store(make(16, 20_000), Path("long.zarr"))
     Path("slow.yaml").write_text(
-        f"pipeline:\n  - generic.Slow: {{seconds: 0.2, marks: '{marks}'}}\n"
+        f"pipeline:\n  - generic.Slow: {{seconds: 0.5, marks: '{marks}'}}\n"
     )
     command = ["run", "slow.yaml", "long.zarr", "-o", "out", "-m", "1GiB", "-j", "1"]
     command += ["--allow", "generic"]

@@ -23,6 +23,7 @@ HERE = Path(__file__).parent
 
 FMRI = {"n_channels": 16, "duration": 120.0, "sampling_frequency": 5000.0, "fmri": True}
 VIRTUAL = {"shape": [16, 4_000_000], "dims": ["channel", "time"], "allow": ["generic"]}
+GRID = {"shape": [200, 300, 256], "dims": ["y", "x", "frequency"], "rate": None}
 CASES: dict[str, dict[str, Any]] = {
     "rows": {**VIRTUAL, "memory": "400MiB", "workers": 2, "pipeline": [{"generic.Demean": {}}]},
     "one worker": {
@@ -59,6 +60,18 @@ CASES: dict[str, dict[str, Any]] = {
     "to edf": {
         "simulate": {**FMRI, "fmri": False}, "memory": "400MiB", "workers": 2, "format": "edf",
         "pipeline": [{"BandPassFilter": [1.0, 40.0]}],
+    },
+    "peaks": {
+        **GRID, "memory": "350MiB", "workers": 2,
+        "pipeline": [{"FindPeaksCWT": {"widths": [4.0, 8.0]}}],
+    },
+    "fit": {
+        **GRID, "shape": [80, 100, 256], "memory": "350MiB", "workers": 2,
+        "pipeline": [{"Fit": {"model": "gaussian", "gil": "released"}}],
+    },
+    "function": {
+        **GRID, "memory": "1GiB", "workers": 2,
+        "pipeline": [{"PerPosition": {"function": "numpy:argmax"}}],
     },
     "processes": {
         **VIRTUAL, "shape": [16, 1_000_000], "memory": "1GiB", "workers": 2,

@@ -62,7 +62,7 @@ def test_lazy_and_run_give_a_variable_for_each_result(grid, tmp_path, dims) -> N
     pipeline = ps.Pipeline([Extremes()])
     with ps.testing.raise_if_computes():
         lazy = pipeline(ds, block_bytes=20_000)
-    assert pipeline.run(ds, tmp_path, memory="500 MiB", progress=False).failed == {}
+    assert pipeline.run(ds, tmp_path, memory="4 GiB", progress=False).failed == {}
     stored = ps.open_dataset(tmp_path / "dataset.zarr")
     for found in (lazy, stored):
         assert list(found.data_vars) == ["height", "ends", "status"]
@@ -76,7 +76,7 @@ def test_lazy_and_run_give_a_variable_for_each_result(grid, tmp_path, dims) -> N
 
 
 def test_failed_positions_are_counted_and_named_with_their_reason(grid, tmp_path) -> None:
-    report = ps.Pipeline([Extremes(limit=2.5)]).run(grid, tmp_path, memory="500 MiB")
+    report = ps.Pipeline([Extremes(limit=2.5)]).run(grid, tmp_path, memory="4 GiB")
     stored = ps.open_dataset(tmp_path / "dataset.zarr")
     bad = np.argwhere(stored.status.values == 2)
     assert len(bad) > 1
@@ -93,7 +93,7 @@ def test_nothing_can_follow_several_results(grid) -> None:
 
 
 def test_results_are_not_a_recording(grid, tmp_path) -> None:
-    report = ps.Pipeline([Extremes()]).run(grid, tmp_path, memory="500 MiB", format="edf")
+    report = ps.Pipeline([Extremes()]).run(grid, tmp_path, memory="4 GiB", format="edf")
     assert "height, ends, status" in next(iter(report.failed.values()))
 
 
