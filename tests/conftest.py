@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
+from command_line import run_cli as run_cli
 
 import penstock as ps
 

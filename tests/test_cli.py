@@ -10,8 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import distributed
@@ -19,9 +17,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from command_line import Penstock
 
 import penstock as ps
-from penstock import cli
 from penstock.ledger import Ledger, partial_path
 from penstock.memory import MIB, PROCESS_ALLOWANCE, process_base
 from penstock.store import write_store
@@ -46,49 +44,13 @@ def make(n_channels: int = 4, size: int = 2000, frequency: float = 200.0) -> xr.
     return ps.with_events(ds, table)
 
 
-@dataclass
-class Outcome:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def sentence(self) -> str:
-        """What standard error says; exactly one line, for people."""
-        assert "Traceback" not in self.err
-        lines = self.err.splitlines()
-        assert len(lines) == 1, self.err
-        assert lines[0].startswith("penstock: ")
-        assert not re.search(r"Errno|Error\b|<class|object at 0x", lines[0]), lines[0]
-        return lines[0].removeprefix("penstock: ")
-
-
-Penstock = Callable[..., Outcome]
-
-
 @pytest.fixture
-def penstock(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Penstock:
+def penstock(run_cli: Penstock) -> Penstock:
     """The command line in this process, in a folder with ``good.edf`` and ``p.yaml``."""
-    monkeypatch.chdir(tmp_path)
     ps.export(make(), "good.edf")
     Path("p.yaml").write_text(PIPELINE)
 
-    def call(*arguments: object) -> Outcome:
-        given = [str(argument) for argument in arguments]
-        if given[:1] == ["run"]:
-            given += ["--quiet"]
-        monkeypatch.setattr(sys, "argv", ["penstock", *given])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        said = capsys.readouterr()
-        code = ended.value.code
-        assert isinstance(code, int)
-        return Outcome(code, said.out, said.err)
-
-    return call
+    return run_cli
 
 
 def digest(folder: Path) -> dict[str, str]:
