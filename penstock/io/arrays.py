@@ -9,7 +9,6 @@ import numpy as np
 import xarray as xr
 
 from penstock.dataset import SIGNAL, sampled_coordinate
-from penstock.io.edf_records import as_dtype
 
 COMPONENT = "component"
 """Name of the dim that the fields of a compound type become."""
@@ -98,3 +97,11 @@ def described(
             )
         ds = ds.assign_coords(sampled_coordinate("time", ds.sizes["time"], sampling_frequency))
     return ds
+
+
+def as_dtype(dtype: Any) -> np.dtype:
+    """float32 or float64."""
+    result = np.dtype(dtype)
+    if result not in (np.float32, np.float64):
+        raise ValueError(f"dtype must be 'float32' or 'float64', got {str(dtype)!r}")
+    return result

@@ -14,11 +14,11 @@ import numpy as np
 import xarray as xr
 
 from penstock.dataset import SIGNAL, lazy_variable, sampled_coordinate, with_events
+from penstock.io.arrays import as_dtype
 from penstock.io.edf_header import EdfHeader, SignalHeader, read_header
 from penstock.io.edf_records import (
     GAP_BYTES,
     EdfRecords,
-    as_dtype,
     read_signal_bytes,
 )
 from penstock.io.labels import (

@@ -8,12 +8,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from penstock.buffers import new_array
 from penstock.dataset import Indexer
+from penstock.io.positioned import fill
 
 BATCH_BYTES = 512 * 1024
 """Bytes of data records decoded at once: they and what they become stay in the cache."""
@@ -69,7 +69,10 @@ class EdfRecords:
                 self._read(fd, wanted, times.start, times.stop, out)
                 return out
             done = 0
-            for start, stop, picked in stretches(times, max(self.samples, 4096)):
+            # a stretch and what is picked of it take a batch together
+            batch = BATCH_BYTES // (2 * len(wanted) * self.dtype.itemsize)
+            limit = max(1, min(batch, max(self.samples, 4096)))
+            for start, stop, picked in stretches(times, limit):
                 part = np.empty((len(wanted), stop - start), self.dtype)
                 self._read(fd, wanted, start, stop, part)
                 out[:, done : done + len(picked)] = part[:, picked]
@@ -101,13 +104,13 @@ class EdfRecords:
             position = self.header_bytes + record * self.record_bytes
             if whole:
                 n_bytes = (n_records - 1) * stride + span_bytes
-                self._fill(fd, position + spans[0][0], buffer[PAD : PAD + n_bytes])
+                fill(fd, position + spans[0][0], buffer[PAD : PAD + n_bytes], self.path)
             else:
                 filled = PAD
                 for i in range(n_records):
                     for low, high in spans:
                         target = buffer[filled : filled + high - low]
-                        self._fill(fd, position + i * self.record_bytes + low, target)
+                        fill(fd, position + i * self.record_bytes + low, target, self.path)
                         filled += high - low
             done, count = at - start, n_records * (last - first)
             for slot, row, n_signals in slots:
@@ -136,7 +139,7 @@ class EdfRecords:
                 for first in range(low, high, piece):
                     count = min(piece, high - first)
                     at = position + int(self.offsets[channel]) + first * self.sample_bytes
-                    self._fill(fd, at, buffer[PAD : PAD + count * self.sample_bytes])
+                    fill(fd, at, buffer[PAD : PAD + count * self.sample_bytes], self.path)
                     done = zero + first - start
                     scale(
                         self._samples(buffer, 0, (1, 1, count), 0),
@@ -159,17 +162,6 @@ class EdfRecords:
             PAD + slot - (0 if width == 2 else 1),
             (self.samples * width, stride, width),
         )
-
-    def _fill(self, fd: int, position: int, target: np.ndarray) -> None:
-        view = target.data
-        while len(view):
-            n = os.preadv(fd, [view], position)
-            if n == 0:
-                raise OSError(
-                    f"{self.path} ended while it was read (byte {position}): it has changed since "
-                    "it was opened; open it again"
-                )
-            view, position = view[n:], position + n
 
 
 class _Scaling:
@@ -273,11 +265,3 @@ def read_signal_bytes(
                 yield first + i, data[i * record_bytes : i * record_bytes + n_bytes]
     finally:
         os.close(fd)
-
-
-def as_dtype(dtype: Any) -> np.dtype:
-    """float32 or float64."""
-    result = np.dtype(dtype)
-    if result not in (np.float32, np.float64):
-        raise ValueError(f"dtype must be 'float32' or 'float64', got {str(dtype)!r}")
-    return result

@@ -15,7 +15,8 @@ import xarray as xr
 
 from penstock.buffers import new_array
 from penstock.dataset import SIGNAL, Indexer, lazy_variable, sampled_coordinate, with_events
-from penstock.io.edf_records import as_dtype, stretches
+from penstock.io.arrays import as_dtype
+from penstock.io.edf_records import stretches
 from penstock.io.labels import apply_channel_types, unique_names
 
 if TYPE_CHECKING:

@@ -89,10 +89,10 @@ def read_array(
                 here = part[done : done + n]
                 done += n
                 if direct and picked is None:
-                    _fill(fd, position + start * unit, here.reshape(-1).view(np.uint8), path)
+                    fill(fd, position + start * unit, here.reshape(-1).view(np.uint8), path)
                     continue
                 buffer = scratch_buffer("positioned-read", ((stop - start) * unit,), np.uint8)
-                _fill(fd, position + start * unit, buffer, path)
+                fill(fd, position + start * unit, buffer, path)
                 values = buffer.view(stored).reshape(stop - start, *inner)
                 values = values if picked is None else values[picked]
                 for axis, pick in enumerate(inner_picks, start=1):
@@ -151,7 +151,8 @@ def _runs(
             at = end
 
 
-def _fill(fd: int, position: int, target: np.ndarray, path: str) -> None:
+def fill(fd: int, position: int, target: np.ndarray, path: str) -> None:
+    """Read bytes from a position of a file until `target` is full."""
     view = target.data
     while len(view):
         n = os.preadv(fd, [view], position)
