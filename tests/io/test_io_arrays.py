@@ -11,8 +11,6 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 import penstock as ps
 from penstock.io import extensions, list_main_datasets
@@ -33,10 +31,14 @@ def cube() -> np.ndarray:
 
 
 def write_nsid(
-    group: h5py.Group, name: str, values: np.ndarray, dims: dict[str, tuple[Any, str, str]]
+    group: h5py.Group,
+    name: str,
+    values: np.ndarray,
+    dims: dict[str, tuple[Any, str, str]],
+    **options: Any,
 ) -> h5py.Dataset:
     """A main dataset as sidpy writes it; dims: name to (values, unit, type)."""
-    dataset = group.create_dataset(name, data=values)
+    dataset = group.create_dataset(name, data=values, **options)
     dataset.attrs.update(
         {"quantity": "Current", "units": "nA", "data_type": "SPECTRAL_IMAGE", "modality": "STS"}
     )
@@ -55,6 +57,71 @@ NSID_DIMS = {
     "x": (np.arange(5) * 0.5, "nm", "SPATIAL"),
     "bias": ([-1, 0, 1, 1, 0, -1], "V", "SPECTRAL"),
 }
+
+
+ORDERS = {"C": np.ascontiguousarray, "F": np.asfortranarray}
+KINDS = ("C", "F", "npz", "compressed npz", "hdf5", "chunked hdf5")
+
+
+def save(folder: Path, values: np.ndarray, kind: str) -> tuple[Path, dict[str, Any]]:
+    """A file of that kind that holds the values; returns it and the options to open it with."""
+    if kind in ORDERS:
+        np.save(folder / "values.npy", ORDERS[kind](values))
+        return folder / "values.npy", {}
+    if kind.endswith("npz"):
+        write = np.savez if kind == "npz" else np.savez_compressed
+        write(folder / "values.npz", other=np.zeros(3), values=np.asfortranarray(values))
+        return folder / "values.npz", {"dataset": "values"}
+    chunks = tuple(-(-size // 3) for size in values.shape)
+    options = {"chunks": chunks, "compression": "gzip"} if kind == "chunked hdf5" else {}
+    with h5py.File(folder / "values.h5", "w") as file:
+        file.create_dataset("values", data=values, **options)
+    return folder / "values.h5", {}
+
+
+# ---------------------------------------------------------------------- any array
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("stored", ["f4", ">i2", "c8", "fields"])
+def test_the_contract_of_readers(tmp_path, kind, stored):
+    values = 1000 * np.random.default_rng(0).standard_normal((3, 30, 24, 150))
+    if stored == "fields":
+        cube = np.empty(values.shape[1:], [("height", "f4"), ("phase", "f8"), ("error", "i2")])
+        for name, part in zip(cube.dtype.names, values, strict=True):
+            cube[name] = part
+        expected = np.stack([cube[name] for name in cube.dtype.names], axis=-1)
+    else:
+        cube = (values[0] + 1j * values[1] if stored == "c8" else values[0]).astype(stored)
+        expected = cube
+    path, options = save(tmp_path, cube, kind)
+    coords = {"frequency": (("frequency",), np.arange(150), {"units": "kHz"})}
+    dims = ("y", "x", "frequency")
+    ds = check_reader(path, dims=dims, coords=coords, dtype="float64", **options)
+    assert np.array_equal(ds.signal.values, expected)
+    assert ds.frequency.attrs == {"units": "kHz"}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("stored", ["f4", "i2"])
+def test_recordings_keep_the_contract_of_readers(tmp_path, kind, stored):
+    values = (np.random.default_rng(0).standard_normal((6, 100_000)) * 1000).astype(stored)
+    path, options = save(tmp_path, values, kind)
+    ds = check_reader(
+        path,
+        dims=("channel", "time"),
+        sampling_frequency=250.0,
+        units="uV",
+        coords={
+            "channel": list("abcdef"),
+            "channel_type": ("channel", np.array(["eeg"] * 6)),
+            "channel_unit": ("channel", np.array(["uV"] * 6)),
+            "bad": ("channel", np.zeros(6, bool)),
+        },
+        **options,
+    )
+    assert np.array_equal(ds.signal.values, values.astype(np.float32))
+    assert ds.signal.encoding["interleaved"] is (kind in ("F", "npz"))
 
 
 # ---------------------------------------------------------------------- NSID
@@ -87,6 +154,23 @@ def test_nsid(tmp_path, cube):
     assert metadata["/Channel_000/map/map"]["modality"] == "STS"
 
 
+@pytest.mark.parametrize("options", [{}, {"chunks": (9, 7, 150), "compression": "gzip"}])
+@pytest.mark.parametrize("stored", ["f4", "c16"])
+def test_nsid_keeps_the_contract_of_readers(tmp_path, stored, options):
+    parts = np.random.default_rng(0).standard_normal((2, 30, 24, 150))
+    values = (parts[0] + 1j * parts[1] if stored == "c16" else parts[0]).astype(stored)
+    dims = {
+        "y": (np.arange(30, dtype=np.float32), "nm", "SPATIAL"),
+        "x": (np.arange(24), "nm", "SPATIAL"),
+        "bias": (np.abs(np.arange(150) - 75), "V", "SPECTRAL"),
+    }
+    with h5py.File(tmp_path / "sts.h5", "w") as file:
+        write_nsid(file.create_group("Channel_000"), "map", values, dims, **options)
+    ds = check_reader(tmp_path / "sts.h5", dtype="float64")
+    assert ds.signal.dims == ("y", "x", "bias")
+    assert np.array_equal(ds.signal.values, values)
+
+
 def test_several_nsid_datasets_must_be_chosen_from(tmp_path, cube):
     path = tmp_path / "sts.nsid"
     with h5py.File(path, "w") as file:
@@ -104,7 +188,7 @@ def test_several_nsid_datasets_must_be_chosen_from(tmp_path, cube):
 
 
 def test_nsid_of_an_instrument(spm):
-    ds = ps.open_dataset(spm / "BEPS_PTO_50x50.h5", dtype="float64")
+    ds = check_reader(spm / "BEPS_PTO_50x50.h5", dtype="float64")
     assert ds.signal.dims == ("X", "Y", "Voltage")
     assert ds.signal.attrs == {"long_name": "Piezoresponse", "units": "a.u."}
     with h5py.File(spm / "BEPS_PTO_50x50.h5") as file:
@@ -288,91 +372,6 @@ def test_a_damaged_chunk_is_told(tmp_path, cube):
 # ---------------------------------------------------------------------- NumPy files
 
 
-ORDERS = {"C": np.ascontiguousarray, "F": np.asfortranarray}
-
-
-@pytest.fixture(scope="module", params=["C", "F", "npz", "npz compressed", "hdf5"])
-def stored(request, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("arrays")
-    values = np.random.default_rng(0).standard_normal((4, 5, 6)).astype(np.float32)
-    path = folder / "values.npy"
-    if request.param in ORDERS:
-        np.save(path, ORDERS[request.param](values))
-    elif request.param == "hdf5":
-        path = folder / "values.h5"
-        with h5py.File(path, "w") as file:
-            file.create_dataset("values", data=values, chunks=(2, 5, 4), compression="gzip")
-    else:
-        path = folder / "values.npz"
-        save = np.savez if request.param == "npz" else np.savez_compressed
-        save(path, other=np.zeros(3), values=np.asfortranarray(values))
-    options = {} if path.suffix != ".npz" else {"dataset": "values"}
-    return values, [ps.open_dataset(path, dtype=t, **options) for t in ("float32", "float64")]
-
-
-def indexers(size: int) -> st.SearchStrategy:
-    return st.one_of(
-        # (xarray fails on empty slices with a negative step)
-        st.slices(size).filter(lambda part: (part.step or 1) > 0 or len(range(size)[part])),
-        st.integers(-size, size - 1),
-        st.lists(st.integers(-size, size - 1), max_size=2 * size).map(
-            lambda positions: np.array(positions, dtype=np.int64)
-        ),
-    )
-
-
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.data())
-def test_any_region_equals_numpy(stored, data):
-    values, datasets = stored
-    picks = [data.draw(indexers(size)) for size in values.shape]
-    expected = values
-    for axis in reversed(range(3)):
-        expected = expected[(slice(None),) * axis + (picks[axis],)]
-    for ds in datasets:
-        found = ds.signal.variable.isel(dict(zip(ds.signal.dims, picks, strict=True))).values
-        assert found.shape == expected.shape
-        assert np.array_equal(found, expected)
-
-
-def _recording(path: Path, values: np.ndarray, kind: str) -> Path:
-    if kind == "hdf5":
-        path = path.with_suffix(".h5")
-        with h5py.File(path, "w") as file:
-            file["values"] = values
-    elif kind == "chunked":
-        path = path.with_suffix(".h5")
-        with h5py.File(path, "w") as file:
-            file.create_dataset("values", data=values, chunks=(3, 5000), compression="gzip")
-    elif kind == "npz":
-        path = path.with_suffix(".npz")
-        np.savez(path, values)
-    else:
-        np.save(path, ORDERS[kind](values))
-    return path
-
-
-@pytest.mark.parametrize("kind", ["C", "F", "npz", "hdf5", "chunked"])
-@pytest.mark.parametrize("dtype", ["f4", "i2"])
-def test_the_contract_of_readers(tmp_path, kind, dtype):
-    values = (np.random.default_rng(0).standard_normal((6, 40_000)) * 1000).astype(dtype)
-    path = _recording(tmp_path / "values.npy", values, kind)
-    ds = check_reader(
-        path,
-        dims=("channel", "time"),
-        sampling_frequency=250.0,
-        units="uV",
-        coords={
-            "channel": list("abcdef"),
-            "channel_type": ("channel", np.array(["eeg"] * 6)),
-            "channel_unit": ("channel", np.array(["uV"] * 6)),
-            "bad": ("channel", np.zeros(6, bool)),
-        },
-    )
-    assert np.array_equal(ds.signal.values, values.astype(np.float32))
-    assert ds.signal.encoding["interleaved"] is (kind == "F")
-
-
 def test_npy_without_names(tmp_path, cube):
     np.save(tmp_path / "cube.npy", cube)
     ds = ps.open_dataset(tmp_path / "cube.npy")
@@ -465,8 +464,6 @@ def test_a_file_saved_anew_is_not_read_as_the_old_one(tmp_path, cube):
 
 def test_band_excitation_spectra(spm):
     path = spm / "BEPFM_32x32x102.npy"
-    ds = ps.open_dataset(path, dims=("y", "x", "frequency"), dtype="float64")
-    stored = np.load(path)
+    ds = check_reader(path, dims=("y", "x", "frequency"), dtype="float64")
     assert ds.signal.shape == (32, 32, 102)
-    assert np.array_equal(ds.signal.values, stored)
-    assert np.array_equal(ds.signal[3, ::5, 90:].values, stored[3, ::5, 90:])
+    assert np.array_equal(ds.signal.values, np.load(path))
