@@ -157,7 +157,7 @@ class Pipeline:
                 ds = open_dataset(item.path or "", **(open_options or {}))
             limits = resources(memory, workers, kind=kind, client=client, modules=self.modules)
             chain = Chain(ds).bind(self.processors)
-            plans.append(make_plan(chain, limits, name=item.name, export=format != "zarr"))
+            plans.append(make_plan(chain, limits, name=item.name, format=format))
         return plans[0] if len(plans) == 1 and not several else Plans(plans)
 
     def run(

@@ -91,9 +91,9 @@ class Plan:
     def predicted_memory(self) -> int:
         """Peak of all processes together [bytes]: base + concurrency x the largest block.
 
-        A result is exported once, after its blocks.
+        A result is exported once, while the other threads still keep the memory of their blocks.
         """
-        return self.base + max(self.concurrency * self.block_bytes, self.task_bytes)
+        return self.base + (self.concurrency - 1) * self.block_bytes + self.task_bytes
 
     @property
     def n_blocks(self) -> int:
@@ -107,7 +107,7 @@ class Plan:
             grid = Grid(stage.grid.dims, stage.grid.shape, tuple(shape))
             stages.append(replace(stage, grid=grid, block=block_cost(stage.chain, grid)))
         changed = replace(self, stages=tuple(stages))
-        at_once = (self.budget - self.base) // changed.block_bytes
+        at_once = 1 + (self.budget - self.base - changed.task_bytes) // changed.block_bytes
         return replace(changed, concurrency=max(1, min(self.concurrency, at_once)))
 
     def to_dict(self) -> dict[str, Any]:
@@ -269,7 +269,7 @@ def resources(
 
 
 def make_plan(
-    chain: Chain, limits: Resources, *, name: str = "dataset", export: bool = False
+    chain: Chain, limits: Resources, *, name: str = "dataset", format: str = "zarr"
 ) -> Plan:
     """Stages, blocks and concurrency of one chain within a budget.
 
@@ -278,7 +278,7 @@ def make_plan(
     BudgetError
         If even one block of the smallest kind does not fit, with what would make it fit.
     """
-    export_bytes = EXPORT_BYTES if export else 0
+    export_bytes = EXPORT_BYTES.get(format, 0)
     # (some readers hold the whole file: that is memory of the process, not of a block)
     resident = int(chain.source.variables[SIGNAL].encoding.get("resident", 0))
     limits = replace(limits, base=limits.base + resident)
@@ -292,7 +292,10 @@ def make_plan(
         )
     attempts = itertools.product((MARGIN_LIMIT, math.inf), range(limits.workers, 0, -1))
     for overhead, n in attempts:
-        slot = limits.available // n - THREAD_ALLOWANCE
+        slot = limits.available // n
+        if n > 1:  # (one exports while the others keep their blocks)
+            slot = min(slot, (limits.available - export_bytes - THREAD_ALLOWANCE) // (n - 1))
+        slot -= THREAD_ALLOWANCE
         if slot < max((stage.block.peak for stage in copies), default=0):
             continue
         stages = _stages(chain, slot, n, overhead, limits.workers)
@@ -321,8 +324,8 @@ def make_plan(
     raise _too_small(chain, limits, name)
 
 
-EXPORT_BYTES = 96 * MIB
-"""Memory of exporting a finished result to a recording format (see `penstock.io.export`)."""
+EXPORT_BYTES = {"edf": 48 * MIB, "fif": 160 * MIB}
+"""Memory of exporting a finished result (see `penstock.io.export`), its libraries included."""
 
 
 def _stages(

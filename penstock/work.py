@@ -274,7 +274,7 @@ def _workplace(opened: Opened) -> tuple[Stage, ...]:
             _workplaces.move_to_end(job.token)
             return stages
     chain = Chain(_open_source(job)).bind(job.processors, opened.states)
-    plan = make_plan(chain, job.limits, name=job.name, export=job.format != "zarr")
+    plan = make_plan(chain, job.limits, name=job.name, format=job.format)
     return _keep(job, _bind_stages(job, plan.with_blocks(opened.blocks).stages))
 
 
@@ -330,7 +330,7 @@ def open_recording(job: Job, slot: int) -> Opened | Done:
             f"the results of this pipeline ({', '.join(fields)}) are not a recording and cannot be "
             f"written as {job.format.upper()}: use format 'zarr'"
         )
-    plan = make_plan(chain, job.limits, name=job.name, export=job.format != "zarr")
+    plan = make_plan(chain, job.limits, name=job.name, format=job.format)
     plan, finished, note = _pick_up(job, key, plan)
     if not (job.building / "plan.json").exists():
         _start_store(job, key, plan, chain)

@@ -54,7 +54,7 @@ CASES: dict[str, dict[str, Any]] = {
         ],
     },
     "four times the budget": {
-        **VIRTUAL, "shape": [4, 75_000_000], "memory": "280MiB", "workers": 2,
+        **VIRTUAL, "shape": [4, 80_000_000], "memory": "300MiB", "workers": 2,
         "pipeline": [{"BandPassFilter": [1.0, 40.0]}, {"Resample": 250.0}],
     },
     "to edf": {
@@ -72,6 +72,10 @@ CASES: dict[str, dict[str, Any]] = {
     "function": {
         **GRID, "memory": "1GiB", "workers": 2,
         "pipeline": [{"PerPosition": {"function": "numpy:argmax"}}],
+    },
+    "to fif": {
+        "simulate": {**FMRI, "fmri": False}, "memory": "500MiB", "workers": 2, "format": "fif",
+        "pipeline": [{"BandPassFilter": [1.0, 40.0]}],
     },
     "processes": {
         **VIRTUAL, "shape": [16, 1_000_000], "memory": "1GiB", "workers": 2,

@@ -224,7 +224,7 @@ class _Resampler(Processor):
 
     core_dims = ("time",)
     # measured: at most 7 MiB, and as much again once in a process for the table of the filter
-    scratch_bytes: ClassVar[int] = 12 << 20
+    scratch_bytes: ClassVar[int] = 8 << 20
 
     def target(self, frequency: float) -> float:
         """New sampling frequency for an old one [Hz]."""
