@@ -1,8 +1,13 @@
-"""The engine beside the bare kernels in a plain loop, in one process, turn by turn."""
+"""The engine beside the bare kernels in a plain loop, in one process, turn by turn.
+
+What a second core is worth on this machine at that moment is measured too: the plain loop beside
+another process that runs the same loop on another file. No engine can gain more.
+"""
 
 import json
 import shutil
 import statistics
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -27,9 +32,9 @@ plan = pipeline.plan(ds, memory="1500MiB", workers=1)
 grid: Grid = plan.stages[0].grid
 
 
-def plain_loop() -> float:
+def plain_loop(name: str = "plain") -> float:
     """Read, filter, write, block after block: what a careful user writes by hand."""
-    target = work / "plain"
+    target = work / name
     shutil.rmtree(target, ignore_errors=True)
     began = time.perf_counter()
     with lean_allocator(), single_threaded_kernels():
@@ -52,12 +57,42 @@ def engine(workers: int) -> float:
     return time.perf_counter() - began
 
 
+if len(sys.argv) > 5:  # the other process: a loop for every line
+    plain_loop("other")
+    print("ready", flush=True)
+    for _ in sys.stdin:
+        plain_loop("other")
+        print("done", flush=True)
+    sys.exit()
+
+other = subprocess.Popen(
+    [sys.executable, __file__, *sys.argv[1:], "other"],
+    stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+)  # fmt: skip
+assert other.stdin is not None
+assert other.stdout is not None
+other.stdout.readline()
+
+
+def together() -> float:
+    """Seconds until this process and the other have both done a plain loop."""
+    began = time.perf_counter()
+    other.stdin.write("\n")
+    other.stdin.flush()
+    plain_loop()
+    other.stdout.readline()
+    return time.perf_counter() - began
+
+
 plain_loop()  # imports, plans of FFTs, page cache
-times = {"plain": [], "one": [], "two": []}
+times = {"plain": [], "one": [], "two": [], "together": []}
 for _ in range(rounds):
+    times["together"].append(together())
     times["plain"].append(plain_loop())
     times["one"].append(engine(1))
     times["two"].append(engine(2))
+other.stdin.close()
+other.wait()
 ratios = [one / plain for one, plain in zip(times["one"], times["plain"], strict=True)]
 gains = [one / two for one, two in zip(times["one"], times["two"], strict=True)]
 print(
@@ -71,6 +106,7 @@ print(
             "overhead_median": statistics.median(ratios) - 1,
             "gain": min(times["one"]) / min(times["two"]),
             "gain_median": statistics.median(gains),
+            "ceiling": 2 * min(times["plain"]) / min(times["together"]),
         }
     )
 )
