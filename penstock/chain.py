@@ -12,6 +12,7 @@ import math
 import sys
 import time
 import uuid
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -108,6 +109,13 @@ class Chain:
     def then(self, processor: Processor, state: Any = None) -> Chain:
         """This chain with one more step."""
         before = self.output
+        self._check(processor)
+        after = processor.outline(before, state)
+        return replace(self, steps=(*self.steps, Step(processor, before, after, state)))
+
+    def _check(self, processor: Processor) -> None:
+        """Refuse a processor that cannot follow, before it reads anything to prepare."""
+        before = self.output
         if self.steps and fields_of(before) is not None:
             raise ValueError(
                 f"{type(self.steps[-1].processor).__name__} gives several results "
@@ -120,8 +128,6 @@ class Chain:
                 f"{type(processor).__name__} needs the dim {missing[0]!r}, but the data have "
                 f"{tuple(before[SIGNAL].dims)}: rename a dim, or use another processor"
             )
-        after = processor.outline(before, state)
-        return replace(self, steps=(*self.steps, Step(processor, before, after, state)))
 
     def bind(self, processors: Iterable[Processor], states: Iterable[Any] | None = None) -> Chain:
         """This chain with several more steps; states default to None (planning)."""
@@ -143,6 +149,7 @@ class Chain:
 
         chain = self
         for processor in processors:
+            chain._check(processor)
             state = None
             if type(processor).prepare is not Processor.prepare:
                 # a prepare that computes does so in this thread: it may be running on a worker
@@ -356,8 +363,15 @@ def describe_region(region: Region) -> str:
 
 def compute_block(chain: Chain, region: Region) -> np.ndarray:
     """One task of a lazy dataset."""
+    failures: list[tuple[dict[str, int], str]] = []
     with single_threaded_kernels():
-        return chain.compute(region)
+        block = chain.compute(region, failures=failures)
+    if failures:
+        where, reason = failures[0]
+        place = ", ".join(f"{dim} {i}" for dim, i in where.items())
+        n = f"{len(failures)} position{'s' if len(failures) > 1 else ''}"
+        warnings.warn(f"{n} failed (the first, {place}: {reason})", RuntimeWarning, stacklevel=2)
+    return block
 
 
 def run_step(

@@ -67,7 +67,7 @@ def local_processes(workers: int) -> Iterator[Any]:
         "OMP_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",
         "MKL_NUM_THREADS": "1",
-        "DASK_LOGGING__DISTRIBUTED": "error",
+        "DASK_LOGGING__DISTRIBUTED": "critical",
         # functions of modules that are found here are found there
         "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
     }

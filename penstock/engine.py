@@ -125,8 +125,9 @@ class Engine:
             while self.waiting or self.active or self.running or self.again:
                 self._fill()
                 self._take_one()
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as error:
             interrupted = True
+            error.add_note("what is finished is kept: the same call goes on where this one stopped")
             self._drain()
             raise
         finally:

@@ -27,6 +27,7 @@ from penstock.memory import (
     available_memory,
     format_bytes,
 )
+from penstock.results import fields_of
 from penstock.store import QUANTUM, fill_shape
 
 REREAD_BYTES = 512 * MIB
@@ -278,6 +279,12 @@ def make_plan(
     BudgetError
         If even one block of the smallest kind does not fit, with what would make it fit.
     """
+    fields = fields_of(chain.output)
+    if fields is not None and format != "zarr":
+        raise ValueError(
+            f"the results of this pipeline ({', '.join(fields)}) are not a recording and cannot be "
+            f"written as {format.upper()}: use format 'zarr'"
+        )
     export_bytes = EXPORT_BYTES.get(format, 0)
     # (some readers hold the whole file: that is memory of the process, not of a block)
     resident = int(chain.source.variables[SIGNAL].encoding.get("resident", 0))

@@ -324,12 +324,6 @@ def open_recording(job: Job, slot: int) -> Opened | Done:
         )
     source = _open_source(job)
     chain = Chain(source).prepared(job.processors, slot, strict=True)
-    fields = fields_of(chain.output)
-    if fields is not None and job.format != "zarr":
-        raise ValueError(
-            f"the results of this pipeline ({', '.join(fields)}) are not a recording and cannot be "
-            f"written as {job.format.upper()}: use format 'zarr'"
-        )
     plan = make_plan(chain, job.limits, name=job.name, format=job.format)
     plan, finished, note = _pick_up(job, key, plan)
     if not (job.building / "plan.json").exists():
@@ -551,7 +545,8 @@ def result_note(facts: dict[str, Any]) -> str:
     if "n_failed" in facts:
         where, reason = facts["failures"][0]
         place = ", ".join(f"{dim} {i}" for dim, i in where.items())
-        parts.append(f"{facts['n_failed']} positions failed (the first, {place}: {reason})")
+        n = f"{facts['n_failed']} position{'s' if facts['n_failed'] > 1 else ''}"
+        parts.append(f"{n} failed (the first, {place}: {reason})")
     if "clipped" in facts:
         parts.append(f"{sum(facts['clipped'].values())} samples were clipped")
     if "padded_seconds" in facts:

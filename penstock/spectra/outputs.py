@@ -135,8 +135,8 @@ def named(value: Any) -> dict[str, Any]:
 def infer_outputs(values: Sequence[Any]) -> dict[str, Output]:
     """Outputs from what a function returned at a few positions.
 
-    Lists whose length varies, or that are empty somewhere, get twice the room that the longest of
-    them takes, at least 8.
+    Lists, arrays of whole numbers, and arrays whose length varies get twice the room that the
+    longest of them takes, at least 8.
 
     Raises
     ------
@@ -161,7 +161,12 @@ def infer_outputs(values: Sequence[Any]) -> dict[str, Output]:
                 "dictionary of numbers and arrays"
             )
         shapes = {array.shape for array in arrays}
-        if len(shapes) == 1 and 0 not in arrays[0].shape:
+        # a list, or an array of whole numbers, is one of peaks: elsewhere its length is another
+        listed = all(
+            array.ndim == 1 and (isinstance(value, list) or array.dtype.kind in "iu")
+            for value, array in zip(given, arrays, strict=True)
+        )
+        if len(shapes) == 1 and 0 not in arrays[0].shape and not listed:
             found[name] = Output(dtype.name, arrays[0].shape)
         elif all(array.ndim <= 1 for array in arrays):
             longest = max(array.size for array in arrays)

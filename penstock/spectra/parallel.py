@@ -46,7 +46,7 @@ def parallel_compute(
     func_kwargs: Mapping[str, Any] | None = None,
     verbose: bool = True,
     *,
-    core_dims: Sequence[str] | None = None,
+    core_dims: str | Sequence[str] | None = None,
     lazy: bool = False,
     client: Any = None,
 ) -> Any:
@@ -71,7 +71,7 @@ def parallel_compute(
         Further arguments of `func`.
     verbose : bool, default True
         Say (on standard error) how many processes are used and why, and show progress.
-    core_dims : sequence of str, optional
+    core_dims : str or sequence of str, optional
         Of xarray objects: the dims of what `func` is given. Default: the last one.
     lazy : bool, default False
         Return a Dask array over the positions instead, of which only a few are computed now.
@@ -98,6 +98,7 @@ def parallel_compute(
     [0, 1, 2]
     """
     _check(func, func_args, func_kwargs, cores)
+    core_dims = (core_dims,) if isinstance(core_dims, str) else core_dims
     call = _Call(func, tuple(func_args or ()), dict(func_kwargs or {}))
     if lazy:
         return _lazy(data, call, core_dims)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import xarray as xr
 
 from penstock.dataset import SIGNAL
@@ -19,6 +22,7 @@ from penstock.processor import Processor
 from penstock.report import Report
 from penstock.spectra.positions import PerPosition
 from penstock.store import fill_shape
+from penstock.work import result_note
 
 ESTIMATE_SECONDS = 0.5
 """How long an estimate tries positions."""
@@ -83,7 +87,7 @@ class Process:
         *,
         name: str | None = None,
         outputs: Mapping[str, Any] | None = None,
-        core_dims: Sequence[str] | None = None,
+        core_dims: str | Sequence[str] | None = None,
         out: str | Path | None = None,
         **options: Any,
     ):
@@ -94,6 +98,11 @@ class Process:
         else:
             self.dataset = open_dataset(source, **options)
         operation = function if function is not None else self.map_function
+        if inspect.ismethod(operation) and operation.__self__ is self:
+            raise TypeError(
+                f"{type(self).__name__}.map_function must be a static method (write @staticmethod "
+                "above it): it goes to other processes, and what it needs belongs to parameters"
+            )
         if operation is None:
             raise TypeError(
                 f"{type(self).__name__} needs a function: pass one, or define map_function in the "
@@ -113,7 +122,7 @@ class Process:
         operation: Any,
         parameters: Mapping[str, Any] | None,
         outputs: Mapping[str, Any] | None,
-        core_dims: Sequence[str] | None,
+        core_dims: str | Sequence[str] | None,
     ) -> Pipeline:
         if isinstance(operation, Processor | Pipeline):
             if parameters or outputs or core_dims:
@@ -122,6 +131,8 @@ class Process:
             return operation if isinstance(operation, Pipeline) else Pipeline([operation])
         dims = tuple(map(str, self.dataset[SIGNAL].dims))
         positions = self.dataset.attrs.get("position_dims", dims[:-1])
+        if isinstance(core_dims, str):
+            core_dims = (core_dims,)
         core = tuple(core_dims or (dim for dim in dims if dim not in positions))
         made = PerPosition(
             operation,
@@ -169,19 +180,22 @@ class Process:
         if position is None:
             position = {dim: self.dataset.sizes[dim] // 2 for dim in dims}
         if not isinstance(position, Mapping):
-            if len(position) != len(dims):
-                raise ValueError(f"a position is one index for each of {dims}, got {position!r}")
-            position = dict(zip(dims, position, strict=True))
+            indices = np.atleast_1d(position).tolist()
+            position = dict(zip(dims, indices, strict=False)) if len(indices) == len(dims) else {}
+        if set(position) != set(dims):
+            raise ValueError(f"a position is one index for each of {', '.join(dims)}")
         where = {dim: slice(int(i), int(i) + 1) for dim, i in position.items()}
         one = self.dataset.isel(where)
         if not all(one.sizes[dim] for dim in dims):
             raise IndexError(f"there is no position {dict(position)} in {dict(self.dataset.sizes)}")
-        results = self.pipeline(one).compute(scheduler="synchronous").isel(dict.fromkeys(dims, 0))
+        results = self.pipeline(one).compute(scheduler="synchronous")
         if plot:
             from penstock.spectra.view import plot_position
 
-            plot_position(one, dict.fromkeys(dims, 0), results=results)
-        return results
+            last = self.pipeline[-1]
+            fit = last if hasattr(last, "curve") else None
+            plot_position(one, dict.fromkeys(dims, 0), results=results, fit=fit)
+        return results.isel(dict.fromkeys(dims, 0))
 
     def estimate(self, workers: int | None = None) -> float:
         """Seconds that computing all positions will take, from trying some for half a second.
@@ -255,8 +269,14 @@ class Process:
             **options,
         )
         if self.report.failed:
-            raise RuntimeError(f"{self.name}: {next(iter(self.report.failed.values()))}")
+            reason = next(iter(self.report.failed.values()))
+            reason = reason.replace("use overwrite (--overwrite)", "use override=True")
+            raise RuntimeError(f"{self.name}: {reason}")
         results = self.results
+        about = results.attrs["penstock"]
+        if about.get("n_failed"):
+            text = f"{self.name}: {result_note(about)}; their status is 2"
+            warnings.warn(text, RuntimeWarning, stacklevel=2)
         if write_back:
             self.write_back()
         return results
@@ -277,7 +297,7 @@ class Process:
         return open_dataset(self.target)
 
     def write_back(self) -> str:
-        """Write the results into the h5USID file that was read.
+        """Write the results into the h5USID file that was read, once.
 
         Returns
         -------
@@ -290,6 +310,7 @@ class Process:
             If the source is not a dataset of an h5USID file.
         """
         from penstock.io import write_usid_results
+        from penstock.io.hdf5_region import open_file
         from penstock.store import add_provenance
         from penstock.work import dataset_token, key_of
 
@@ -300,6 +321,12 @@ class Process:
                 "use penstock.io.write_usid for a new file"
             )
         pipeline = self.pipeline.canonical()
+        about = self.results.attrs["penstock"]
+        written = about.get("written_back", {})
+        if written.get("key") == about["key"]:
+            with open_file(attrs["source"]) as file:
+                if written["group"] in file:
+                    return str(written["group"])
         group = write_usid_results(
             attrs["source"],
             attrs["source_dataset"],
@@ -309,7 +336,9 @@ class Process:
         )
         # the file has changed, its raw data have not: the results still are those of this source
         identity = {"dataset": dataset_token(self.dataset)}
-        add_provenance(self.target, {"key": key_of(pipeline, identity), "source": identity})
+        key = key_of(pipeline, identity)
+        facts = {"key": key, "source": identity, "written_back": {"key": key, "group": group}}
+        add_provenance(self.target, facts)
         return group
 
 

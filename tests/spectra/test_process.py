@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections import namedtuple
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 import xarray as xr
@@ -80,7 +82,8 @@ def sometimes(spectrum: np.ndarray) -> Any:
 
 def test_positions_that_fail_are_marked_counted_and_named(grid, tmp_path: Path) -> None:
     process = Process(grid, sometimes, out=tmp_path, outputs={"result": {"shape": [3]}})
-    results = process.compute(**QUICK)
+    with pytest.warns(RuntimeWarning, match="positions failed"):
+        results = process.compute(**QUICK)
     first = grid.signal.values[..., 0]
     bad = (first > 1.0) | (first < -1.5)
     assert 1 < bad.sum() < bad.size
@@ -139,8 +142,18 @@ def test_subclass_test_estimate_plan_compute(grid: xr.Dataset, tmp_path: Path) -
     assert float(process.test({"y": 2, "x": 5}).low) == float(one.low)
     with pytest.raises(IndexError, match="no position"):
         process.test((20, 0))
-    with pytest.raises(ValueError, match="one index for each"):
-        process.test((1,))
+    for wrong in ((1,), 5, {"q": 1}):
+        with pytest.raises(ValueError, match="one index for each of y, x"):
+            process.test(wrong)
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    before = len(pyplot.get_fignums())
+    assert float(process.test((2, 5), plot=True).high) == float(one.high)
+    assert len(pyplot.get_fignums()) == before + 1
+    pyplot.close("all")
     assert 0 < process.estimate(workers=1) < 5
     assert process.plan(memory="2 GiB", workers=2).n_blocks >= 1
     with pytest.raises(FileNotFoundError, match="not computed yet"):
@@ -148,6 +161,36 @@ def test_subclass_test_estimate_plan_compute(grid: xr.Dataset, tmp_path: Path) -
     results = process.compute(**QUICK)
     assert results.high.attrs["units"] == "V"
     np.testing.assert_array_equal(results.high, grid.signal.values.max(axis=-1) + 1.0)
+
+
+class Bound(Process):
+    """Not a static method."""
+
+    def map_function(self, spectrum: np.ndarray) -> float:  # type: ignore[override]
+        return float(spectrum.sum())
+
+
+def test_map_function_must_be_static(grid: xr.Dataset) -> None:
+    with pytest.raises(TypeError, match="must be a static method"):
+        Bound(grid)
+
+
+def test_a_slow_first_call_does_not_mislead(tmp_path: Path) -> None:
+    first: list[float] = []
+
+    def peaks(spectrum: np.ndarray) -> np.ndarray:
+        if not first:
+            first.append(1.0)
+            time.sleep(0.7)
+        return np.flatnonzero(spectrum > 1.0)
+
+    values = np.random.default_rng(4).normal(size=(300, 30))
+    values[0] = 0.0
+    values[0, 3] = 2.0
+    processor = PerPosition(peaks)
+    tried = processor.prepare(ps.make_dataset(values, ("position", "frequency")))
+    assert tried.outputs["result"].slots is not None
+    assert tried.seconds < 0.1
 
 
 def counting(path: Path) -> Any:
@@ -248,8 +291,11 @@ def test_written_back_results_are_still_those_of_the_file(tmp_path: Path) -> Non
         ps.open_dataset(path, dataset="Channel_000/Raw_Data", dtype="float64").signal, raw
     )
     again = Process(path, moments, dtype="float64", name="Moments", dataset="Channel_000/Raw_Data")
-    again.compute(**QUICK)
+    again.compute(**QUICK, write_back=True)
     assert again.report.blocks == 0
+    assert again.write_back().endswith("Raw_Data-Moments_000")
+    with h5py.File(path) as file:
+        assert "Raw_Data-Moments_001" not in file["Measurement_000/Channel_000"]
     name = "Raw_Data-Moments_000/mean"
     np.testing.assert_array_equal(
         ps.open_dataset(path, dataset=name, dtype="float64").signal.squeeze(), values.mean(axis=-1)
