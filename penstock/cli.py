@@ -121,13 +121,18 @@ def info(files: Files, dataset: DatasetName = None, dims: Dims = None) -> None:
     """Show what is in recordings, and what they would cost to read."""
     from penstock.engine import one_sentence
     from penstock.io import open_dataset
+    from penstock.io.arrays import SeveralDatasetsError
     from penstock.pipeline import expand_paths
 
     failed = 0
     paths = [path for file in files for path in expand_paths(file)]
+    options = _open_options(dataset, dims)
     for path in paths:
         try:
-            print(describe(path, open_dataset(path, **_open_options(dataset, dims))))
+            print(describe(path, open_dataset(path, **options)))
+        except SeveralDatasetsError as error:
+            for name in error.names:
+                print(f"{name} of", describe(path, open_dataset(path, **options, dataset=name)))
         except (OSError, ValueError, TypeError) as error:
             failed += 1
             text = one_sentence(error)
@@ -162,7 +167,7 @@ def describe(path: Path, ds: xr.Dataset) -> str:
     for dim, size_along in ds.sizes.items():
         if dim in ds.coords and ds[dim].dtype.kind in "iuf" and dim not in ("time", "channel"):
             values, units = ds[dim].values, ds[dim].attrs.get("units", "")
-            span = f"{values[0]:.6g} to {values[-1]:.6g} {units}" if size_along else ""
+            span = f"{values.min():.6g} to {values.max():.6g} {units}" if size_along else ""
             lines.append(f"  {dim!s:<9} {size_along} values, {span}".rstrip())
     if "channel" in ds.coords:
         names = [str(name) for name in ds["channel"].values]

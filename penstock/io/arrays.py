@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,72 @@ from penstock.dataset import SIGNAL, sampled_coordinate
 
 COMPONENT = "component"
 """Name of the dim that the fields of a compound type become."""
+
+
+class SeveralDatasetsError(ValueError):
+    """A file holds several datasets, and none of them was chosen.
+
+    Parameters
+    ----------
+    message : str
+        One sentence with what can be chosen from.
+    names : iterable of str
+        All of them, as `penstock.open_dataset` takes them as ``dataset=``.
+    """
+
+    def __init__(self, message: str, names: Iterable[str] = ()) -> None:
+        super().__init__(message)
+        self.names = tuple(names)
+
+
+def check_name(dataset: Any, path: str) -> None:
+    """Raise a ValueError unless what stands for a dataset of a file is a name, or None."""
+    if dataset is not None and not isinstance(dataset, str):
+        raise ValueError(
+            f"dataset={dataset!r} for {path} is no name: datasets are chosen by their name, "
+            "as a text"
+        )
+
+
+def dim_names(dims: Any, path: str, fields: tuple[str, ...] | None = None) -> tuple[str, ...]:
+    """Names for the axes of an array, given one by one or as one text (``"y,x,frequency"``).
+
+    Parameters
+    ----------
+    dims : str or sequence of str
+        The names.
+    path : str
+        The file, for errors.
+    fields : tuple of str, optional
+        Fields of a compound type, which have the dim ``component`` to themselves.
+
+    Raises
+    ------
+    ValueError
+        If they are no texts, empty, repeated, or mean something else already.
+    """
+    given = dims.split(",") if isinstance(dims, str) else dims
+    given = list(given) if isinstance(given, Iterable) else [given]
+    if not all(isinstance(name, str) for name in given):
+        raise ValueError(
+            f"dims={dims!r} for {path} are no names: give one text for every axis, such as "
+            'dims=("y", "x", "frequency")'
+        )
+    names = tuple(name.strip() for name in given)
+    if "" in names:
+        raise ValueError(f"dims={dims!r} for {path} has an empty name: give every axis one")
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(
+                f"dims={names} for {path} has the name {name!r} {names.count(name)} times: give "
+                "every axis one of its own"
+            )
+        if name == SIGNAL or (fields and name == COMPONENT):
+            what = "the values themselves" if name == SIGNAL else "the fields of its values"
+            raise ValueError(
+                f"dims={names} for {path}: {name!r} is the name of {what}, choose another"
+            )
+    return names
 
 
 def result_type(stored: np.dtype, dtype: Any, what: str) -> tuple[np.dtype, tuple[str, ...]]:
@@ -60,7 +126,7 @@ def described(
         Whose ``attrs["source"]`` is named in errors.
     coords : mapping or None
         Dim to values along it (numbers become float64), or name to (dims, values) or
-        (dims, values, attrs).
+        (dims, values, attrs), or to a variable of xarray.
     units : str or None
         Unit of the signal.
     sampling_frequency : float or None
@@ -72,12 +138,29 @@ def described(
         If they do not fit the dataset.
     """
     path, dims = ds.attrs["source"], tuple(map(str, ds[SIGNAL].dims))
+    if units is not None and not isinstance(units, str):
+        raise ValueError(
+            f"units={units!r} for {path} must be one text, the unit of the values: units of a "
+            'coordinate are given with it, as coords={"f": ("f", values, {"units": "Hz"})}'
+        )
+    if coords is not None and not isinstance(coords, Mapping):
+        raise ValueError(
+            f"coords for {path} must map names to values, as coords={{name: values}}, got "
+            f"{type(coords).__name__}"
+        )
     if units is not None:
         ds[SIGNAL].attrs["units"] = units
     for name, given in (coords or {}).items():
-        if isinstance(given, tuple) and len(given) in (2, 3) and not np.isscalar(given[1]):
+        if isinstance(given, xr.Variable | xr.DataArray):
+            over, values, attrs = tuple(map(str, given.dims)), given.values, dict(given.attrs)
+        elif isinstance(given, tuple) and len(given) in (2, 3) and not np.isscalar(given[1]):
             over = (given[0],) if isinstance(given[0], str) else tuple(given[0])
             values, attrs = np.asarray(given[1]), given[2] if len(given) == 3 else {}
+            if not isinstance(attrs, Mapping):
+                raise ValueError(
+                    f"coords: attributes of {name!r} for {path} must map names to values, such as "
+                    f'{{"units": "Hz"}}, got {attrs!r}'
+                )
         else:
             over, values, attrs = (name,), np.asarray(given), {}
         if name in dims and values.dtype.kind in "iuf":

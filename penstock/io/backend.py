@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
 import xarray as xr
@@ -27,6 +27,8 @@ class PenstockBackend(BackendEntrypoint):
         "dtype",
         "channel_types",
         "rate",
+        "dataset",
+        "dims",
         "options",
     )
     guessed: ClassVar[tuple[str, ...]] = (".edf", ".bdf", ".fif", ".vhdr", ".set")
@@ -40,6 +42,8 @@ class PenstockBackend(BackendEntrypoint):
         dtype: Any = "float32",
         channel_types: dict[str, str] | None = None,
         rate: float | None = None,
+        dataset: str | None = None,
+        dims: str | Sequence[str] | None = None,
         options: dict[str, Any] | None = None,
     ) -> xr.Dataset:
         """Open a recording as `penstock.open_dataset` does.
@@ -54,8 +58,13 @@ class PenstockBackend(BackendEntrypoint):
             ``engine`` of `penstock.open_dataset`: which of Penstock's readers to use.
         dtype, channel_types, rate
             As for `penstock.open_dataset`.
+        dataset : str, optional
+            Which dataset of an HDF5 file, or which array of a NumPy archive.
+        dims : str or sequence of str, optional
+            Names for the dims of the signal in an HDF5 or NumPy file, in their order, also as one
+            text (``"y,x,frequency"``).
         options : dict, optional
-            Options of the reader.
+            Further options of the reader.
 
         Returns
         -------
@@ -67,13 +76,15 @@ class PenstockBackend(BackendEntrypoint):
                 f"penstock reads files by region and needs a path, got "
                 f"{type(filename_or_obj).__name__}: save the data to a file first"
             )
+        chosen = {"dataset": dataset, "dims": dims}
+        given = {name: value for name, value in chosen.items() if value is not None}
         ds = open_dataset(
             filename_or_obj,
             engine=reader,
             dtype=dtype,
             channel_types=channel_types,
             rate=rate,
-            **(options or {}),
+            **{**(options or {}), **given},
         )
         if drop_variables is None:
             return ds

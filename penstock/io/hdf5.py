@@ -9,7 +9,8 @@ from typing import Any
 import h5py
 import xarray as xr
 
-from penstock.io.arrays import described
+from penstock.dataset import SIGNAL
+from penstock.io.arrays import COMPONENT, check_name, described, dim_names
 from penstock.io.hdf5_contents import (
     MainDataset,
     attribute,
@@ -72,7 +73,7 @@ def open_hdf5(
     *,
     dtype: Any = "float32",
     dataset: str | None = None,
-    dims: Sequence[str] | None = None,
+    dims: str | Sequence[str] | None = None,
     coords: Mapping[str, Any] | None = None,
     units: str | None = None,
     sampling_frequency: float | None = None,
@@ -90,11 +91,14 @@ def open_hdf5(
     dataset : str, optional
         Name of the dataset, or an end of it that only one has. Default: the only main dataset, or
         the only array of numbers.
-    dims : sequence of str, optional
-        Names for the axes of the dataset as it is stored: it is then opened as an array, whatever
-        it is. Default: labels and dimension scales in the file, otherwise ``dim_0``, ``dim_1``, ...
+    dims : str or sequence of str, optional
+        Names for the dims, in their order, also as one text (``"y,x,frequency"``). Those of a main
+        dataset are renamed and keep their coordinates; other datasets, also those whose tables are
+        broken, are opened as arrays whose axes get these names. Default: labels and dimension
+        scales in the file, otherwise ``dim_0``, ``dim_1``, ...
     coords : mapping, optional
-        Dim to values along it, or coordinates as for `xarray.Dataset`, over those in the file.
+        Dim to values along it, or coordinates as for `xarray.Dataset`, with their units:
+        ``{"frequency": ("frequency", values, {"units": "Hz"})}``; over those in the file.
     units : str, optional
         Physical unit of the values, over that in the file.
     sampling_frequency : float, optional
@@ -110,7 +114,9 @@ def open_hdf5(
     Raises
     ------
     OSError, ValueError
-        If the file is unusable, holds no such dataset, or several.
+        If the file is unusable or holds no such dataset.
+    SeveralDatasetsError
+        If it holds several, with their ``names``.
 
     Examples
     --------
@@ -124,29 +130,32 @@ def open_hdf5(
     """
     with open_file(path) as file:
         item = _chosen(file, dataset, path, as_array=dims is not None)
-        if dims is None and why_not_main(item) is None:
-            ds = usid_dataset(item, dtype=dtype, path=path)
-        elif dims is None and refers_to_tables(item):
+        fields = item.dtype.names
+        names = None if dims is None else dim_names(dims, path, fields)
+        if why_not_main(item) is None:
+            ds = _renamed(usid_dataset(item, dtype=dtype, path=path), names, fields)
+        elif names is None and refers_to_tables(item):
             raise ValueError(not_main(item, path))
-        elif dims is None and is_nsid(item):
-            ds = nsid_dataset(item, dtype=dtype, path=path)
+        elif is_nsid(item):
+            ds = _renamed(nsid_dataset(item, dtype=dtype, path=path), names, fields)
         else:
-            ds = _array(item, dims, dtype, path)
+            ds = _array(item, names, dtype, path)
     return described(ds, coords, units, sampling_frequency)
 
 
 def _chosen(file: h5py.File, wanted: str | None, path: str, *, as_array: bool) -> h5py.Dataset:
+    check_name(wanted, path)
     if wanted is not None and isinstance(file.get(wanted), h5py.Dataset):
         return file[wanted]
     mains = main_datasets(file) + nsid_datasets(file)
-    main = None
-    if wanted is not None or not as_array:
-        main = choose(mains, wanted, path)
+    main = choose(mains, wanted, path)
     if main is None and wanted is None and not as_array and datasets(file, refers_to_tables):
         return find_main(file, None, path)  # (says why there is none)
     if main is None:
         arrays = datasets(file, _is_array)
-        main = choose(arrays, wanted, path)
+        # of broken main datasets and their tables, nobody means the tables
+        broken = datasets(file, lambda item: _is_array(item) and refers_to_tables(item))
+        main = choose(broken, wanted, path) or choose(arrays, wanted, path)
         if main is None:
             found = mains or arrays
             there = f"it holds {listed(found)}" if found else "it holds no array of numbers"
@@ -158,6 +167,35 @@ def _is_array(dataset: h5py.Dataset) -> bool:
     numeric = dataset.dtype.kind in "biufc" or dataset.dtype.names is not None
     is_scale = text(attribute(dataset, "CLASS")) == "DIMENSION_SCALE"
     return bool(dataset.ndim and numeric and not is_scale)
+
+
+def _renamed(
+    ds: xr.Dataset, names: tuple[str, ...] | None, fields: tuple[str, ...] | None
+) -> xr.Dataset:
+    """A main dataset with other names for its dims; what belongs to a dim is renamed with it."""
+    if names is None:
+        return ds
+    dims = tuple(str(dim) for dim in ds[SIGNAL].dims if not (fields and dim == COMPONENT))
+    what = f"{ds.attrs['source_dataset'].lstrip('/')} of {ds.attrs['source']}"
+    if len(names) != len(dims):
+        raise ValueError(
+            f"{what} has the dims {dims}: dims={names} must name every one of them, in this order"
+        )
+    new_names = dict(zip(dims, names, strict=True))
+    for dim, name in zip(dims, names, strict=True):
+        values = f"{dim}_values"  # (of a dimension that depends on others)
+        if values in ds.coords and values not in dims:
+            new_names[values] = f"{name}_values"
+    kept = {str(name) for name in ds.variables} - set(new_names)
+    taken = [name for name in new_names.values() if name in kept]
+    if taken:
+        raise ValueError(
+            f"{what} has a coordinate {taken[0]!r} along {ds[taken[0]].dims}: choose another name "
+            f"in dims={names}"
+        )
+    ds = ds.rename(new_names)
+    ds.attrs["position_dims"] = [new_names[dim] for dim in ds.attrs["position_dims"]]
+    return ds
 
 
 def _array(dataset: h5py.Dataset, dims: Sequence[str] | None, dtype: Any, path: str) -> xr.Dataset:

@@ -18,7 +18,8 @@ import numpy as np
 import xarray as xr
 
 from penstock.dataset import SIGNAL
-from penstock.io.arrays import COMPONENT
+from penstock.io.arrays import COMPONENT, check_name
+from penstock.io.arrays import SeveralDatasetsError as SeveralDatasetsError
 
 _RESULTS_GROUP = re.compile(r"[^/]+-[^/]+_\d{3,}")
 """``{Main}-{Tool}_{NNN}``: results that a tool made of a main dataset."""
@@ -93,9 +94,12 @@ def choose(found: Sequence[MainDataset], wanted: str | None, path: str) -> MainD
 
     Raises
     ------
-    ValueError
+    SeveralDatasetsError
         If there are several, with all of their names.
+    ValueError
+        If `wanted` is no text.
     """
+    check_name(wanted, path)
     if wanted is None:
         originals = [main for main in found if not main.is_result]
         candidates = originals if len(originals) == 1 else list(found)
@@ -105,8 +109,9 @@ def choose(found: Sequence[MainDataset], wanted: str | None, path: str) -> MainD
         candidates = exact or [main for main in found if main.name.endswith(name)]
     if len(candidates) > 1:
         several = "several datasets" if wanted is None else f"several datasets named {wanted}"
-        raise ValueError(
-            f"{path} holds {several}: choose one with dataset=..., of {listed(candidates)}"
+        raise SeveralDatasetsError(
+            f"{path} holds {several}: choose one with dataset=..., of {listed(candidates)}",
+            [main.name for main in candidates],
         )
     return candidates[0] if candidates else None
 

@@ -24,7 +24,15 @@ from numpy.lib import format as npy_format
 
 from penstock.buffers import new_array
 from penstock.dataset import SIGNAL, Indexer, indexer_length, lazy_variable
-from penstock.io.arrays import COMPONENT, convert, described, result_type
+from penstock.io.arrays import (
+    COMPONENT,
+    SeveralDatasetsError,
+    check_name,
+    convert,
+    described,
+    dim_names,
+    result_type,
+)
 from penstock.io.positioned import SCRATCH_BYTES, read_array
 
 
@@ -33,7 +41,7 @@ def open_npy(
     *,
     dtype: Any = "float32",
     dataset: str | None = None,
-    dims: Sequence[str] | None = None,
+    dims: str | Sequence[str] | None = None,
     coords: Mapping[str, Any] | None = None,
     units: str | None = None,
     sampling_frequency: float | None = None,
@@ -48,11 +56,12 @@ def open_npy(
         Type of the values; complex values keep both parts, each of this type.
     dataset : str, optional
         Name of the array in an ``.npz`` archive. Default: the only one.
-    dims : sequence of str, optional
-        Names of the axes. Default: ``dim_0``, ``dim_1``, ...: nothing in the file tells what they
-        are.
+    dims : str or sequence of str, optional
+        Names of the axes, also as one text (``"y,x,frequency"``). Default: ``dim_0``, ``dim_1``,
+        ...: nothing in the file tells what they are.
     coords : mapping, optional
-        Dim to values along it, or coordinates as for `xarray.Dataset`.
+        Dim to values along it, or coordinates as for `xarray.Dataset`, with their units:
+        ``{"frequency": ("frequency", values, {"units": "Hz"})}``.
     units : str, optional
         Physical unit of the values.
     sampling_frequency : float, optional
@@ -79,6 +88,7 @@ def open_npy(
     {'y': 4, 'x': 5, 'frequency': 119}
     """
     path = os.path.abspath(path)
+    check_name(dataset, path)
     with open(path, "rb") as file:
         archive = file.read(2) == b"PK"
         if archive:
@@ -94,7 +104,10 @@ def open_npy(
             f"{path} is cut short: it announces {array.n_bytes} bytes of values from byte "
             f"{array.offset} on, but holds {os.path.getsize(path)} bytes; copy or save it again"
         )
-    names = tuple(dims) if dims is not None else tuple(f"dim_{i}" for i in range(len(array.shape)))
+    if dims is None:
+        names = tuple(f"dim_{i}" for i in range(len(array.shape)))
+    else:
+        names = dim_names(dims, path, fields)
     if len(names) != len(array.shape):
         raise ValueError(
             f"{path} has the shape {array.shape}: dims={names} must name every axis of it"
@@ -213,16 +226,17 @@ def _open_member(path: str, wanted: str | None) -> tuple[NpyArray, bool]:
                 for info in archive.infolist()
                 if info.filename.endswith(".npy")
             }
-            if wanted is None and len(members) != 1:
-                raise ValueError(
+            if not members:
+                raise ValueError(f"{path} holds 0 arrays: save it again")
+            if wanted is None and len(members) > 1:
+                raise SeveralDatasetsError(
                     f"{path} holds {len(members)} arrays: choose one with dataset=..., of "
-                    f"{', '.join(members) or 'none'}"
+                    f"{', '.join(members)}",
+                    members,
                 )
             name = next(iter(members)) if wanted is None else wanted.removesuffix(".npy")
             if name not in members:
-                raise ValueError(
-                    f"{path} has no array {wanted!r}: it holds {', '.join(members) or 'none'}"
-                )
+                raise ValueError(f"{path} has no array {wanted!r}: it holds {', '.join(members)}")
             info = members[name]
             with archive.open(info) as member:
                 array = _read_header(member, path, f"{name} of {path}")

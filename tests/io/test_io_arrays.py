@@ -14,6 +14,7 @@ import pytest
 
 import penstock as ps
 from penstock.io import extensions, list_main_datasets
+from penstock.io.hdf5_contents import SeveralDatasetsError
 from penstock.testing import check_reader
 
 
@@ -277,6 +278,55 @@ def test_options_that_do_not_fit(tmp_path, cube):
             assert name in str(caught.value)
 
 
+@pytest.mark.parametrize("kind", ["npy", "npz", "h5"])
+def test_names_units_and_datasets_are_texts(tmp_path, cube, kind):
+    path = tmp_path / f"cube.{kind}"
+    if kind == "h5":
+        with h5py.File(path, "w") as file:
+            file["cube"] = cube
+    else:
+        {"npy": np.save, "npz": np.savez}[kind](path, cube)
+    ds = ps.open_dataset(
+        path, dims="y, x,f", coords={"f": ("f", np.arange(6), {"units": "Hz"})}, units="V"
+    )
+    assert ds.signal.dims == ("y", "x", "f")
+    assert ds.f.dtype == np.float64
+    assert ds.f.attrs == {"units": "Hz"}
+    assert ds.signal.attrs["units"] == "V"
+    again = ps.open_dataset(path, dims=("y", "x", "f"), coords=ds.coords)
+    assert again.f.identical(ds.f)
+    dims = ("y", "x", "f")
+    for options, message in (
+        ({"dims": dims, "units": {"f": "Hz"}}, r'one text.*\("f", values, \{"units": "Hz"\}\)'),
+        ({"dims": dims, "coords": {"f": ("f", np.arange(6), "Hz")}}, "attributes of 'f'.*'Hz'"),
+        ({"dims": dims, "coords": [1.0]}, "must map names to values.*got list"),
+        ({"dims": ("y", "x", "y")}, "has the name 'y' 2 times"),
+        ({"dims": "y,x,"}, "has an empty name"),
+        ({"dims": ("y", "x", "signal")}, "'signal' is the name of the values"),
+        ({"dims": 3}, "dims=3 .* are no names"),
+        ({"dims": (0, 1, 2)}, "are no names: give one text"),
+        ({"dims": "yxf"}, "must name every"),
+        ({"dataset": 0}, "dataset=0 .* is no name"),
+    ):
+        with pytest.raises(ValueError, match=message) as caught:
+            ps.open_dataset(path, **options)
+        assert str(path) in str(caught.value)
+
+
+def test_names_for_the_dims_of_nsid_keep_coordinates_and_units(tmp_path, cube):
+    path = tmp_path / "sts.h5"
+    with h5py.File(path, "w") as file:
+        write_nsid(file.create_group("Channel_000"), "map", cube, NSID_DIMS)
+    ds = check_reader(path, dims=("row", "column", "voltage"), dtype="float64")
+    assert ds.signal.dims == ("row", "column", "voltage")
+    assert np.array_equal(ds.signal.values, cube)
+    assert ds.voltage.values.tolist() == NSID_DIMS["bias"][0]
+    assert ds.voltage.attrs["units"] == "V"
+    assert ds.attrs["position_dims"] == ["row", "column"]
+    with pytest.raises(ValueError, match=r"has the dims \('y', 'x', 'bias'\)"):
+        ps.open_dataset(path, dims=("row", "column"))
+
+
 def test_a_file_with_a_user_block(tmp_path, cube):
     path = tmp_path / "cube.h5"
     with h5py.File(path, "w", userblock_size=512) as file:
@@ -385,8 +435,11 @@ def test_npz_archives(tmp_path, cube):
     for save in (np.savez, np.savez_compressed):
         path = tmp_path / f"{save.__name__}.npz"
         save(path, a=cube, b=cube.astype(complex))
-        with pytest.raises(ValueError, match=r"2 arrays: choose one with dataset=.*a, b"):
+        with pytest.raises(
+            SeveralDatasetsError, match=r"2 arrays: choose one with dataset=.*a, b"
+        ) as caught:
             ps.open_dataset(path)
+        assert caught.value.names == ("a", "b")
         with pytest.raises(ValueError, match="no array 'c': it holds a, b"):
             ps.open_dataset(path, dataset="c")
         ds = ps.open_dataset(path, dataset="b", dtype="float64")

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import os
+import pickle
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
+import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 from usid_files import (
@@ -20,6 +22,7 @@ from usid_files import (
 
 import penstock as ps
 from penstock.io import list_main_datasets, write_usid_results
+from penstock.io.hdf5_contents import SeveralDatasetsError
 from penstock.io.usid_tables import grid_order
 from penstock.testing import check_reader
 
@@ -427,6 +430,104 @@ def test_tables_that_do_not_match_are_told(path, break_it, message):
     # nothing keeps the values from being read as what they are
     array = ps.open_dataset(path, dataset="Raw_Data", dims=("row", "column"))
     assert array.signal.shape == (12, 6)
+
+
+def test_names_for_the_dims_keep_coordinates_and_units(path):
+    (values,) = write_usid_file(path)
+    for dims in (("y", "x", "bias", "frequency"), "y,x, bias,frequency"):
+        ds = check_reader(path, dims=dims)
+        assert ds.signal.dims == ("y", "x", "bias", "frequency")
+        assert np.array_equal(ds.signal.values, values)
+        assert ds.attrs["position_dims"] == ["y", "x"]
+        for name, (expected, unit) in zip(
+            ds.signal.dims, {**POSITIONS, **SPECTRA}.values(), strict=True
+        ):
+            assert ds[name].values.tolist() == expected
+            assert ds[name].attrs["units"] == unit
+    swapped = ps.open_dataset(path, dims=("X", "Y", "Bias", "f"), coords={"f": [1, 2, 3]})
+    assert swapped.X.values.tolist() == POSITIONS["Y"][0]
+    assert swapped.f.values.tolist() == [1, 2, 3]
+    with pytest.raises(ValueError, match=r"Raw_Data of .* has the dims \('Y', 'X', .*every one"):
+        ps.open_dataset(path, dims=("row", "column"))
+    # a table itself is no main dataset
+    table = ps.open_dataset(
+        path, dataset="Channel_000/Position_Indices", dims=("position", "dimension")
+    )
+    assert table.signal.shape == (12, 2)
+
+
+def test_values_that_depend_on_another_dim_are_renamed_with_theirs(path):
+    write_usid_file(path)
+    with h5py.File(path, "a") as file:
+        table = file["Measurement_000/Channel_000/Spectroscopic_Values"]
+        bias, frequency = table[...]
+        table[1] = frequency + 100 * bias
+    ds = ps.open_dataset(path, dims="y,x,v,f")
+    assert ds.f_values.dims == ("v", "f")
+    assert ds.f_values.values.tolist() == [[-90, -80, -70], [110, 120, 130]]
+    assert ds.f_values.attrs["units"] == "kHz"
+
+
+def test_names_for_the_dims_of_scattered_points_and_components(path):
+    indices = np.array([[0, 1, 2], [5, 3, 4]])
+    dtype = np.dtype([("a", "f4"), ("b", "f4")])
+    with h5py.File(path, "w") as file:
+        write_tables(file, "Position", indices, indices * 0.5, ["Y", "X"], ["m", "m"])
+        write_tables(file, "Spectroscopic", *grid_tables({"F": ([1, 2], "Hz")}), ["F"], ["Hz"])
+        write_main(file, np.zeros((3, 2), dtype))
+    ds = ps.open_dataset(path, dims=("point", "frequency"))
+    assert ds.signal.dims == ("point", "frequency", "component")
+    assert ds.X.dims == ("point",)
+    assert ds.attrs["position_dims"] == ["point"]
+    for dims, message in (
+        (("X", "frequency"), r"has a coordinate 'X' along \('position',\): choose another"),
+        (("point", "component"), "'component' is the name of the fields"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            ps.open_dataset(path, dims=dims)
+
+
+def test_tables_of_broken_datasets_are_not_offered_as_arrays(path):
+    write_usid_file(path, channels=2)
+    with h5py.File(path, "a") as file:
+        for i in range(2):
+            del file[f"Measurement_000/Channel_00{i}/Raw_Data"].attrs["quantity"]
+    with pytest.raises(SeveralDatasetsError) as caught:
+        ps.open_dataset(path, dims=("row", "column"))
+    names = tuple(f"/Measurement_000/Channel_00{i}/Raw_Data" for i in range(2))
+    assert caught.value.names == names
+    for name in names:
+        ds = ps.open_dataset(path, dataset=name, dims=("row", "column"))
+        assert ds.signal.sizes == {"row": 12, "column": 6}
+    with h5py.File(path, "a") as file:
+        del file[names[1]]
+    ds = ps.open_dataset(path, dims=("row", "column"))
+    assert ds.attrs["source_dataset"] == names[0]
+
+
+def test_several_main_datasets_are_named_in_the_error(path):
+    write_usid_file(path, channels=15)
+    for options in ({}, {"engine": "usid"}, {"dataset": "Raw_Data"}, {"dims": "y,x,v,f"}):
+        with pytest.raises(SeveralDatasetsError, match=r"several datasets.*and 3 more") as caught:
+            ps.open_dataset(path, **options)
+        assert caught.value.names == tuple(main.name for main in list_main_datasets(path))
+        again = pickle.loads(pickle.dumps(caught.value))
+        assert (str(again), again.names) == (str(caught.value), caught.value.names)
+    for options in ({"dataset": 0}, {"dataset": ["Raw_Data"], "engine": "usid"}):
+        with pytest.raises(ValueError, match="is no name: datasets are chosen by") as caught:
+            ps.open_dataset(path, **options)
+        assert str(path) in str(caught.value)
+
+
+def test_xarray_takes_the_dataset_and_names_for_its_dims(path):
+    values = write_usid_file(path, channels=2)
+    ds = xr.open_dataset(
+        path, engine="penstock", dataset="Channel_001/Raw_Data", dims=("y", "x", "v", "f")
+    )
+    assert ds.signal.dims == ("y", "x", "v", "f")
+    assert np.array_equal(ds.signal.values, values[1])
+    with pytest.raises(SeveralDatasetsError):
+        xr.open_dataset(path, engine="penstock")
 
 
 def test_foreign_datasets_are_passed_over(path):

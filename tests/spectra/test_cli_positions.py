@@ -59,6 +59,14 @@ def test_numpy_files_take_the_names_of_their_dims(run_cli: Penstock, centers: np
     assert "frequency" in unnamed.sentence
 
 
+def test_info_lists_several_datasets(run_cli: Penstock, centers: np.ndarray) -> None:
+    np.savez("several.npz", first=np.zeros((2, 3)), second=np.ones((4, 5)))
+    shown = run_cli("info", "several.npz")
+    assert shown.code == 0
+    assert "first of " in shown.out
+    assert "4 dim_0 × 5 dim_1" in shown.out
+
+
 def test_which_of_several_datasets(run_cli: Penstock, centers: np.ndarray) -> None:
     results = ps.make_dataset(np.zeros((5, 6)), ("y", "x"))
     results = results.rename(signal="height").assign_coords(y=np.arange(5.0), x=np.arange(6.0))
