@@ -247,6 +247,7 @@ class Pipeline:
         """The pipeline as plain values; `from_dict` turns them back without loss."""
         steps = []
         for processor in self.processors:
+            processor.check_writable()
             parameters = processor.parameters()
             if _takes_function(type(processor)):
                 name = parameters["function"]

@@ -241,6 +241,9 @@ class Processor:
             "parameters": self.parameters(),
         }
 
+    def check_writable(self) -> None:
+        """Raise ValueError where a file could not name what the processor was given."""
+
     def __repr__(self) -> str:
         shown = []
         for f in dataclasses.fields(self):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -16,11 +16,13 @@ from penstock.spectra.least_squares import (
     LeastSquares,
     bound_arrays,
     check_data,
+    first_parameters,
     plain_bounds,
     result_fields,
 )
-from penstock.spectra.levenberg import AT_BOUND, CONVERGED, Tolerances
+from penstock.spectra.levenberg import CONVERGED, Tolerances
 from penstock.spectra.models import FunctionModel, Model, as_model, plain_model
+from penstock.spectra.positions import probed
 from penstock.spectra.priors import (
     ClusterPrior,
     NeighbourPrior,
@@ -59,7 +61,8 @@ class Fit(Processor):
         ``"scipy"`` runs `scipy.optimize.least_squares` at each position: the reference, and slow.
     prior : {"neighbour", "kmeans"}, optional
         Fit a coarse grid of positions first, and start every position from the nearest of them; or
-        cluster the grid's spectra, fit the centres, and start from the nearest centre.
+        cluster the grid's spectra, fit the centres, and start from the nearest centre. Only fits
+        that converged are started from, and where that leads nowhere the usual guess is.
     n_clusters : int, default 16
         Clusters for ``prior="kmeans"``.
     n_prior : int, default 1024
@@ -78,7 +81,8 @@ class Fit(Processor):
     Raises
     ------
     ValueError, TypeError
-        If model, guess and bounds do not go together, or data and model do not.
+        If model, guess and bounds do not go together, or data and model do not, or if a function
+        fails at its first guess.
 
     Notes
     -----
@@ -175,6 +179,13 @@ class Fit(Processor):
     def parameters(self) -> dict[str, Any]:
         return {**super().parameters(), "model": plain_model(self.model)}
 
+    def check_writable(self) -> None:
+        if isinstance(self.model, FunctionModel) or callable(self.guess):
+            raise ValueError(
+                "Fit of a function of yours cannot be written to a file: use a named model, or make "
+                "one (a subclass of penstock.spectra.models.Model) in a module that can be imported"
+            )
+
     def canonical(self) -> dict[str, Any]:
         canonical = super().canonical()
         if callable(self.guess):
@@ -189,21 +200,52 @@ class Fit(Processor):
         return hash((self.model, str(self.parameters())))
 
     def prepare(self, ds: xr.Dataset) -> NeighbourPrior | ClusterPrior | None:
+        x = self._abscissa(ds)
+        self._try_function(ds, x)
         if self.prior is None:
             return None
-        x = self._abscissa(ds)
         grid, spectra = sampled_spectra(ds, self.core_dim, self.n_prior)
 
         def refit(spectra: np.ndarray, start: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
             records, _ = self._solver().fit(x, spectra, start)
-            usable = np.isin(records["status"], (CONVERGED, AT_BOUND))
             found = np.stack([records[name] for name in self.model.parameter_names], axis=-1)
+            # a spectrum without any change tells nothing of where a peak is
+            usable = (records["status"] == CONVERGED) & np.isfinite(found).all(axis=-1)
+            usable &= (spectra != spectra[:, :1]).any(axis=-1)
             misfits = np.where(usable, records["reduced_chi_square"], np.inf)
             return np.where(usable[:, np.newaxis], found, np.nan), misfits
 
         if self.prior == "neighbour":
             return neighbour_prior(grid, spectra, refit)
         return cluster_prior(spectra, self.n_clusters, refit)
+
+    def _try_function(self, ds: xr.Dataset, x: np.ndarray) -> None:
+        """Raise ValueError where a user's function fails whatever the spectrum."""
+        if not isinstance(self.model, FunctionModel):
+            return
+        if isinstance(self.guess, tuple):
+            guesses: Iterable[np.ndarray] = [np.asarray(self.guess, dtype=np.float64)]
+        elif self.guess is None:
+            guesses = [first_parameters(*bound_arrays(self.bounds, self.model))]
+        else:
+            guesses = _guesses(self.guess, x, probed(ds, self.core_dims))
+        first: tuple[Exception, np.ndarray] | None = None
+        for guess in guesses:
+            try:
+                with np.errstate(all="ignore"):
+                    self.model.curve_at(x, guess)
+                return
+            except Exception as error:
+                first = first or (error, guess)
+        if first is None:  # (no guess: the positions have their own reasons)
+            return
+        reason, guess = first
+        name = getattr(self.model.formula, "__name__", repr(self.model.formula))
+        pairs = zip(self.model.parameter_names, guess, strict=True)
+        raise ValueError(
+            f"{name} failed at its first guess, {', '.join(f'{n}={v:g}' for n, v in pairs)}, on "
+            f"the {len(x)} points of {self.core_dim!r}: {type(reason).__name__}: {reason}"
+        ) from reason
 
     def outline(self, ds: xr.Dataset, state: Any) -> xr.Dataset:
         self._abscissa(ds)
@@ -226,7 +268,9 @@ class Fit(Processor):
                 here = [positions[i] for positions, i in zip(along, index, strict=True)]
                 return prior.start(dict(zip(dims, here, strict=True)), spectra)
 
-        records, reasons = self._solver().fit(self._abscissa(ctx.dataset), block, first)
+        records, reasons = self._solver().fit(
+            self._abscissa(ctx.dataset), block, first, fall_back=first is not None
+        )
         for row, reason in reasons.items():
             ctx.failed(tuple(map(int, np.unravel_index(row, loops))) if loops else (), reason)
         return records
@@ -273,6 +317,17 @@ class Fit(Processor):
             As of `evaluate`, with `core_dim` for x.
         """
         return evaluate(self.model, x, results, dim=self.core_dim)
+
+
+def _guesses(
+    guess: Callable[..., Any], x: np.ndarray, spectra: Iterable[np.ndarray]
+) -> Iterator[np.ndarray]:
+    """What a user's function guesses for some spectra, where it does."""
+    for spectrum in spectra:
+        try:
+            yield np.asarray(guess(x, spectrum.copy()), dtype=np.float64).reshape(-1)
+        except Exception:
+            continue
 
 
 def _along(indexer: Indexer) -> np.ndarray:

@@ -46,7 +46,12 @@ class LeastSquares:
     tolerances: Tolerances = field(default_factory=Tolerances)
 
     def fit(
-        self, x: np.ndarray, block: np.ndarray, first: np.ndarray | First | None = None
+        self,
+        x: np.ndarray,
+        block: np.ndarray,
+        first: np.ndarray | First | None = None,
+        *,
+        fall_back: bool = False,
     ) -> tuple[np.ndarray, dict[int, str]]:
         """Fit all spectra of a block.
 
@@ -58,6 +63,10 @@ class LeastSquares:
             Spectra (..., L).
         first : array (P, n) or callable, optional
             Where fits start, NaN for the usual guess.
+        fall_back : bool, default False
+            Whether fits that `first` leads nowhere start again from the usual guess: those that
+            fail, do not converge, are singular, or end with a larger sum of squares than the usual
+            guess begins with (unless that is a function of the user, which may be slow).
 
         Returns
         -------
@@ -71,6 +80,7 @@ class LeastSquares:
         dtype = np.complex128 if block.dtype.kind == "c" else np.float64
         problem = self._problem(x)
         reasons: dict[int, str] = {}
+        usual_squares = np.full(n_positions, np.inf)
 
         def load(start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
             rows = np.arange(start, stop)
@@ -80,6 +90,10 @@ class LeastSquares:
                 return spectra, self._guessed(x, spectra, rows, reasons)
             begin = first(rows, spectra) if callable(first) else first[rows]
             missing = np.flatnonzero(np.isnan(begin).any(axis=1))
+            if fall_back and not callable(self.guess):
+                usual_squares[start:stop] = _squares(
+                    problem, spectra, self._guessed(x, spectra, rows, reasons)
+                )
             if len(missing):
                 begin[missing] = self._guessed(x, spectra[missing], rows[missing], reasons)
             return spectra, begin
@@ -88,13 +102,42 @@ class LeastSquares:
         row_bytes = 8 * len(x) * len(self.bounds[0]) * (2 if dtype is np.complex128 else 1)
         tile = int(np.clip(_TILE_BYTES // row_bytes, 1, 4096))
         solve = levenberg_marquardt if self.method == "batched" else scipy_least_squares
+        lost = np.zeros(n_positions, bool)
         for done in solve(problem, load, n_positions, tile):
             for i in np.flatnonzero(done.status == FAILED):
                 row = int(done.rows[i])
                 known = reasons.get(row)
                 reasons[row] = self._reason(x, done.data[i], done.parameters[i], known)
+            lost[done.rows] = ~(done.squares <= usual_squares[done.rows])
             self._write(records, problem, done)
+        if fall_back:
+            rows = np.flatnonzero(lost | ~np.isin(records["status"], (CONVERGED, AT_BOUND)))
+            self._start_again(x, block, rows, records, reasons)
         return records.reshape(loops), reasons
+
+    def _start_again(
+        self,
+        x: np.ndarray,
+        block: np.ndarray,
+        rows: np.ndarray,
+        records: np.ndarray,
+        reasons: dict[int, str],
+    ) -> None:
+        """Fit some positions from the usual guess, and keep what is better than before."""
+        if not len(rows):
+            return
+        loops = block.shape[:-1]
+        index = np.unravel_index(rows, loops) if loops else np.newaxis
+        again, complaints = self.fit(x, block[index])
+        before = records[rows]
+        usable, was_usable = (np.isin(r["status"], (CONVERGED, AT_BOUND)) for r in (again, before))
+        better = (usable & ~was_usable) | (before["status"] == FAILED)
+        better |= again["reduced_chi_square"] <= before["reduced_chi_square"]
+        records[rows[better]] = again[better]
+        for i in np.flatnonzero(better):
+            reasons.pop(int(rows[i]), None)
+            if int(i) in complaints:
+                reasons[int(rows[i])] = complaints[int(i)]
 
     def _problem(self, x: np.ndarray) -> Problem:
         around = np.asarray(self.guess) if isinstance(self.guess, tuple) else None
@@ -117,7 +160,7 @@ class LeastSquares:
             return np.tile(np.asarray(self.guess, dtype=np.float64), (len(spectra), 1))
         if self.guess is None:
             if isinstance(self.model, FunctionModel):
-                return np.tile(_feasible(*self.bounds), (len(spectra), 1))
+                return np.tile(first_parameters(*self.bounds), (len(spectra), 1))
             with np.errstate(all="ignore"):
                 return self.model.guess(x, spectra)
         begin = np.full((len(spectra), n), np.nan)
@@ -283,7 +326,15 @@ def bound_arrays(bounds: Any, model: Model) -> tuple[np.ndarray, np.ndarray]:
     return lower, upper
 
 
-def _feasible(lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
+@np.errstate(all="ignore")
+def _squares(problem: Problem, data: np.ndarray, parameters: np.ndarray) -> np.ndarray:
+    """Sums of the squared residuals (P,); infinite where they are not finite."""
+    residuals = problem.residuals(data, np.clip(parameters, problem.lower, problem.upper))
+    squares = np.vecdot(residuals, residuals)
+    return np.where(np.isfinite(squares), squares, np.inf)
+
+
+def first_parameters(lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
     """What `scipy.optimize.curve_fit` starts from without a guess."""
     begin = np.ones(len(lower))
     both = np.isfinite(lower) & np.isfinite(upper)

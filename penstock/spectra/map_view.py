@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
+from penstock.results import STATUS_FAILED
 from penstock.spectra.axes import (
     DimAxis,
     Scale,
@@ -86,7 +87,8 @@ def draw_map(
         array = array.transpose()
     dims = tuple(map(str, array.dims))
     values = array.values
-    colors = Colors.of(array, values, robust=robust, cmap=cmap)
+    failed = _failed(results, array, entries)
+    colors = Colors.of(array, values, robust=robust, cmap=cmap, failed=failed)
     (ax,) = take_axes(1, ax)
     scattered = scattered_names(array, dims[0])
     if len(dims) == 2:
@@ -139,6 +141,13 @@ def selected(
             )
     entries |= labelled_index(array, labels, what)
     array = array.isel(entries)
+    if array.ndim > 2:
+        # one entry is no choice; but dims of positions stay, where a status tells which these are
+        positions = _status(results).dims
+        others = [str(dim) for dim in reversed(array.dims) if dim not in positions]
+        single = [dim for dim in others if array.sizes[dim] == 1][: array.ndim - 2]
+        entries |= dict.fromkeys(single, 0)
+        array = array.isel(dict.fromkeys(single, 0))
     left = tuple(map(str, array.dims))
     if not left:
         raise ValueError(f"{what}: it is a single number, there is nothing to draw over positions")
@@ -180,6 +189,27 @@ def _variable(results: xr.Dataset | xr.DataArray, name: str | None) -> xr.DataAr
             else f"the results have no {name!r}: {hint}"
         )
     return results[name]
+
+
+def _status(results: xr.Dataset | xr.DataArray) -> xr.DataArray:
+    """Status of the positions; a single 0 where there is none beside the results."""
+    if isinstance(results, xr.Dataset) and "status" in results.data_vars:
+        status = results["status"]
+        if status.dtype.kind in "iu":
+            return status
+    return xr.DataArray(0)
+
+
+def _failed(
+    results: xr.Dataset | xr.DataArray, array: xr.DataArray, entries: Mapping[str, int]
+) -> np.ndarray | bool:
+    """Positions of a map whose status says that there is no result."""
+    status = _status(results)
+    status = status.isel({dim: i for dim, i in entries.items() if dim in status.dims})
+    if array.name == "status" or not set(status.dims) <= set(array.dims):
+        return False
+    failed = xr.Variable(status.dims, status.values == STATUS_FAILED)
+    return failed.set_dims(dict(array.sizes)).transpose(*array.dims).values
 
 
 def scattered_names(array: xr.DataArray, dim: str) -> tuple[str, str] | None:
@@ -240,8 +270,12 @@ class Colors:
         robust: bool = False,
         cmap: Any = None,
         limits: tuple[float, float] | None = None,
+        failed: np.ndarray | bool = False,
     ) -> Colors:
-        """Colours for the values of a variable, by their type and attributes."""
+        """Colours for the values of a variable, by their type and attributes.
+
+        What lies at positions that `failed` is no value.
+        """
         from matplotlib.colors import BoundaryNorm, ListedColormap, Normalize
 
         name = name_of(array, "" if array.name is None else str(array.name))
@@ -249,6 +283,7 @@ class Colors:
         if values.dtype.kind == "b":
             values = values.astype(np.uint8)
         shown = _masked(values, list(flags))
+        shown = np.ma.MaskedArray(values, np.ma.getmaskarray(shown) | failed)
         there = shown.compressed()
         low, high = (there.min(), there.max()) if len(there) else (0, 1)
         if flags or (values.dtype.kind in "iu" and int(high) - int(low) < SHADES):

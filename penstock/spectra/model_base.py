@@ -221,12 +221,19 @@ class FunctionModel(Model):
         rows = []
         for row in parameters:
             try:
-                rows.append(np.broadcast_to(self._checked(x, row), x.shape))
+                rows.append(np.broadcast_to(self.curve_at(x, row), x.shape))
             except Exception:
                 rows.append(np.full(x.shape, np.nan))
         return np.stack(rows) if rows else np.empty((0, len(x)))
 
-    def _checked(self, x: np.ndarray, row: np.ndarray) -> np.ndarray:
+    def curve_at(self, x: np.ndarray, row: np.ndarray) -> np.ndarray:
+        """The function's curve at x (L,) with one set of parameters (n,); its errors are raised.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If it returns no number or curve (L,); and whatever it raises itself.
+        """
         curve = np.asarray(self.formula(x, *row))
         if curve.shape not in ((), x.shape):
             raise ValueError(f"returned shape {curve.shape} for x of shape {x.shape}")
@@ -237,7 +244,7 @@ class FunctionModel(Model):
     def complaint(self, x: np.ndarray, parameters: np.ndarray) -> str:
         name = getattr(self.formula, "__name__", repr(self.formula))
         try:
-            self._checked(x, parameters)
+            self.curve_at(x, parameters)
         except Exception as error:
             return f"{name}: {str(error) or type(error).__name__}"
         return super().complaint(x, parameters)

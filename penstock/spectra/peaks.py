@@ -55,7 +55,7 @@ def find_peaks_cwt(
     Parameters
     ----------
     spectra : array_like
-        Spectra along the last axis, (..., points); of complex ones the magnitude is taken.
+        Spectra along the last axis, (..., points). Complex spectra are searched by their magnitude.
     widths : float or sequence of float
         Widths of the Ricker wavelet [points], about as wide as the peaks looked for.
     max_distances : sequence of float, optional
@@ -101,6 +101,9 @@ def find_peaks_cwt(
 
     A wavelet of ten widths has an even number of points where ten widths are an even number: it
     then lies half a point beside its column, and an index may be one too high, as in SciPy.
+
+    Complex spectra are searched by their magnitude, as ``find_peaks_cwt(abs(spectra), ...)``; SciPy
+    by itself does not take the magnitude.
 
     A spectrum with a value that is not finite has no peaks here, where SciPy looks for some around
     the gap.
@@ -181,12 +184,16 @@ class FindPeaksCWT(Processor):
     ------
     ValueError
         If a parameter is out of its range, or a spectrum has more than `max_peaks` peaks.
+    TypeError
+        If `widths` is no list of numbers.
 
     Notes
     -----
     Results at every position: ``peak_index`` (slot), columns of the peaks in ascending order filled
     up with -1; ``peak_count``; ``status``, 1 where the peaks were looked for and 2 where a value of
     the spectrum is not finite. Peaks are those of `find_peaks_cwt`.
+
+    Complex spectra are searched by their magnitude; SciPy by itself does not take it.
 
     Examples
     --------
@@ -216,8 +223,25 @@ class FindPeaksCWT(Processor):
 
     @classmethod
     def between(cls, low: float, high: float, steps: int = 20, **parameters: Any) -> FindPeaksCWT:
-        """With `steps` widths evenly spaced from `low` to `high` [points]."""
+        """With `steps` widths evenly spaced from `low` to `high` [points].
+
+        Raises
+        ------
+        ValueError
+            If `low` is greater than `high`.
+        """
+        if low > high:
+            raise ValueError(
+                f"{cls.__name__}.between: the narrowest width comes first, got {low:g} and {high:g}"
+            )
         return cls(tuple(np.linspace(low, high, steps).tolist()), **parameters)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.widths, int | float | str | None):
+            raise TypeError(
+                f"{type(self).__name__}: widths must be a list of numbers, got {self.widths!r}"
+            )
+        super().__post_init__()
 
     def validate(self) -> None:
         self._search(1)

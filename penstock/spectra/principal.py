@@ -242,7 +242,9 @@ def pca(
 
 
 def check_components(n_components: int, layout: Layout, n_positions: int | None = None) -> None:
-    """Raise ValueError if there are not so many components in the data."""
+    """Raise TypeError or ValueError if there cannot be so many components of the data."""
+    if isinstance(n_components, bool) or not isinstance(n_components, int | np.integer):
+        raise TypeError(f"n_components={n_components!r} must be a whole number")
     layout.refuse_dim("component")
     n_positions = layout.n_positions if n_positions is None else n_positions
     most = min(n_positions, layout.n_core)

@@ -169,6 +169,11 @@ def _layout(
 ) -> Layout:
     """The data with the core dims that are given, or that the reductions speak of."""
     check_dataset(ds)
+    if not isinstance(reductions, Mapping):
+        raise TypeError(
+            "reductions must be a mapping of names to reductions, such as {'sum': Sum()}, got "
+            f"{reductions!r}"
+        )
     for name, reduction in reductions.items():
         if not isinstance(reduction, Reduction):
             hint = f": write {reduction.__name__}(...)" if isinstance(reduction, type) else ""

@@ -79,9 +79,10 @@ def plot_map(
     -----
     The first dim is vertical, the second horizontal, except that of dims called x and y x is
     horizontal. Positions without a value are grey: NaN, infinite, -1 in whole numbers (no label, no
-    peak), a status that ``flag_values`` does not list. Where both axes have the same units, a unit
-    is as long on one as on the other, unless one side would be more than 20 times as long as the
-    other. A coordinate that repeats or is out of order is replaced by the index, with a note.
+    peak), a status that ``flag_values`` does not list, and all results where the ``status`` beside
+    them is 2 (failed). Further dims of one entry are dropped. Where both axes have the same units,
+    a unit is as long on one as on the other, unless one side would be more than 20 times as long as
+    the other. A coordinate that repeats or is out of order is replaced by the index, with a note.
     Positions along one dim with coordinates x and y (scattered points, an aborted scan) are drawn
     as points where they lie; without them, as a line.
 
@@ -220,7 +221,8 @@ def position_index(
         )
     possible = [dim for dim in dims if dim not in core_dims]
     # (what a reader knows of the dims: theirs come first, then those of the spectra)
-    first = [dim for dim in np.atleast_1d(ds.attrs.get("position_dims", [])) if dim in possible]
+    known = [str(dim) for dim in np.atleast_1d(ds.attrs.get("position_dims", []))]
+    first = [dim for dim in known if dim in possible]
     loops = [*first, *(dim for dim in possible if dim not in first)]
     if position is None and not sel:
         raise ValueError(
@@ -393,6 +395,9 @@ def _draw_spectrum(
             found = f"{len(peaks)} peak{'' if len(peaks) == 1 else 's'}"
             mark: dict[str, Any] = {"color": PEAK, "fillstyle": "none", "markersize": 10}
             one.plot(x[peaks], shown[0][peaks], "v", label=found, **mark)
+        # (matplotlib looks only at points that have a value; the axis is that of the coordinate)
+        one.update_datalim(np.column_stack([x, np.zeros(len(x))]), updatey=False)
+        one.autoscale_view(scaley=False)
         _label_values(one, parts[0], [*shown, *smooth])
     for one in axes[:-1]:
         one.tick_params(labelbottom=False)

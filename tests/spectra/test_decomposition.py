@@ -392,6 +392,13 @@ def test_wrong_input_gets_a_sentence(call, sentence):
     assert "\n" not in str(refused.value)
 
 
+def test_a_number_of_components_is_whole():
+    ds = ps.make_dataset(mixtures(), DIMS)
+    for decompose in (svd, pca, nmf):
+        with pytest.raises(TypeError, match=r"n_components=2.5 must be a whole number"):
+            decompose(ds, 2.5)
+
+
 def test_real_spectra(data: Path):
     path = data / "spm" / "BEPFM_32x32x102.npy"
     values = np.load(path).astype("float64")

@@ -283,8 +283,8 @@ def test_guesses_may_be_given():
 
 def test_without_a_guess_functions_start_where_curve_fit_does():
     bounds = ([2.0, -np.inf, 0.0], [4.0, 7.0, np.inf])
-    failing = fit_positions(X, [X], _show_start, bounds=bounds)
-    assert failing.failures[(0,)] == "_show_start: started at 3, 6, 1"
+    with pytest.raises(ValueError, match="started at 3, 6, 1"):
+        fit_positions(X, [X], _show_start, bounds=bounds)
 
 
 def _show_start(x, a, b, c):
@@ -292,6 +292,15 @@ def _show_start(x, a, b, c):
 
 
 # ---------------------------------------------------------------------- what goes wrong
+
+
+@pytest.mark.parametrize("guess", [None, (2.0,), lambda x, y: [y.max()]])
+def test_a_function_that_always_fails_is_refused_before_the_run(guess):
+    fit = Fit(lambda x, a: a * x.nope, guess=guess)
+    sentence = r"failed at its first guess, a=\S+, on the 53 points of 'frequency': AttributeError"
+    with pytest.raises(ValueError, match=sentence) as refused:
+        ps.Pipeline([fit])(grid(spectra(Gaussian())))
+    assert "\n" not in str(refused.value)
 
 
 def test_positions_that_are_not_finite_fail_alone():
@@ -551,6 +560,30 @@ def test_priors_find_what_one_guess_does_not(prior):
 
 
 @pytest.mark.parametrize("prior", ["neighbour", "kmeans"])
+def test_priors_do_no_harm_beside_spectra_of_zeros(prior):
+    if prior == "kmeans":
+        pytest.importorskip("sklearn")
+    x = np.linspace(300e3, 340e3, 60)
+    y = np.tile(SimpleHarmonicOscillator()(x, 1.0, 320e3, 100.0, 0.5), (12, 10, 1))
+    y[4] = 0
+    found = fit_positions(x, y, "simple_harmonic_oscillator", prior=prior, n_prior=120)
+    good = np.arange(12) != 4
+    assert (found.status[good] == CONVERGED).all()
+    np.testing.assert_allclose(found["frequency"][good], 320e3, rtol=1e-9)
+    assert (found.status[~good] == SINGULAR).all()
+
+
+def test_a_prior_that_leads_nowhere_gives_way_to_the_usual_guess():
+    # the prior knows one position, whose line is far from that of the first
+    y = np.exp(-((X - np.array([[2.0], [9.0], [9.0], [9.0]])) ** 2) / 0.02)
+    found = fit_positions(X, y, "gaussian", prior="neighbour", n_prior=1)
+    alone = fit_positions(X, y, "gaussian")
+    assert (alone.status == CONVERGED).all()
+    np.testing.assert_allclose(found["center"], alone["center"], rtol=1e-6)
+    assert np.array_equal(found.status, alone.status)
+
+
+@pytest.mark.parametrize("prior", ["neighbour", "kmeans"])
 def test_priors_do_not_depend_on_blocks(prior):
     if prior == "kmeans":
         pytest.importorskip("sklearn")
@@ -677,3 +710,9 @@ def test_real_band_excitation_spectra(data):
         errors = np.sqrt(np.diagonal(covariance))
         assert np.all(np.abs(found.parameters[index] - expected) < 1e-2 * errors)
         np.testing.assert_allclose(found.errors[index], errors, rtol=1e-2)
+
+
+def test_functions_cannot_be_written_to_files():
+    for fit in (Fit(lambda x, a: a * x), Fit("gaussian", guess=lambda x, y: (1.0, 0.0, 1.0, 0.0))):
+        with pytest.raises(ValueError, match="cannot be written to a file"):
+            ps.Pipeline([fit]).to_yaml()

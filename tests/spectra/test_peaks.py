@@ -272,6 +272,13 @@ def test_parameters_out_of_range(parameters: dict[str, Any], sentence: str) -> N
         FindPeaksCWT(**{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})
 
 
+def test_widths_that_are_no_list() -> None:
+    with pytest.raises(TypeError, match="FindPeaksCWT: widths must be a list of numbers, got 3"):
+        FindPeaksCWT(3)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="narrowest width comes first, got 8 and 3"):
+        FindPeaksCWT.between(8, 3)
+
+
 def test_what_is_not_a_spectrum() -> None:
     with pytest.raises(ValueError, match="no points"):
         find_peaks_cwt(np.zeros((3, 0)), [3])

@@ -558,6 +558,8 @@ def test_wrong_types_get_a_sentence():
         reduce(ds, {"c": CentreOfMass()})
     with pytest.raises(TypeError, match=r"write Sum\(...\)"):
         reduce(ds, {"s": Sum})
+    with pytest.raises(TypeError, match="must be a mapping of names to reductions"):
+        reduce(ds, [Sum()])
     with pytest.raises(ValueError, match="data are empty"):
         reduce(ds.isel(y=slice(0, 0)), {"s": Sum()})
     with pytest.raises(ValueError, match="convert them to numbers"):

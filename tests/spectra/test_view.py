@@ -168,6 +168,7 @@ def test_status_has_a_colour_for_each_meaning(results: xr.Dataset) -> None:
 
 
 def test_whole_numbers_have_a_colour_each(results: xr.Dataset) -> None:
+    results = results.drop_vars("status")
     (image,) = plot_map(results, "count").images
     assert ticks(bar_of(image).yaxis) == ["0", "1", "2", "3"]
     (image,) = plot_map(results, "labels").images
@@ -178,6 +179,59 @@ def test_whole_numbers_have_a_colour_each(results: xr.Dataset) -> None:
     assert ticks(bar_of(image).yaxis) == ["False", "True"]
     many = xr.DataArray(np.arange(100).reshape(10, 10), dims=("y", "x"), name="index")
     assert len(set(ticks(bar_of(plot_map(many).images[0]).yaxis))) < 12
+
+
+@pytest.mark.parametrize(
+    ("name", "selection"),
+    [("count", {}), ("labels", {}), ("maps", {"component": 0}), ("covariance", {"parameter": 0})],
+)
+def test_positions_that_failed_are_grey(results: xr.Dataset, name: str, selection: Any) -> None:
+    results["maps"][1, 2] = 1e30
+    results["labels"] = abs(results["labels"])
+    results = results.isel(bias=[1])
+    ax = plot_map(results, name, robust=False, **selection)
+    hidden = np.ma.getmaskarray(ax.images[0].get_array())
+    np.testing.assert_array_equal(hidden, results["status"].values == 2)
+    assert ax.images[0].norm.vmax < 10
+    assert ax.get_title(loc="left").endswith("grey: 1 of 20 without a value")
+
+
+def test_infinite_values_are_grey_and_stretch_no_colours(results: xr.Dataset) -> None:
+    (image,) = plot_map(results, "frequency", robust=False).images
+    hidden = np.ma.getmaskarray(image.get_array())
+    np.testing.assert_array_equal(hidden, ~np.isfinite(results["frequency"].values))
+    shown = results["frequency"].values[~hidden]
+    assert (image.norm.vmin, image.norm.vmax) == (shown.min(), shown.max())
+
+
+def test_dims_of_one_entry_are_no_choice(results: xr.Dataset) -> None:
+    several = results["maps"].isel(component=[0]).expand_dims(repeat=1)
+    (image,) = plot_map(several).images
+    np.testing.assert_array_equal(image.get_array(), results["maps"].isel(component=0))
+    column = results.isel(x=[2])
+    with pytest.raises(ValueError, match="choose one entry of component"):
+        plot_map(column, "maps")
+    (image,) = plot_map(column.isel(component=[1]), "maps").images
+    assert image.get_array().shape == (4, 1)
+
+
+def test_a_spectrum_without_values_keeps_its_axis(ds: xr.Dataset, results: xr.Dataset) -> None:
+    ds["signal"][0, 1] = np.nan
+    ds["signal"][0, 2, 10:] = np.nan
+    explorer = explore(ds, results, "count")
+    for position in ((0, 1), (0, 2)):
+        explorer.show(position)
+        for ax in (plot_position(ds, position), *explorer.spectrum_axes):
+            low, high = ax.get_xlim()
+            assert 0.9 * FREQUENCY[0] < low <= FREQUENCY[0]
+            assert FREQUENCY[-1] <= high < 1.1 * FREQUENCY[-1]
+
+
+def test_the_position_to_write_is_plain_text(ds: xr.Dataset) -> None:
+    known = ds.assign_attrs(position_dims=np.array(["y", "x"]))
+    with pytest.raises(ValueError, match=r"give position={'y': 0, ...}") as refused:
+        plot_position(known)
+    assert "np." not in str(refused.value)
 
 
 @pytest.mark.parametrize(
@@ -202,6 +256,7 @@ def test_whole_numbers_have_a_colour_each(results: xr.Dataset) -> None:
 def test_entries_of_further_dims(
     results: xr.Dataset, name: str, selection: Any, index: Any, title: str
 ) -> None:
+    results = results.drop_vars("status")
     ax = plot_map(results, name, **selection)
     expected = results[name].isel(index).values
     np.testing.assert_array_equal(ax.images[0].get_array(), expected)
