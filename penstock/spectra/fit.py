@@ -182,8 +182,8 @@ class Fit(Processor):
     def check_writable(self) -> None:
         if isinstance(self.model, FunctionModel) or callable(self.guess):
             raise ValueError(
-                "Fit of a function of yours cannot be written to a file: use a named model, or make "
-                "one (a subclass of penstock.spectra.models.Model) in a module that can be imported"
+                "Fit of a function of yours cannot be written to a file: use a named model, or a "
+                "subclass of penstock.spectra.models.Model in a module that can be imported"
             )
 
     def canonical(self) -> dict[str, Any]:

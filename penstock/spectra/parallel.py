@@ -106,7 +106,8 @@ def parallel_compute(
     results: list[Any] = []
     began = time.perf_counter()
     seconds = []
-    for spectrum in positions.spectra(0, positions.n):
+    spectra = positions.spectra(0, positions.n)
+    for spectrum in spectra:
         start = time.perf_counter()
         results.append(call.at(len(results), spectrum))
         seconds.append(time.perf_counter() - start)
@@ -119,18 +120,23 @@ def parallel_compute(
     client = client if client is not None else active_client()
     known = sum(client.nthreads().values()) if client is not None else cpu_count()
     n, why = choose_cores(left, each, cores, known, lengthy_computation, started=client is not None)
-    # (processes that are there already are not known of: the worst is assumed)
     say = functools.partial(print, file=sys.stderr, flush=True) if verbose else _silent
     say(f"penstock: {positions.n:,} positions at {_time(each)}: {why}")
     show = _Progress(positions.n, verbose)
-    if n == 1:
-        for spectrum in positions.spectra(len(results), positions.n):
-            results.append(call.at(len(results), spectrum))
-            show(len(results))
-        show.close()
-        return results
     try:
-        submit = _local(call, n, say) if client is None else _on_cluster(call, client)
+        if n == 1:
+            for spectrum in spectra:
+                results.append(call.at(len(results), spectrum))
+                show(len(results))
+            return results
+        if client is not None:
+            submit = _on_cluster(call, client)
+        else:
+            began = time.perf_counter()
+            submit, ready = _local(call, n)
+            while not ready.done() and len(results) < positions.n:  # (nobody waits for them)
+                results.append(call.at(len(results), next(spectra)))
+            say(f"penstock: {n} processes, up after {time.perf_counter() - began:.1f} s")
         for part in _in_parallel(submit, positions, len(results), n, each):
             results += part
             show(len(results))
@@ -314,16 +320,16 @@ Submit = Callable[[int, Any], Any]
 """Sends a stretch of positions (its start, its values); returns a future of `_work`."""
 
 
-def _local(call: _Call, n: int, say: Callable[..., None]) -> Submit:
-    """On processes of this machine; started at the first call, used again by the next."""
+def _local(call: _Call, n: int) -> tuple[Submit, Any]:
+    """On processes of this machine, and a future that is done when one of them is up.
+
+    They are started at the first call, and used again by the next.
+    """
     from loky import get_reusable_executor
 
     bundle = _bundled(call)
-    began = time.perf_counter()
     executor = get_reusable_executor(max_workers=n, timeout=IDLE_SECONDS)
-    executor.submit(int).result()
-    say(f"penstock: {n} processes, the first up after {time.perf_counter() - began:.1f} s")
-    return functools.partial(executor.submit, _work, bundle)
+    return functools.partial(executor.submit, _work, bundle), executor.submit(_unbundled, bundle)
 
 
 def _on_cluster(call: _Call, client: Any) -> Submit:
