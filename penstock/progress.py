@@ -8,7 +8,7 @@ import time
 from typing import Any, Protocol
 
 from penstock import events
-from penstock.memory import MIB, format_bytes
+from penstock.memory import format_bytes
 
 LOG_INTERVAL = 30.0
 """Seconds between lines where nobody watches."""
@@ -194,7 +194,7 @@ class LogProgress:
         if isinstance(event, events.RunStarted):
             self._say(
                 f"{event.recordings} recording{'s' if event.recordings > 1 else ''}, "
-                f"{event.concurrency} workers, budget {event.budget / MIB:.0f} MiB"
+                f"{event.concurrency} workers, budget {format_bytes(event.budget)}"
             )
         elif isinstance(event, events.RecordingFailed):
             self._say(f"failed {event.name}: {event.reason}")

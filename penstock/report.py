@@ -319,7 +319,7 @@ class Report:
         if self.blocks:
             rate = self.bytes_in / max(1e-9, self.seconds)
             lines.append(
-                f"{self.blocks} blocks, {format_bytes(self.bytes_in)} read at "
+                f"{_counted(self.blocks)}, {format_bytes(self.bytes_in)} read at "
                 f"{format_bytes(rate)}/s, {format_bytes(self.bytes_out)} produced"
             )
         lines.append(
@@ -353,7 +353,7 @@ class Report:
             parts += ["<h3>Time by step (all workers added up)</h3>", self._time_bars()]
             rate = format_bytes(self.bytes_in / max(1e-9, self.seconds))
             parts.append(
-                f"<p>{self.blocks} blocks, {format_bytes(self.bytes_in)} read ({rate}/s), "
+                f"<p>{_counted(self.blocks)}, {format_bytes(self.bytes_in)} read ({rate}/s), "
                 f"{len(self.retries)} retries, {self.limits.workers} workers ({self.kind})</p>"
             )
         outputs = [
@@ -402,3 +402,7 @@ class Report:
             f"<h1>Penstock report</h1><p>{html.escape(self.started)} · {html.escape(self.out)}</p>"
             f"{self._repr_html_()}</body></html>"
         )
+
+
+def _counted(blocks: int) -> str:
+    return "1 block" if blocks == 1 else f"{blocks} blocks"
