@@ -43,16 +43,20 @@ def appended(path: str) -> Iterator[h5py.File]:
     complete(path)
     with _locked(path) as fd:
         old_size = os.fstat(fd).st_size
+        failed: list[OSError] = []
         try:
             # opened and closed, HDF5 tells where what it knows of ends
-            probe = _Overlay(fd, old_size)
+            probe = _Overlay(fd, old_size, failed)
             h5py.File(probe, "r+").close()
-            overlay = _Overlay(fd, min(old_size, probe.end))
+            overlay = _Overlay(fd, min(old_size, probe.end), failed)
             with h5py.File(overlay, "r+") as file:
                 yield file
             os.fsync(fd)
-        except BaseException:
+        except BaseException as error:
             os.ftruncate(fd, old_size)
+            # (closing a file that could not be written, h5py may raise something else)
+            if failed and error is not failed[0]:
+                raise failed[0] from error
             raise
         _write_journal(path, overlay.changes())
         _carry_over(fd, path)
@@ -108,8 +112,9 @@ def _locked(path: str) -> Iterator[int]:
 class _Overlay(io.RawIOBase):
     """A file for h5py whose first `kept` bytes stay as they are: changes are held in memory."""
 
-    def __init__(self, fd: int, kept: int):
+    def __init__(self, fd: int, kept: int, failed: list[OSError]):
         self.fd, self.kept, self.end = fd, kept, kept
+        self.failed = failed
         self.position = 0
         self.pages: dict[int, bytearray] = {}
 
@@ -138,7 +143,11 @@ class _Overlay(io.RawIOBase):
         for low, high, page in self._parts(start, len(view)):
             part = view[low - start : high - start]
             if page is None:
-                _write_at(self.fd, part, low)
+                try:
+                    _write_at(self.fd, part, low)
+                except OSError as error:
+                    self.failed.append(error)
+                    raise
                 continue
             if page not in self.pages:
                 self.pages[page] = bytearray(self._original(page))
