@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import inspect
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,9 @@ class Reader:
     """What `open_dataset(engine=...)` calls it."""
     extensions: tuple[str, ...]
     """Lower case with the dot; folders are searched for these."""
-    open: Callable[..., xr.Dataset]
-    """``open(path, *, dtype, ...) -> dataset``; imports its libraries when called."""
+    open: Callable[..., xr.Dataset] | str
+    """``open(path, *, dtype, ...) -> dataset``, or where that is (``"module:function"``): then the
+    module is imported when a file of the format is opened, not before."""
     can_open: Callable[[bytes], bool] | None = None
     """Whether the first 512 bytes of a file are of this format; None: cannot be told."""
     shared_extensions: tuple[str, ...] = ()
@@ -35,6 +37,15 @@ class Reader:
     """Modules the reader imports, checked before it is called."""
     extra: str = ""
     """The optional extra of Penstock that installs `requires`."""
+
+    @property
+    def function(self) -> Callable[..., xr.Dataset]:
+        """The function that opens a file."""
+        if not isinstance(self.open, str):
+            return self.open
+        module, _, name = self.open.partition(":")
+        found: Callable[..., xr.Dataset] = getattr(importlib.import_module(module), name)
+        return found
 
 
 _readers: dict[str, Reader] = {}
@@ -145,14 +156,15 @@ def open_dataset(
         options["channel_types"] = dict(channel_types)
     if rate is not None:
         options["rate"] = rate
+    function = reader.function
     try:
-        inspect.signature(reader.open).bind(path, **options)
+        inspect.signature(function).bind(path, **options)
     except TypeError as error:
         raise ValueError(
             f"the {reader.name} reader cannot open {path} with these options ({error}): it knows "
-            f"{', '.join(list(inspect.signature(reader.open).parameters)[1:]) or 'none'}"
+            f"{', '.join(list(inspect.signature(function).parameters)[1:]) or 'none'}"
         ) from None
-    return check_dataset(reader.open(path, **options))
+    return check_dataset(function(path, **options))
 
 
 class MissingExtraError(ImportError, ValueError):
@@ -240,92 +252,6 @@ def _open_zarr(path: str, options: Mapping[str, Any]) -> xr.Dataset:
     return open_store(path)
 
 
-def _open_edf(
-    path: str,
-    *,
-    dtype: Any = "float32",
-    channel_types: Mapping[str, str] | None = None,
-    rate: float | None = None,
-    gaps: str = "raise",
-    stim_mask: int | None = 0x1FFFF,
-) -> xr.Dataset:
-    from penstock.io.edf import open_edf
-
-    return open_edf(
-        path, dtype=dtype, channel_types=channel_types, rate=rate, gaps=gaps, stim_mask=stim_mask
-    )
-
-
-def _open_mne(
-    path: str,
-    *,
-    dtype: Any = "float32",
-    channel_types: Mapping[str, str] | None = None,
-    **kwargs: Any,
-) -> xr.Dataset:
-    from penstock.io.mne_raw import open_mne
-
-    return open_mne(path, dtype=dtype, channel_types=channel_types, **kwargs)
-
-
-def _open_hdf5(
-    path: str,
-    *,
-    dtype: Any = "float32",
-    dataset: str | None = None,
-    dims: Sequence[str] | None = None,
-    coords: Mapping[str, Any] | None = None,
-    units: str | None = None,
-    sampling_frequency: float | None = None,
-) -> xr.Dataset:
-    from penstock.io.hdf5 import open_hdf5
-
-    return open_hdf5(
-        path,
-        dtype=dtype,
-        dataset=dataset,
-        dims=dims,
-        coords=coords,
-        units=units,
-        sampling_frequency=sampling_frequency,
-    )
-
-
-def _open_usid(path: str, *, dtype: Any = "float32", dataset: str | None = None) -> xr.Dataset:
-    from penstock.io.usid import open_usid
-
-    return open_usid(path, dtype=dtype, dataset=dataset)
-
-
-def _open_nsid(path: str, *, dtype: Any = "float32", dataset: str | None = None) -> xr.Dataset:
-    from penstock.io.nsid import open_nsid
-
-    return open_nsid(path, dtype=dtype, dataset=dataset)
-
-
-def _open_npy(
-    path: str,
-    *,
-    dtype: Any = "float32",
-    dataset: str | None = None,
-    dims: Sequence[str] | None = None,
-    coords: Mapping[str, Any] | None = None,
-    units: str | None = None,
-    sampling_frequency: float | None = None,
-) -> xr.Dataset:
-    from penstock.io.npy import open_npy
-
-    return open_npy(
-        path,
-        dtype=dtype,
-        dataset=dataset,
-        dims=dims,
-        coords=coords,
-        units=units,
-        sampling_frequency=sampling_frequency,
-    )
-
-
 def _is_hdf5(head: bytes) -> bool:
     return head.startswith(b"\x89HDF\r\n\x1a\n")
 
@@ -362,10 +288,16 @@ def _mne_reader(
     can_open: Callable[[bytes], bool] | None = None,
     shared: tuple[str, ...] = (),
 ) -> None:
-    register_reader(Reader(name, extensions, _open_mne, can_open, shared, ("mne",), "eeg"))
+    register_reader(
+        Reader(name, extensions, "penstock.io.mne_raw:open_mne", can_open, shared, ("mne",), "eeg")
+    )
 
 
-register_reader(Reader("edf", (".edf", ".bdf"), _open_edf, _is_edf, shared_extensions=(".rec",)))
+register_reader(
+    Reader(
+        "edf", (".edf", ".bdf"), "penstock.io.edf:open_edf", _is_edf, shared_extensions=(".rec",)
+    )
+)
 _mne_reader("fif", (".fif",), _is_fif)
 _mne_reader("fif.gz", (".fif.gz",), None)
 _mne_reader("brainvision", (".vhdr", ".ahdr"), _is_brainvision)
@@ -378,9 +310,11 @@ _mne_reader(
     (".eeg", ".dat", ".data", ".mat", ".bin", ".con", ".sqd", ".ds", ".hdr", ".asc", ".txt",
      ".dap", ".rs3", ".cef", ".cdt.dpa", ".cdt.cef"),
 )  # fmt: skip
-register_reader(Reader("hdf5", (".h5", ".hdf5", ".usid", ".nsid"), _open_hdf5, _is_hdf5))
-register_reader(Reader("usid", (), _open_usid))
-register_reader(Reader("nsid", (), _open_nsid))
+register_reader(
+    Reader("hdf5", (".h5", ".hdf5", ".usid", ".nsid"), "penstock.io.hdf5:open_hdf5", _is_hdf5)
+)
+register_reader(Reader("usid", (), "penstock.io.usid:open_usid"))
+register_reader(Reader("nsid", (), "penstock.io.nsid:open_nsid"))
 # arrays of anything: opened when named, a folder of recordings may hold them for other purposes
-register_reader(Reader("npy", (), _open_npy, _is_npy, shared_extensions=(".npy",)))
-register_reader(Reader("npz", (), _open_npy, shared_extensions=(".npz",)))
+register_reader(Reader("npy", (), "penstock.io.npy:open_npy", _is_npy, shared_extensions=(".npy",)))
+register_reader(Reader("npz", (), "penstock.io.npy:open_npy", shared_extensions=(".npz",)))
