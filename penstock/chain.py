@@ -32,7 +32,7 @@ from penstock.dataset import (
 )
 from penstock.memory import MIB, single_threaded_kernels
 from penstock.processor import Context, Processor
-from penstock.results import fields_of, unpacked
+from penstock.results import failures_text, fields_of, unpacked
 
 
 @dataclass(frozen=True)
@@ -367,10 +367,7 @@ def compute_block(chain: Chain, region: Region) -> np.ndarray:
     with single_threaded_kernels():
         block = chain.compute(region, failures=failures)
     if failures:
-        where, reason = failures[0]
-        place = ", ".join(f"{dim} {i}" for dim, i in where.items())
-        n = f"{len(failures)} position{'s' if len(failures) > 1 else ''}"
-        warnings.warn(f"{n} failed (the first, {place}: {reason})", RuntimeWarning, stacklevel=2)
+        warnings.warn(failures_text(len(failures), failures[0]), RuntimeWarning, stacklevel=2)
     return block
 
 

@@ -248,15 +248,7 @@ class Pipeline:
         steps = []
         for processor in self.processors:
             processor.check_writable()
-            parameters = processor.parameters()
-            if _takes_function(type(processor)):
-                name = parameters["function"]
-                if "#" in name:
-                    raise ValueError(
-                        f"{type(processor).__name__}({name.split('#')[0]}) cannot be written to a "
-                        "file: define the function in a module that can be imported"
-                    )
-            steps.append({processor.qualified_name(): parameters})
+            steps.append({processor.qualified_name(): processor.parameters()})
         return {"penstock": 1, "pipeline": steps}
 
     @classmethod

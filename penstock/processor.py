@@ -243,6 +243,13 @@ class Processor:
 
     def check_writable(self) -> None:
         """Raise ValueError where a file could not name what the processor was given."""
+        for f in dataclasses.fields(self):
+            value = getattr(self, f.name)
+            if callable(value) and "#" in (name := function_name(value)):
+                raise ValueError(
+                    f"{type(self).__name__}({name.split('#')[0]}) cannot be written to a file: "
+                    "define the function in a module that can be imported"
+                )
 
     def __repr__(self) -> str:
         shown = []

@@ -65,6 +65,14 @@ class OutputArray:
         return block[self.name] if self.is_field else block
 
 
+def failures_text(n_failed: int, first: tuple[Mapping[str, int], str]) -> str:
+    """How many positions failed, and the first of them with its reason."""
+    where, reason = first
+    place = ", ".join(f"{dim} {i}" for dim, i in where.items())
+    n = f"{n_failed} position{'s' if n_failed > 1 else ''}"
+    return f"{n} failed (the first, {place}: {reason})"
+
+
 def record_dtype(fields: Mapping[str, Field]) -> np.dtype:
     """Structured type of one position: a field for every result.
 

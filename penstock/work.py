@@ -40,7 +40,7 @@ from penstock.rechunk import (
     scratch_source,
     with_reduction,
 )
-from penstock.results import OutputArray, fields_of, output_arrays
+from penstock.results import OutputArray, failures_text, fields_of, output_arrays
 from penstock.store import (
     FORMAT,
     add_provenance,
@@ -543,10 +543,7 @@ def result_note(facts: dict[str, Any]) -> str:
     """What is not as it should be, in one sentence; empty where nothing was lost."""
     parts = []
     if "n_failed" in facts:
-        where, reason = facts["failures"][0]
-        place = ", ".join(f"{dim} {i}" for dim, i in where.items())
-        n = f"{facts['n_failed']} position{'s' if facts['n_failed'] > 1 else ''}"
-        parts.append(f"{n} failed (the first, {place}: {reason})")
+        parts.append(failures_text(facts["n_failed"], facts["failures"][0]))
     if "clipped" in facts:
         parts.append(f"{sum(facts['clipped'].values())} samples were clipped")
     if "padded_seconds" in facts:
