@@ -102,14 +102,20 @@ def measured(case: dict[str, Any], out: Path) -> tuple[dict[str, Any], int]:
 
 @pytest.mark.parametrize("name", CASES)
 def test_measured_is_below_predicted_is_below_budget(name: str, tmp_path: Path) -> None:
-    case = CASES[name]
-    said, peak = measured(case, tmp_path)
-    assert not said["failed"]
-    shown = {key: format_bytes(said[key]) for key in ("predicted", "base", "budget")}
-    assert peak <= said["predicted"] <= said["budget"], f"measured {format_bytes(peak)}, {shown}"
-    blocks = said["predicted"] - said["base"]
-    if blocks > 100 * MIB and name != "processes":
-        assert said["predicted"] <= 1.5 * peak, f"measured {format_bytes(peak)}, {shown}"
+    highest = 0
+    # (blocks of a few milliseconds: a busy machine may look away whenever two threads are at their
+    # highest, so that a low reading is taken again, a high one never)
+    for attempt in range(3):
+        said, peak = measured(CASES[name], tmp_path / str(attempt))
+        assert not said["failed"]
+        highest = max(highest, peak)
+        shown = {key: format_bytes(said[key]) for key in ("predicted", "base", "budget")}
+        text = f"measured {format_bytes(highest)}, {shown}"
+        assert peak <= said["predicted"] <= said["budget"], text
+        blocks = said["predicted"] - said["base"]
+        if blocks <= 100 * MIB or name == "processes" or said["predicted"] <= 1.5 * highest:
+            return
+    pytest.fail(f"the prediction is worth little: {text}")
 
 
 def test_a_recording_of_200_gib_is_planned_in_little_memory(tmp_path: Path) -> None:
