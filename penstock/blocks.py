@@ -116,6 +116,31 @@ def choose_block(
     cuttable = chain.cuttable()
     free = [dim for dim, is_free in cuttable.items() if is_free]
     stretched = [dim for dim, is_free in cuttable.items() if not is_free]
+    slowest = _slowest_dim(chain)
+    if slowest in free and len(free) > 1 and not single:
+        # what lies together in the file stays together: blocks are runs of its slowest dim
+        in_order = _choose(chain, slot, [slowest], [], concurrency, write=write)
+        if in_order is not None:
+            return in_order
+    return _choose(chain, slot, free, stretched, concurrency, single=single, write=write)
+
+
+def _slowest_dim(chain: Chain) -> str | None:
+    """The dim that varies slowest in a file whose leading dims vary fastest; None for others."""
+    source = chain.source.variables[SIGNAL]
+    return str(source.dims[-1]) if source.encoding.get("interleaved") else None
+
+
+def _choose(
+    chain: Chain,
+    slot: int,
+    free: list[str],
+    stretched: list[str],
+    concurrency: int,
+    *,
+    single: bool = False,
+    write: bool = False,
+) -> Choice | None:
     sizes = dict(zip(chain.dims, chain.shape, strict=True))
     free_shape = tuple(sizes[dim] for dim in free)
     n_free = math.prod(free_shape)

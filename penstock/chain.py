@@ -237,14 +237,8 @@ class Chain:
                 # scratch of fixed size stays with its thread; steps of one kind use the same
                 kind = type(processor).__module__
                 kept[kind] = max(kept.get(kind, 0), processor.scratch_bytes)
-                alive = int(before * (1 + processor.scratch)) + copy + after
-                if processor.row_scratch:
-                    n_rows = math.prod(
-                        indexer_length(source_region[str(dim)])
-                        for dim in step.input[SIGNAL].dims
-                        if dim not in processor.core_dims
-                    )
-                    alive += int(processor.row_scratch * before / max(1, n_rows))
+                extra = processor.kernel_bytes(step.input, source_region)
+                alive = before + extra + copy + after
                 if alive > peak:
                     peak, largest = alive, type(processor).__name__
                 shared = False

@@ -122,7 +122,7 @@ def info(files: Files, dataset: DatasetName = None, dims: Dims = None) -> None:
     from penstock.engine import one_sentence
     from penstock.io import open_dataset
     from penstock.io.arrays import SeveralDatasetsError
-    from penstock.pipeline import expand_paths
+    from penstock.sources import expand_paths
 
     failed = 0
     paths = [path for file in files for path in expand_paths(file)]
@@ -219,7 +219,7 @@ def plan(
     """Show blocks, concurrency and predicted peak memory; nothing is computed."""
     from penstock.engine import one_sentence
     from penstock.io import open_dataset
-    from penstock.pipeline import expand_paths
+    from penstock.sources import expand_paths
 
     steps = _pipeline(pipeline, allow)
     paths = [path for file in files for path in expand_paths(file)]

@@ -29,6 +29,7 @@ from penstock.work import (
     open_recording,
     result_note,
     run_block,
+    run_stage,
 )
 
 RETRIES = 2
@@ -78,6 +79,17 @@ class _Recording:
         self.upcoming = next(self.numbers, None)
         self.running += 1
         return number
+
+    def take_stage(self) -> None:
+        """Take all blocks that are left of the stage."""
+        self.upcoming, self.numbers = None, iter(())
+        self.running += 1
+
+    @property
+    def in_order(self) -> bool:
+        """Whether the stage under way reads its source from front to back."""
+        assert self.opened is not None
+        return self.stage < len(self.opened.in_order) and self.opened.in_order[self.stage]
 
     @property
     def blocks_done(self) -> bool:
@@ -164,6 +176,12 @@ class Engine:
                 continue
             number = recording.next_block()
             if number is not None:
+                if recording.in_order:
+                    if recording.running >= self._readers():
+                        continue
+                    if self.client is not None:
+                        recording.take_stage()
+                        return self._stage_task(recording, opened, recording.stage)
                 recording.take()
                 return self._block_task(recording, opened, recording.stage, number)
             if recording.blocks_done:
@@ -179,6 +197,25 @@ class Engine:
             self.active.append(recording)
             return self._open_task(recording, self.limits.available // self.limits.workers)
         return None
+
+    def _readers(self) -> int:
+        """Blocks at once of a recording that is read from front to back.
+
+        They wait for each other while they read. Where there are recordings enough, each thread
+        has one of its own; on other processes a recording stays with one of them to its end.
+        """
+        if self.client is not None:
+            return 1
+        return max(1, self.limits.workers // (len(self.active) + len(self.waiting)))
+
+    def _stage_task(self, recording: _Recording, opened: Opened, stage: int) -> _Task:
+        return _Task(
+            recording,
+            opened.block_bytes,
+            lambda: self.pool.submit(run_stage, opened, stage),
+            0,
+            stage,
+        )
 
     def _open_task(self, recording: _Recording, n_bytes: int) -> _Task:
         job = recording.job
@@ -215,6 +252,9 @@ class Engine:
             self._failed(task, error)
         elif isinstance(result := future.result(), events.BlockFinished):
             self.tell(result)
+        elif isinstance(result, tuple):
+            for block in result:
+                self.tell(block)
         elif isinstance(result, Opened):
             self._tell_planned(result)
             recording.start(replace(result, note=""))

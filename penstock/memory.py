@@ -266,6 +266,12 @@ THREAD_ALLOWANCE = 4 * MIB
 _ENGINE_MODULES = ("penstock.run", "scipy.fft", "zarr", "penstock.eeg")
 
 
+def process_now() -> int:
+    """What this process takes at the moment, with an allowance for what it loads [bytes]."""
+    trim_heap()
+    return resident() + PROCESS_ALLOWANCE
+
+
 def process_base(modules: tuple[str, ...] = ()) -> int:
     """What this process uses before any block, with all that a run imports loaded [bytes].
 

@@ -2,38 +2,30 @@
 
 from __future__ import annotations
 
-import difflib
-import glob
-import importlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-import numpy as np
 import xarray as xr
 
 from penstock.chain import Chain
 from penstock.cluster import active_client
-from penstock.dataset import check_dataset
+from penstock.dataset import SIGNAL, check_dataset
+from penstock.formats import check_format
 from penstock.memory import MIB
+from penstock.pipeline_files import parse_steps
 from penstock.plan import Plan, Plans, make_plan, resources
-from penstock.processor import Apply, Processor, registered_processors
+from penstock.processor import Apply, Processor
+from penstock.results import fields_of, unpacked
 
 if TYPE_CHECKING:
     from penstock.report import Report
 
-Source: TypeAlias = "str | Path | xr.Dataset | Sequence[str | Path | xr.Dataset]"
-
-_DOMAINS = ("penstock.eeg", "penstock.spectra")
-"""Packages whose processors may be named in files without saying where they live."""
-
-_SAFE_FUNCTIONS = (
-    "numpy", "numpy.fft", "numpy.linalg", "scipy.fft", "scipy.linalg", "scipy.ndimage",
-    "scipy.signal", "scipy.special", "scipy.stats",
-)  # fmt: skip
-"""Modules whose functions ``Apply`` may name in files: functions of arrays, which neither run what
-they are given nor write it (`numpy.testing` does). Others must be allowed by the user."""
+Source: TypeAlias = (
+    "str | Path | xr.Dataset | Sequence[str | Path | xr.Dataset] "
+    "| Mapping[str, str | Path | xr.Dataset]"
+)
 
 
 class Pipeline:
@@ -106,6 +98,58 @@ class Pipeline:
         source = check_dataset(ds)
         return Chain(source).prepared(self.processors, block_bytes).lazy(block_bytes)
 
+    def compute(
+        self,
+        source: xr.Dataset | str | Path,
+        *,
+        memory: int | float | str | None = None,
+        workers: int | None = None,
+        progress: bool | None = None,
+    ) -> xr.Dataset:
+        """The whole result in memory, computed block by block within a budget.
+
+        For results that are small beside what they are made of, such as region signals; others go
+        into a store (`run`) or stay lazy (calling the pipeline).
+
+        Parameters
+        ----------
+        source : xarray.Dataset or path
+            What to process.
+        memory : str or int, optional
+            Budget of this process, the result included. Default: half of what is available.
+        workers : int, optional
+            Threads at work. Default: the cores there are.
+        progress : bool, optional
+            True and False: show it or not. Default: show it once the work has taken two seconds.
+
+        Returns
+        -------
+        xarray.Dataset
+            The result, its signal a NumPy array.
+
+        Raises
+        ------
+        BudgetError
+            If the result and a block do not fit the budget.
+
+        Examples
+        --------
+        >>> import numpy as np, penstock as ps
+        >>> ds = ps.make_dataset(-np.ones((2, 10), "float32"), sampling_frequency=10.0)
+        >>> float(ps.Pipeline([np.abs]).compute(ds).signal.sum())
+        20.0
+        """
+        from penstock.in_memory import collect
+        from penstock.io import open_dataset
+
+        ds = source if isinstance(source, xr.Dataset) else open_dataset(source)
+        chain = Chain(check_dataset(ds)).prepared(self.processors, 64 * MIB)
+        values = collect(chain, memory=memory, workers=workers, progress=progress)
+        if fields_of(chain.output) is not None:
+            return unpacked(chain.output, values)
+        signal = chain.output.variables[SIGNAL]
+        return chain.output.assign({SIGNAL: (signal.dims, values, signal.attrs)})
+
     def plan(
         self,
         source: Source,
@@ -127,7 +171,7 @@ class Pipeline:
             what is available.
         workers : int, optional
             Threads (or processes) at work at once. Default: the cores there are.
-        format : {"zarr", "edf", "fif"}
+        format : {"zarr", "edf", "fif", "nifti", "parquet", "csv", "tsv"}
             What would be written.
         open_options : mapping, optional
             Options of `open_dataset` for every file.
@@ -143,10 +187,10 @@ class Pipeline:
             If the budget cannot be kept, with what would make it fit.
         """
         from penstock.io import open_dataset
-        from penstock.run import SUFFIXES, executor_kind, resolve_sources
+        from penstock.run import executor_kind
+        from penstock.sources import resolve_sources
 
-        if format not in SUFFIXES:
-            raise ValueError(f"format must be one of {', '.join(SUFFIXES)}, got {format!r}")
+        check_format(format)
         client = client if client is not None else active_client()
         kind = executor_kind(self, None)
         several = not isinstance(source, xr.Dataset | str | Path)
@@ -183,15 +227,15 @@ class Pipeline:
 
         Parameters
         ----------
-        source : path, pattern, folder, dataset, or a list of them
-            What to process.
+        source : path, pattern, folder, dataset, a list of them, or a mapping
+            What to process. A mapping names the results: ``{"night1": "recording.edf"}``.
         out : path
             Folder for the results, one a recording, and the report.
         memory : str or int, optional
             Budget of the whole run, all processes added up. Default: half of what is available.
         workers : int, optional
             Threads (or processes) at work at once. Default: the cores there are.
-        format : {"zarr", "edf", "fif"}
+        format : {"zarr", "edf", "fif", "nifti", "parquet", "csv", "tsv"}
             What to write.
         overwrite : bool, default False
             Replace results that are there already.
@@ -279,9 +323,7 @@ class Pipeline:
         unknown = sorted(set(data) - known_keys) if isinstance(data, dict) else []
         if unknown:
             raise ValueError(f"unknown key {unknown[0]!r} in the pipeline file: only 'pipeline' is")
-        for module in (*_DOMAINS, *allow):
-            _import(module)
-        return cls(_parse_step(step, number, allow) for number, step in enumerate(steps, 1))
+        return cls(parse_steps(steps, allow))
 
     def to_yaml(self, path: str | Path | None = None) -> str:
         """The pipeline as YAML text; also written to `path` where one is given."""
@@ -330,159 +372,3 @@ def _as_processor(item: Any) -> Processor:
     if callable(item):
         return Apply(item)
     raise TypeError(f"a pipeline holds processors and functions, got {item!r}")
-
-
-def _import(module: str) -> Any:
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise ValueError(f"cannot import {module!r}: {error}") from error
-
-
-def _parse_step(step: Any, number: int, allow: Sequence[str]) -> Processor:
-    if isinstance(step, str):
-        name, given = step, None
-    elif isinstance(step, dict) and len(step) == 1:
-        name, given = next(iter(step.items()))
-    else:
-        raise ValueError(
-            f"step {number}: write 'Name' or 'Name: {{parameter: value}}', got {step!r}"
-        )
-    cls = _find_processor(str(name), number)
-    if _takes_function(cls):
-        if not isinstance(given, dict):
-            given = dict(zip(("function", "kwargs"), _as_list(given), strict=False))
-        given = {**given, "function": _find_function(given.get("function"), number, allow)}
-    if given is None:
-        given = {}
-    try:
-        if isinstance(given, dict):
-            return cls(**given)
-        positional: Any = cls  # (the base class has no parameters of its own)
-        return positional(*given) if isinstance(given, list) else positional(given)
-    except TypeError as error:
-        raise TypeError(f"step {number}: {_parameter_error(cls, given, error)}") from error
-    except ValueError as error:
-        raise ValueError(f"step {number}: {cls.__name__}: {error}") from error
-
-
-def _as_list(given: Any) -> list[Any]:
-    return given if isinstance(given, list) else [given]
-
-
-def _parameter_error(cls: type[Processor], given: Any, error: TypeError) -> str:
-    import dataclasses
-
-    names = [f.name for f in dataclasses.fields(cls) if f.init]
-    unknown = [key for key in given if key not in names] if isinstance(given, dict) else []
-    if isinstance(given, list) and len(given) > len(names):
-        return f"{cls.__name__} has {len(names)} parameters ({', '.join(names)}), got {len(given)}"
-    if unknown and "required" not in str(error):
-        close = difflib.get_close_matches(str(unknown[0]), names, 1)
-        hint = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(names) or 'none'}"
-        return f"{cls.__name__} has no parameter {unknown[0]!r}: {hint}"
-    missing = [
-        f.name
-        for f in dataclasses.fields(cls)
-        if f.init
-        and f.default is dataclasses.MISSING
-        and f.default_factory is dataclasses.MISSING
-        and not (isinstance(given, dict) and f.name in given)
-    ]
-    if missing and "required" in str(error):
-        return f"{cls.__name__} needs the parameter {missing[0]!r}"
-    return str(error)
-
-
-def _takes_function(cls: type[Processor]) -> bool:
-    """Whether a processor is made of a function, which files name as ``module:name``."""
-    return "function" in getattr(cls, "__dataclass_fields__", {})
-
-
-def _load(name: str | None = None) -> None:
-    """Import the processors of that name, or all: domains load their modules on first use."""
-    for domain in _DOMAINS:
-        package = _import(domain)
-        for label in package.__all__:
-            if name in (None, label, f"{domain}.{label}"):
-                getattr(package, label)
-
-
-def _find_processor(name: str, number: int) -> type[Processor]:
-    _load(name)
-    known = registered_processors()
-    if name in known:
-        return known[name]
-    found = [cls for cls in known.values() if cls.__name__ == name]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        places = ", ".join(cls.qualified_name() for cls in found)
-        raise ValueError(f"step {number}: {name!r} may be any of {places}: write the full name")
-    _load()
-    known = registered_processors()
-    short = sorted({cls.__name__ for cls in known.values()})
-    close = difflib.get_close_matches(name, [*short, *known], 1)
-    hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(short)}"
-    raise ValueError(f"step {number}: unknown processor {name!r}: {hint}")
-
-
-def _find_function(name: Any, number: int, allow: Sequence[str]) -> Any:
-    if not isinstance(name, str) or ":" not in name:
-        raise ValueError(f"step {number}: it needs 'function: module:name', got {name!r}")
-    module, _, attribute = name.partition(":")
-    # Importing a module runs it: a file may only name packages that the user trusts anyway.
-    if module not in _SAFE_FUNCTIONS and module not in allow:
-        raise ValueError(
-            f"step {number}: functions of {module!r} may not be named by a file unless you allow "
-            f"it: --allow {module}"
-        )
-    if any(part.startswith("_") for part in attribute.split(".")):
-        raise ValueError(f"step {number}: {attribute!r} is private")
-    found = _import(module)
-    for part in attribute.split("."):
-        # (a method may do anything with a block: ndarray.tofile writes it to any path)
-        found = None if isinstance(found, type) else getattr(found, part, None)
-    if not callable(found) or isinstance(found, type):
-        raise ValueError(f"step {number}: {module!r} has no function {attribute!r}")
-    home = "numpy" if isinstance(found, np.ufunc) else str(getattr(found, "__module__", None))
-    trusted = {"numpy", "scipy", *(name.split(".")[0] for name in allow)}
-    if home.split(".")[0] not in trusted and not (module in allow and "." not in attribute):
-        raise ValueError(
-            f"step {number}: {module}:{attribute} is a function of {home!r}, which a file may not "
-            "name"
-        )
-    return found
-
-
-def expand_paths(pattern: str | Path) -> list[Path]:
-    """Recordings meant by a path, a pattern, or a folder (the known formats in it).
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is none.
-    """
-    from penstock.io import extensions
-
-    text = str(Path(pattern).expanduser())
-    path = Path(text)
-    if path.is_dir() and not (path / "zarr.json").exists():
-        found = sorted(
-            item
-            for item in path.iterdir()
-            if item.suffix.lower() in extensions() and not item.name.startswith(".")
-        )
-        if not found:
-            raise FileNotFoundError(
-                f"{path}: no recordings in this folder (known: {', '.join(sorted(extensions()))})"
-            )
-        return found
-    if path.exists():
-        return [path]
-    if glob.has_magic(text):
-        found = sorted(map(Path, glob.glob(text, recursive=True)))
-        if found:
-            return found
-        raise FileNotFoundError(f"{pattern}: no file matches this pattern")
-    raise FileNotFoundError(f"{pattern}: no such file or folder")

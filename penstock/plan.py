@@ -20,6 +20,7 @@ from penstock.blocks import (
 )
 from penstock.chain import BlockBytes, Chain
 from penstock.dataset import SIGNAL
+from penstock.formats import check_format
 from penstock.memory import (
     MIB,
     PROCESS_ALLOWANCE,
@@ -49,6 +50,11 @@ class Stage:
     keeps: bool = True
     """Whether the blocks themselves are written (not so where only the reduction is wanted)."""
     overhead: float = 0.0
+
+    @property
+    def in_order(self) -> bool:
+        """Whether its source can only be read from front to back: one block after the other."""
+        return bool(self.chain.source.variables[SIGNAL].encoding.get("sequential"))
 
     @property
     def bytes_in(self) -> int:
@@ -131,6 +137,7 @@ class Plan:
                     "dims": list(stage.grid.dims),
                     "shape": list(stage.grid.shape),
                     "block": list(stage.grid.block),
+                    "in_order": stage.in_order,
                     "bytes_in": stage.bytes_in,
                     "bytes_out": stage.bytes_out,
                     "block_peak": stage.block.peak,
@@ -279,13 +286,14 @@ def make_plan(
     BudgetError
         If even one block of the smallest kind does not fit, with what would make it fit.
     """
+    kind = check_format(format)
     fields = fields_of(chain.output)
-    if fields is not None and format != "zarr":
+    if fields is not None and not kind.several:
         raise ValueError(
             f"the results of this pipeline ({', '.join(fields)}) are not a recording and cannot be "
             f"written as {format.upper()}: use format 'zarr'"
         )
-    export_bytes = EXPORT_BYTES.get(format, 0)
+    export_bytes = kind.export_bytes
     # (some readers hold the whole file: that is memory of the process, not of a block)
     resident = int(chain.source.variables[SIGNAL].encoding.get("resident", 0))
     limits = replace(limits, base=limits.base + resident)
@@ -293,7 +301,7 @@ def make_plan(
     if limits.available - THREAD_ALLOWANCE < export_bytes:
         need = math.ceil((limits.base + export_bytes + THREAD_ALLOWANCE) / MIB) * MIB
         raise BudgetError(
-            f"{name}: writing the result as a recording takes {format_bytes(export_bytes)}, but "
+            f"{name}: writing a result as {format.upper()} takes {format_bytes(export_bytes)}, but "
             f"the budget of {format_bytes(limits.budget)} leaves {format_bytes(limits.available)} "
             f"beside the process itself: allow {format_bytes(need)}, or use the format 'zarr'"
         )
@@ -331,10 +339,6 @@ def make_plan(
     raise _too_small(chain, limits, name)
 
 
-EXPORT_BYTES = {"edf": 48 * MIB, "fif": 160 * MIB}
-"""Memory of exporting a finished result (see `penstock.io.export`), its libraries included."""
-
-
 def _stages(
     chain: Chain, slot: int, concurrency: int, overhead: float, workers: int
 ) -> list[Stage] | None:
@@ -346,8 +350,10 @@ def _stages(
         reshaped = _reshape_stages(chain, one, slot)
         if reshaped is not None:
             return reshaped
+        if chain.source.variables[SIGNAL].encoding.get("sequential"):
+            one = None
     # a few large blocks leave workers idle: several stages may be better even where one fits
-    idle = one is None or (one.bytes.read > TARGET_BYTES and one.n_blocks < workers)
+    idle = one is None or (one.bytes.read > TARGET_BYTES and one.n_blocks < max(2, workers))
     for index in _turning_points(chain) if idle else ():
         several = _split_stages(chain, index, slot, concurrency, overhead)
         if several is not None:
@@ -360,18 +366,20 @@ def _reads_over_and_over(chain: Chain, choice: Choice) -> bool:
     source = chain.source.variables[SIGNAL]
     if not source.encoding.get("interleaved") or choice.bytes.source_elements >= source.size:
         return False
-    last = Grid(chain.dims, chain.shape, choice.block).counts[-1]
+    grid = Grid(chain.dims, chain.shape, choice.block)
+    last = dict(zip(grid.dims, grid.counts, strict=True)).get(str(source.dims[-1]), 1)
     passes = choice.n_blocks / max(1, last)
-    return (passes - 1) * source.size * source.dtype.itemsize > REREAD_BYTES
+    again = (passes - 1) * source.size * source.dtype.itemsize
+    return again > (0 if source.encoding.get("sequential") else REREAD_BYTES)
 
 
 def _reshape_stages(chain: Chain, choice: Choice, slot: int) -> list[Stage] | None:
     """Read the file once, in its own order, into a scratch array that rows are read from."""
     first = replace(chain, steps=())
-    rows = math.prod(first.shape[:-1])
-    unit = min(QUANTUM, first.shape[-1])
-    n_bytes = min(slot, TARGET_BYTES)
-    length = max(1, n_bytes // (2 * unit * rows * first.dtype.itemsize)) * unit
+    row_bytes = math.prod(first.shape[:-1]) * first.dtype.itemsize
+    length = max(1, min(slot, TARGET_BYTES) // (2 * row_bytes))
+    if length > QUANTUM:
+        length -= length % QUANTUM
     grid = Grid(first.dims, first.shape, (*first.shape[:-1], min(length, first.shape[-1])))
     cost = block_cost(first, grid)
     if cost.peak > slot:
@@ -471,6 +479,9 @@ def side_chain(ds: Any, name: str) -> Chain:
 def _too_small(chain: Chain, limits: Resources, name: str) -> BudgetError:
     """Say which processor needs what, and the two changes that would make it fit."""
     cuttable = chain.cuttable()
+    source = chain.source.variables[SIGNAL]
+    if source.encoding.get("sequential"):  # (cut in file order only)
+        cuttable = {dim: free for dim, free in cuttable.items() if dim == source.dims[-1]}
     block = {
         dim: 1 if dim in cuttable else size
         for dim, size in zip(chain.dims, chain.shape, strict=True)

@@ -13,6 +13,7 @@ import dataclasses
 import functools
 import hashlib
 import inspect
+import math
 import sys
 import types
 import typing
@@ -23,7 +24,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from penstock.buffers import new_array, scratch_buffer
-from penstock.dataset import SIGNAL, Region, blank_variable, sampling_frequency
+from penstock.dataset import (
+    SIGNAL,
+    Region,
+    blank_variable,
+    indexer_length,
+    sampling_frequency,
+)
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -178,6 +185,18 @@ class Processor:
         None: the core dims must be whole.
         """
         return None
+
+    def kernel_bytes(self, ds: xr.Dataset, region: Region) -> int:
+        """Peak extra memory of the kernel on a region of its input (outline `ds`) [bytes].
+
+        The default adds up `scratch` and `row_scratch`; `scratch_bytes` comes on top. Processors
+        whose memory is no multiple of their input override it.
+        """
+        signal = ds[SIGNAL]
+        lengths = {str(dim): indexer_length(region[str(dim)]) for dim in signal.dims}
+        n_bytes = math.prod(lengths.values()) * signal.dtype.itemsize
+        n_rows = math.prod(n for dim, n in lengths.items() if dim not in self.core_dims)
+        return int(self.scratch * n_bytes + self.row_scratch * n_bytes / max(1, n_rows))
 
     def row_seconds(self, ds: xr.Dataset, state: Any) -> float | None:
         """Estimated time of one position of the loop dims [s], where the kernel is slow.

@@ -12,6 +12,8 @@ from penstock.memory import format_bytes
 
 LOG_INTERVAL = 30.0
 """Seconds between lines where nobody watches."""
+SHOW_AFTER = 2.0
+"""Seconds of work after which progress is shown where nobody asked for it or against it."""
 
 
 class ProgressListener(Protocol):
@@ -211,3 +213,47 @@ class LogProgress:
 
     def close(self) -> None:
         pass
+
+
+class LateProgress:
+    """Progress of work on blocks that is often done before a bar would be of use.
+
+    Parameters
+    ----------
+    show : bool, optional
+        True and False: show it or not. Default: show it once the work has taken two seconds.
+    workers, budget : int
+        What the display says of the work.
+    """
+
+    def __init__(self, show: bool | None, workers: int, budget: int):
+        self._show, self._workers, self._budget = show, workers, budget
+        self._listener: ProgressListener | None = None
+        self._began = time.monotonic()
+        self._planned = self._done = 0
+
+    def begin(self, n_blocks: int) -> None:
+        """So many more blocks are to be done."""
+        self._planned += n_blocks
+        if self._listener is not None:
+            self._listener(events.RecordingPlanned("", {}, n_blocks, 0))
+
+    def step(self, n_bytes: int) -> None:
+        """A block is done, of so many bytes of the source."""
+        self._done += 1
+        if self._listener is not None:
+            self._listener(events.BlockFinished("", 0, self._done, n_bytes, 0))
+        elif self._show or (self._show is None and time.monotonic() - self._began > SHOW_AFTER):
+            self._open()
+
+    def _open(self) -> None:
+        self._listener = progress_listener(True)
+        assert self._listener is not None
+        self._listener(events.RunStarted(1, self._workers, self._budget))
+        self._listener(events.RecordingPlanned("", {}, self._planned, self._done))
+
+    def close(self) -> None:
+        """Leave the display as it should stay."""
+        if self._listener is not None:
+            self._listener(events.RunFinished(time.monotonic() - self._began))
+            self._listener.close()

@@ -45,6 +45,8 @@ def plan_rows(plan: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
         read = format_bytes(stage["bytes_in"])
         if margin > 0.005:
             read += f" (margins {margin:.0%})"
+        if stage.get("in_order"):
+            read += ", front to back"
         rows.append(
             [
                 str(number),

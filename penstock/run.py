@@ -6,21 +6,21 @@ import contextlib
 import fcntl
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import xarray as xr
 
 from penstock import events
 from penstock.cluster import active_client, client_executor, local_processes, thread_executor
 from penstock.dataset import SIGNAL, reads_fresh
 from penstock.engine import Engine
+from penstock.formats import check_format
 from penstock.ledger import remove
 from penstock.memory import PeakSampler, lean_allocator, single_threaded_kernels
 from penstock.plan import resources
 from penstock.report import Report
-from penstock.store import provenance, sidecar_path, write_store
+from penstock.sources import resolve_sources
+from penstock.store import write_store
 from penstock.work import (
     Job,
     close_workplaces,
@@ -29,63 +29,6 @@ from penstock.work import (
 
 if TYPE_CHECKING:
     from penstock.pipeline import Pipeline
-
-SUFFIXES = {"zarr": ".zarr", "edf": ".edf", "fif": ".fif"}
-
-
-@dataclass(frozen=True)
-class SourceItem:
-    """One recording as the user gave it."""
-
-    name: str
-    path: Path | None = None
-    dataset: xr.Dataset | None = None
-
-
-def resolve_sources(source: Any, out: Path | None = None) -> list[SourceItem]:
-    """Recordings meant by a path, pattern, folder, dataset or a list of them, with result names.
-
-    Where a folder or pattern also covers `out`, earlier results in it are left out, so that the
-    same command can go on in the folder of its recordings.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        If there is none, or two would have one name.
-    """
-    from penstock.pipeline import expand_paths
-
-    several = isinstance(source, list | tuple)
-    items: list[SourceItem] = []
-    for entry in source if several else [source]:
-        if isinstance(entry, xr.Dataset):
-            origin = entry.attrs.get("source") or entry.attrs.get("store")
-            default = f"dataset{len(items) or ''}"
-            items.append(SourceItem(Path(str(origin)).stem if origin else default, dataset=entry))
-        elif isinstance(entry, str | Path):
-            paths = expand_paths(entry)
-            if out is not None and paths != [Path(entry).expanduser()]:
-                paths = [p for p in paths if p.absolute().parent != out or not _is_result(p)]
-            items += [SourceItem(path.stem, path=path) for path in paths]
-        else:
-            raise TypeError(f"expected paths or datasets, got {type(entry).__name__}")
-    if not items:
-        raise ValueError("no recordings given")
-    names: dict[str, SourceItem] = {}
-    for item in items:
-        if item.name in names:
-            first, second = (i.path or "a dataset" for i in (names[item.name], item))
-            raise ValueError(
-                f"{first} and {second} would both become {item.name!r}: "
-                "rename one, or run them into different folders"
-            )
-        names[item.name] = item
-    return items
-
-
-def _is_result(path: Path) -> bool:
-    about = provenance(path)
-    return (about is not None and "key" in about) or sidecar_path(path).exists()
 
 
 def _refuse_own_source(jobs: list[Job]) -> None:
@@ -137,8 +80,7 @@ def run(
     """Process recordings into a folder (see `Pipeline.run`)."""
     from penstock.progress import progress_listener
 
-    if format not in SUFFIXES:
-        raise ValueError(f"format must be one of {', '.join(SUFFIXES)}, got {format!r}")
+    result_format = check_format(format)
     if dtype not in ("float32", "float64"):
         raise ValueError(f"dtype must be 'float32' or 'float64', got {dtype!r}")
     out = out.expanduser().absolute()
@@ -154,7 +96,7 @@ def run(
             item.dataset,
             pipeline.processors,
             pipeline.canonical(),
-            out / f"{item.name}{SUFFIXES[format]}",
+            out / f"{item.name}{result_format.suffix}",
             format,
             dtype,
             overwrite,

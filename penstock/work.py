@@ -28,6 +28,7 @@ from penstock.buffers import recycle
 from penstock.chain import Chain
 from penstock.dataset import SIGNAL, reads_fresh
 from penstock.events import BlockFinished
+from penstock.formats import check_format
 from penstock.ledger import Ledger, clean_leftovers, discard, partial_path, publish, remove
 from penstock.memory import PeakSampler, use_lean_allocator
 from penstock.plan import Plan, Resources, Stage, make_plan
@@ -106,6 +107,8 @@ class Opened:
     """Block shape of every stage."""
     counts: tuple[int, ...]
     """Blocks of every stage."""
+    in_order: tuple[bool, ...]
+    """Whether a stage reads its source from front to back."""
     block_bytes: int
     finish_bytes: int
     finished: dict[int, set[int]] = field(default_factory=dict)
@@ -334,6 +337,7 @@ def open_recording(job: Job, slot: int) -> Opened | Done:
         chain.states,
         tuple(stage.grid.block for stage in plan.stages),
         tuple(len(stage.grid) for stage in plan.stages),
+        tuple(stage.in_order for stage in plan.stages),
         # (what a reader keeps of the file counts with its blocks)
         plan.block_bytes + plan.base - job.limits.base,
         plan.task_bytes + plan.base - job.limits.base,
@@ -459,6 +463,17 @@ def run_block(opened: Opened, number: int, block: int) -> BlockFinished:
     )
 
 
+def run_stage(opened: Opened, number: int) -> tuple[BlockFinished, ...]:
+    """Compute the blocks of a stage that are not in the ledger yet, one after the other.
+
+    For sources that can only be read from front to back: in any other process the file would be
+    read from its beginning again.
+    """
+    done = Ledger(opened.job.building / "ledger").finished().get(number, set())
+    numbers = (block for block in range(opened.counts[number]) if block not in done)
+    return tuple(run_block(opened, number, block) for block in numbers)
+
+
 def finish_recording(opened: Opened) -> Done:
     """Check that every block is there, export where another format is asked, publish."""
     _set_up_process(opened.job)
@@ -482,7 +497,7 @@ def finish_recording(opened: Opened) -> Done:
         from penstock.io import export
         from penstock.store import open_store
 
-        made = job.building / f"result{job.target.suffix}"
+        made = job.building / f"result{check_format(job.format).suffix}"
         remove(made)
         ranges = _ranges(opened, ledger)
         result = export(open_store(job.store), made, format=job.format, ranges=ranges)

@@ -18,13 +18,12 @@ from penstock.dataset import (
     sampling_frequency,
     with_events,
 )
+from penstock.formats import FORMATS, check_format, format_of
 
 if TYPE_CHECKING:
     import xarray as xr
 
 BUFFER_BYTES = 32 * 1024 * 1024
-
-FORMATS = {".edf": "edf", ".fif": "fif", ".zarr": "zarr"}
 
 
 @dataclass(frozen=True)
@@ -55,19 +54,22 @@ def export(
     ranges: tuple[np.ndarray, np.ndarray] | None = None,
     buffer_bytes: int = BUFFER_BYTES,
 ) -> ExportReport:
-    """Write a recording as EDF+, FIF or Zarr.
+    """Write a dataset to a file: a recording as EDF+ or FIF, volumes as NIfTI, a table, or Zarr.
 
     The file appears under its name when it is complete; until then it is written beside it.
 
     Parameters
     ----------
     ds : xarray.Dataset
-        ``signal`` (channel, time); events, channel types, bad channels and the measurement date
-        are written where the format has a place for them.
+        ``signal`` (channel, time) for recordings; events, channel types, bad channels and the
+        measurement date are written where the format has a place for them. (x, y, z) or
+        (x, y, z, time) for NIfTI. Two dims for tables: a row for every point of the last one
+        (volumes), a column for every channel or region.
     path : path-like
-        Target; its extension (.edf, .fif, .zarr) gives the format.
-    format : {"edf", "fif", "zarr"}, optional
-        Format, if the extension does not tell.
+        Target; its extension gives the format: .edf, .fif, .zarr, .nii, .nii.gz, .parquet, .csv,
+        .tsv.
+    format : str, optional
+        "edf", "fif", "zarr", "nifti", "parquet", "csv" or "tsv", if the extension does not tell.
     overwrite : bool, default False
         Whether to replace an existing target.
     progress : callable, optional
@@ -98,12 +100,15 @@ def export(
     check_dataset(ds)
     path = os.path.abspath(os.path.expanduser(os.fspath(path)))
     if format is None:
-        format = FORMATS.get(os.path.splitext(path)[1].lower())
-    if format not in FORMATS.values():
-        raise ValueError(
-            f"cannot tell the format to export {path} in: end its name in one of "
-            f"{', '.join(FORMATS)} or give format="
-        )
+        named = format_of(path)
+        if named is None:
+            endings = ", ".join(end for each in FORMATS.values() for end in each.extensions)
+            raise ValueError(
+                f"cannot tell the format to export {path} in: end its name in one of {endings} or "
+                "give format="
+            )
+        format = named.name
+    check_format(format)
     if os.path.exists(path) and not overwrite:
         raise FileExistsError(f"{path} exists: choose another name or give overwrite=True")
     folder = os.path.dirname(path)
@@ -119,6 +124,15 @@ def export(
 
         write_store(ds, path, overwrite=overwrite)
         return ExportReport(path, format)
+    if format == "nifti":
+        from penstock.io.nifti_write import write_nifti
+
+        write_nifti(ds, path, overwrite=overwrite)
+        return ExportReport(path, format)
+    if format in ("parquet", "csv", "tsv"):
+        from penstock.io.table_export import write_table
+
+        return write_table(ds, path, format, **options)
     _check_dims(ds)
     ds = _from_zero(ds)
     if format == "edf":

@@ -7,12 +7,8 @@ the order of the positions: any number of workers gives the same bits.
 
 from __future__ import annotations
 
-import contextlib
 import math
-import time
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -20,34 +16,31 @@ import numpy as np
 import xarray as xr
 from xarray.core import indexing
 
-from penstock import events
 from penstock.blocks import BudgetError, Grid
 from penstock.buffers import recycle, scratch_buffer
 from penstock.chain import Chain
-from penstock.cluster import thread_executor
 from penstock.dataset import (
     SIGNAL,
     LazyArray,
     Region,
     read_region,
 )
+from penstock.in_memory import OrderedTasks
 from penstock.memory import (
     MIB,
-    PROCESS_ALLOWANCE,
     THREAD_ALLOWANCE,
     available_memory,
     cpu_count,
     format_bytes,
     parse_bytes,
-    resident,
-    single_threaded_kernels,
-    trim_heap,
+    process_now,
 )
+from penstock.progress import LateProgress
 from penstock.spectra.layout import Layout, Piece, Positions
 from penstock.store import fill_shape
 
 if TYPE_CHECKING:
-    from penstock.progress import ProgressListener
+    pass
 
 PIECE_BYTES = 4 * MIB
 """Positions worked on at once: few enough to stay in the processor's cache from reading to the last
@@ -56,9 +49,6 @@ TASK_BYTES = 16 * MIB
 """Pieces of one task, so that handing over results costs little beside them."""
 BLOCK_BYTES = 32 * MIB
 """Read at once where single positions lie scattered over the source or in compressed chunks."""
-SHOW_AFTER = 2.0
-"""Seconds of work after which progress is shown."""
-
 T = TypeVar("T")
 
 
@@ -136,7 +126,7 @@ class Pass:
         self._source = Chain(layout.dataset)
         self._rows = max(1, min(layout.n_positions, PIECE_BYTES // self._row_bytes))
 
-        base = _process_now() + int(self._variable.encoding.get("resident", 0))
+        base = process_now() + int(self._variable.encoding.get("resident", 0))
         results = needs.result_bytes
         if needs.folds:
             # one state for every power of two of tasks
@@ -162,18 +152,16 @@ class Pass:
         self.n_tasks = -(-len(self.grid) // self.blocks_per_task)
         self.concurrency = max(1, min(workers, self.n_tasks, left // each))
         self.budget = budget
-        self._shown = _Progress(self, progress)
-        self._stack = contextlib.ExitStack()
-        self._pool: Executor | None = None
+        self._tasks = OrderedTasks(
+            self.concurrency, LateProgress(progress, self.concurrency, budget)
+        )
 
     def __enter__(self) -> Pass:
-        self._stack.enter_context(single_threaded_kernels())
-        self._pool = self._stack.enter_context(thread_executor(self.concurrency))
-        self._stack.callback(self._shown.close)
+        self._tasks.__enter__()
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self._stack.close()
+        self._tasks.__exit__(*exc_info)
 
     # ------------------------------------------------------------------ cutting
 
@@ -274,25 +262,8 @@ class Pass:
 
     def run(self, job: Callable[[Iterator[Piece]], T]) -> Iterator[T]:
         """Run `job` on the pieces of every task, in threads; yield what it returns, in order."""
-        if self._pool is None:
-            raise RuntimeError("a pass runs inside its with statement")
-        self._shown.begin()
-        waiting: deque[Any] = deque()
-        try:
-            for task in range(self.n_tasks):
-                waiting.append(self._pool.submit(self._work, job, task))
-                if len(waiting) == 2 * self.concurrency:
-                    yield waiting.popleft().result()
-                    self._shown.step()
-            while waiting:
-                yield waiting.popleft().result()
-                self._shown.step()
-        finally:
-            for future in waiting:
-                future.cancel()
-
-    def _work(self, job: Callable[[Iterator[Piece]], T], task: int) -> T:
-        return job(self._pieces(task))
+        n_bytes = self._variable.size * self._variable.dtype.itemsize // self.n_tasks
+        return self._tasks.run(self.n_tasks, lambda task: job(self._pieces(task)), n_bytes)
 
     def all(self, job: Callable[[Iterator[Piece]], object]) -> None:
         """Run `job`, whose results lie elsewhere, on the pieces of every task."""
@@ -341,49 +312,3 @@ def _direct_reader(variable: xr.Variable) -> tuple[Callable[..., np.ndarray], li
             return None
         starts.append(range(size)[indexer].start)
     return data.array.read, starts
-
-
-def _process_now() -> int:
-    """What this process takes before the pass, with an allowance for what it loads [bytes]."""
-    trim_heap()
-    return resident() + PROCESS_ALLOWANCE
-
-
-class _Progress:
-    """Shows how far passes are, from the moment that they take long."""
-
-    def __init__(self, scan: Pass, show: bool | None):
-        self._scan, self._show = scan, show
-        self._listener: ProgressListener | None = None
-        self._began = time.monotonic()
-        self._planned = self._done = 0
-
-    def begin(self) -> None:
-        """One more pass is to be done."""
-        self._planned += self._scan.n_tasks
-        if self._listener is not None:
-            self._listener(events.RecordingPlanned("", {}, self._scan.n_tasks, 0))
-
-    def step(self) -> None:
-        """One task is done."""
-        self._done += 1
-        if self._listener is not None:
-            scan = self._scan
-            n_bytes = scan.layout.dataset.variables[SIGNAL].nbytes // scan.n_tasks
-            self._listener(events.BlockFinished("", 0, self._done, n_bytes, 0))
-        elif self._show or (self._show is None and time.monotonic() - self._began > SHOW_AFTER):
-            self._open()
-
-    def _open(self) -> None:
-        from penstock.progress import progress_listener
-
-        self._listener = progress_listener(True)
-        assert self._listener is not None
-        self._listener(events.RunStarted(1, self._scan.concurrency, self._scan.budget))
-        self._listener(events.RecordingPlanned("", {}, self._planned, self._done))
-
-    def close(self) -> None:
-        """Leave the display as it should stay."""
-        if self._listener is not None:
-            self._listener(events.RunFinished(time.monotonic() - self._began))
-            self._listener.close()

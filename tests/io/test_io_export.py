@@ -231,7 +231,7 @@ def test_existing_targets_and_failures(tmp_path, name, monkeypatch):
 
 def test_export_refuses_what_it_cannot_do(make_edf, tmp_path):
     ds = recording()
-    with pytest.raises(ValueError, match=r"cannot tell the format.*\.edf, \.fif, \.zarr"):
+    with pytest.raises(ValueError, match=r"cannot tell the format.*\.zarr, \.edf, \.fif, \.nii\.gz"):
         ps.export(ds, tmp_path / "out.xyz")
     with pytest.raises(FileNotFoundError, match="no such folder"):
         ps.export(ds, tmp_path / "nowhere" / "out.edf")
@@ -341,3 +341,38 @@ def test_annotation_records_hold_every_event(events):
             (float(tal.split(b"\x14")[0]), tal.split(b"\x14")[1].decode()) for tal in tals[1:]
         ]
     assert sorted(found) == sorted(events)
+
+
+def regions(n_regions=5, n_volumes=41):
+    values = np.random.default_rng(3).standard_normal((n_regions, n_volumes))
+    values[2, 7] = np.nan
+    names = ["V1", "V1", "insula", "a,b", "amygdala"][:n_regions]
+    return ps.make_dataset(
+        values, ("region", "time"), sampling_frequency=0.5, coords={"region": names}
+    )
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".csv", ".tsv"])
+@pytest.mark.parametrize("buffer_bytes", [1, 1 << 20])
+def test_tables_have_a_row_a_volume_and_a_column_a_region(suffix, buffer_bytes, tmp_path):
+    ds = regions()
+    path = tmp_path / f"signals{suffix}"
+    report = ps.export(ds, path, buffer_bytes=buffer_bytes)
+    assert report.format == suffix[1:]
+    if suffix == ".parquet":
+        pytest.importorskip("pyarrow")
+        table = pd.read_parquet(path)
+    else:
+        table = pd.read_csv(path, sep="," if suffix == ".csv" else "\t")
+    assert list(table.columns) == ["time", "V1", "V1_2", "insula", "a,b", "amygdala"]
+    np.testing.assert_allclose(table["time"], np.arange(41) * 2.0)
+    np.testing.assert_array_equal(table.iloc[:, 1:].to_numpy().T, ds.signal.values)
+    with pytest.raises(FileExistsError):
+        ps.export(ds, path)
+
+
+def test_only_two_dims_make_a_table(tmp_path):
+    ds = ps.make_dataset(np.zeros((2, 3, 4)), ("x", "y", "time"), sampling_frequency=1.0)
+    with pytest.raises(ValueError, match=r"a table has rows and columns.*\.zarr"):
+        ps.export(ds, tmp_path / "out.csv")
+    assert not list(tmp_path.iterdir())
