@@ -106,8 +106,11 @@ def choose_block(
     concurrency: int,
     single: bool = False,
     write: bool = False,
+    target: int | None = None,
 ) -> Choice | None:
     """Best block shape of which one fits into `slot` bytes, or None.
+
+    Blocks are not made larger than `target` bytes (`TARGET_BYTES`) where they can be smaller.
 
     Rows are kept whole along core dims if one row fits; otherwise core dims that allow it are cut
     into the longest stretches that fit. Sources that interleave rows are read in stretches of all
@@ -119,10 +122,12 @@ def choose_block(
     slowest = _slowest_dim(chain)
     if slowest in free and len(free) > 1 and not single:
         # what lies together in the file stays together: blocks are runs of its slowest dim
-        in_order = _choose(chain, slot, [slowest], [], concurrency, write=write)
+        in_order = _choose(chain, slot, [slowest], [], concurrency, write=write, target=target)
         if in_order is not None:
             return in_order
-    return _choose(chain, slot, free, stretched, concurrency, single=single, write=write)
+    return _choose(
+        chain, slot, free, stretched, concurrency, single=single, write=write, target=target
+    )
 
 
 def _slowest_dim(chain: Chain) -> str | None:
@@ -140,7 +145,9 @@ def _choose(
     *,
     single: bool = False,
     write: bool = False,
+    target: int | None = None,
 ) -> Choice | None:
+    target = target or TARGET_BYTES
     sizes = dict(zip(chain.dims, chain.shape, strict=True))
     free_shape = tuple(sizes[dim] for dim in free)
     n_free = math.prod(free_shape)
@@ -194,7 +201,7 @@ def _choose(
         n = most(1, max(1, n_free), lambda k: choice(k).bytes.peak <= slot)
         if n < 1:
             return None
-        large = most(1, n, lambda k: weight(choice(k)) <= TARGET_BYTES)
+        large = most(1, n, lambda k: weight(choice(k)) <= target)
         n = max(1, min(n, large))
         row = max(1, weight(choice(1)))
         smallest = -(-SMALL_BYTES // row)
@@ -211,7 +218,7 @@ def _choose(
         n = most(1, n_units, lambda k: choice(n_rows, k * unit).bytes.peak <= slot)
         if n < 1:
             return None
-        large = max(1, most(1, n, lambda k: weight(choice(n_rows, k * unit)) <= TARGET_BYTES))
+        large = max(1, most(1, n, lambda k: weight(choice(n_rows, k * unit)) <= target))
         # a longer stretch than the target is better than reading the margins over and over
         while large < n and choice(n_rows, large * unit).overhead > MARGIN_LIMIT:
             large = min(n, 2 * large)
@@ -235,7 +242,7 @@ def _choose(
         return only if only.bytes.peak <= slot else None
     if not free:  # one row only: whole if it fits, else in stretches
         whole = choice(1)
-        if whole.bytes.peak <= slot and (weight(whole) <= TARGET_BYTES or single):
+        if whole.bytes.peak <= slot and (weight(whole) <= target or single):
             return whole
         return stretch_choice(1) or (whole if whole.bytes.peak <= slot else None)
     interleaved = bool(chain.source.variables[SIGNAL].encoding.get("interleaved"))

@@ -34,6 +34,9 @@ from penstock.memory import MIB, single_threaded_kernels
 from penstock.processor import Context, Processor
 from penstock.results import failures_text, fields_of, unpacked
 
+SINGLE_ROWS = 1 << 13
+"""Rows up to which a lazy result has a block for each of them where that is asked."""
+
 
 @dataclass(frozen=True)
 class Step:
@@ -208,6 +211,12 @@ class Chain:
                 dims[dim] = free
         return dims
 
+    @property
+    def resident_bytes(self) -> int:
+        """What a process keeps as long as it works on the chain: of the file, and of the steps."""
+        source = int(self.source.variables[SIGNAL].encoding.get("resident", 0))
+        return source + sum(step.processor.resident_bytes(step.input) for step in self.steps)
+
     def row_seconds(self) -> float | None:
         """Estimated time of one position [s]; None where no step is slow."""
         known = [step.processor.row_seconds(step.input, step.state) for step in self.steps]
@@ -307,6 +316,9 @@ class Chain:
         if not self.steps and self.source[SIGNAL].chunks is not None:
             return self.source
         choice = choose_block(self, block_bytes, concurrency=1, single=single)
+        if single and choice is not None and choice.n_blocks > SINGLE_ROWS:
+            # (voxels: nobody reads a few of them one by one, and tasks would outweigh the data)
+            choice = choose_block(self, block_bytes, concurrency=1) or choice
         if choice is None:
             choice = choose_block(self, sys.maxsize, concurrency=1, single=True)
             if strict and choice is not None:

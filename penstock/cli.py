@@ -1,12 +1,14 @@
-"""The command line: ``penstock info | plan | run | demo``.
+"""The command line: ``penstock info | plan | run | extract | convert | demo``.
 
 Exit codes: 0 all done, 1 some recordings failed (each is named with its reason), 2 wrong usage.
 """
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from penstock.pipeline import Pipeline
+    from penstock.report import Report
 
 app = typer.Typer(
     help="Recordings larger than memory, through pipelines, inside a memory budget.",
@@ -35,6 +38,9 @@ Memory = Annotated[
 ]
 Workers = Annotated[
     int | None, typer.Option("--workers", "-j", help="Blocks at work at once (default: cores).")
+]
+Format = Annotated[
+    str, typer.Option(help="Of the results: zarr, edf, fif, nifti, parquet, csv or tsv.")
 ]
 Allow = Annotated[
     list[str] | None,
@@ -197,7 +203,10 @@ def _describe_signal(signal: xr.DataArray) -> list[str]:
 
     text = f"  in memory {format_bytes(signal.size * signal.dtype.itemsize)} as {signal.dtype}"
     if signal.encoding.get("interleaved"):
-        text += ", channels interleaved: reading one reads the file"
+        first, last = str(signal.dims[0]), str(signal.dims[-1])
+        text += f", {last} by {last} in the file: one {first} alone costs reading all of it"
+    if signal.encoding.get("sequential"):
+        text += "; compressed: can only be read from front to back (penstock convert)"
     lines = [text]
     for label, key in (("quantity", "long_name"), ("units", "units")):
         if signal.attrs.get(key):
@@ -211,7 +220,9 @@ def plan(
     files: Files,
     memory: Memory = None,
     workers: Workers = None,
-    format: Annotated[str, typer.Option(help="What would be written: zarr, edf or fif.")] = "zarr",
+    format: Annotated[
+        str, typer.Option(help="What would be written: zarr, edf, fif, nifti, parquet, csv or tsv.")
+    ] = "zarr",
     allow: Allow = None,
     dataset: DatasetName = None,
     dims: Dims = None,
@@ -251,7 +262,9 @@ def run(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")],
     memory: Memory = None,
     workers: Workers = None,
-    format: Annotated[str, typer.Option(help="What to write: zarr, edf or fif.")] = "zarr",
+    format: Annotated[
+        str, typer.Option(help="What to write: zarr, edf, fif, nifti, parquet, csv or tsv.")
+    ] = "zarr",
     overwrite: Annotated[bool, typer.Option(help="Replace results that are there.")] = False,
     dtype: Annotated[str, typer.Option(help="Precision: float32 or float64.")] = "float32",
     executor: Annotated[
@@ -264,15 +277,7 @@ def run(
     dims: Dims = None,
 ) -> None:
     """Process recordings into a folder; the same command goes on after an interruption."""
-    client = None
-    if scheduler is not None:
-        from distributed import Client
-
-        try:
-            client = Client(scheduler, timeout=10, set_as_default=False)
-        except (OSError, ValueError) as error:
-            raise OSError(f"no Dask scheduler answers at {scheduler} ({error})") from None
-    try:
+    with client_at(scheduler) as client:
         report = _pipeline(pipeline, allow).run(
             _one(files),
             out,
@@ -286,17 +291,71 @@ def run(
             progress=False if quiet else None,
             open_options=_open_options(dataset, dims),
         )
-    finally:
-        if client is not None:
-            client.close()
+    end_with(report, out, quiet)
+
+
+@contextlib.contextmanager
+def client_at(scheduler: str | None) -> Iterator[Any]:
+    """A client of the Dask scheduler at an address; None without one."""
+    if scheduler is None:
+        yield None
+        return
+    from distributed import Client
+
+    try:
+        client = Client(scheduler, timeout=10, set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise OSError(f"no Dask scheduler answers at {scheduler} ({error})") from None
+    with client:
+        yield client
+
+
+def end_with(report: Report, out: Path, quiet: bool) -> None:
+    """Say what a run did, and where its report is; exit with its code."""
+    from penstock.report import REPORT_NAME
+
     print(report)
     if quiet:  # (progress has said it already)
         for name, reason in report.failed.items():
             _say(f"{name}: {reason}")
-    from penstock.report import REPORT_NAME
-
     print(f"report: {out / REPORT_NAME}.html")
     raise typer.Exit(0 if report.ok else 1)
+
+
+@app.command()
+def convert(
+    source: Annotated[str, typer.Argument(help="Recording or image.")],
+    target: Annotated[Path, typer.Argument(help="New file: .zarr, .nii.gz, .edf, .fif, ...")],
+    memory: Memory = None,
+    workers: Workers = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace a target that is there.")] = False,
+    dtype: Annotated[str, typer.Option(help="Precision: float32 or float64.")] = "float32",
+    quiet: Annotated[bool, typer.Option(help="No progress.")] = False,
+    dataset: DatasetName = None,
+    dims: Dims = None,
+) -> None:
+    """Write a recording or image in another format, once; a .zarr is then read by region."""
+    from penstock.formats import FORMATS, format_of
+    from penstock.pipeline import Pipeline
+
+    wanted = format_of(target)
+    if wanted is None:
+        known = ", ".join(end for each in FORMATS.values() for end in each.extensions)
+        raise ValueError(f"cannot tell the format of {target}: end its name in one of {known}")
+    if not target.name.endswith(wanted.suffix):
+        raise ValueError(f"{target}: results of this format are named *{wanted.suffix}")
+    report = Pipeline().run(
+        {target.name.removesuffix(wanted.suffix): source},
+        target.parent,
+        memory=memory,
+        workers=workers,
+        format=wanted.name,
+        overwrite=overwrite,
+        dtype=dtype,
+        progress=False if quiet else None,
+        open_options=_open_options(dataset, dims),
+    )
+    end_with(report, target.parent, quiet)
 
 
 @app.command()
@@ -323,3 +382,6 @@ def _version(
 
         print(f"penstock {penstock.__version__}")
         raise typer.Exit
+
+
+from penstock import cli_extract  # noqa: E402, F401  (registers its command)

@@ -33,6 +33,9 @@ from penstock.memory import (
 )
 from penstock.progress import LateProgress
 
+BLOCK_BYTES = 16 * MIB
+"""Largest block: nothing is written, so that small ones cost little, and memory is for results."""
+
 T = TypeVar("T")
 
 
@@ -120,7 +123,7 @@ def collect(
     if workers is not None and workers < 1:
         raise ValueError(f"workers must be at least 1, got {workers}")
     workers = workers if workers is not None else cpu_count()
-    base = process_now() + int(chain.source.variables[SIGNAL].encoding.get("resident", 0))
+    base = process_now() + chain.resident_bytes
     held = 0
     if chain.dtype.names is None:
         held = math.prod(chain.shape) * chain.dtype.itemsize
@@ -131,7 +134,11 @@ def collect(
     left = budget - base - held
     for concurrency in range(workers, 0, -1):
         slot = left // concurrency - THREAD_ALLOWANCE
-        found = choose_block(chain, slot, concurrency=concurrency) if slot > 0 else None
+        found = (
+            choose_block(chain, slot, concurrency=concurrency, target=BLOCK_BYTES)
+            if slot > 0
+            else None
+        )
         if found is not None:
             break
     turn = _turning_point(chain, found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
 from collections.abc import Sequence
@@ -108,7 +109,8 @@ def _load(name: str | None = None) -> None:
         package = _import(domain)
         for label in package.__all__:
             if name in (None, label, f"{domain}.{label}"):
-                getattr(package, label)
+                with contextlib.suppress(ImportError):  # (of an extra that is not installed)
+                    getattr(package, label)
 
 
 def _find_processor(name: str, number: int) -> type[Processor]:

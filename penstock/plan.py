@@ -294,8 +294,8 @@ def make_plan(
             f"written as {format.upper()}: use format 'zarr'"
         )
     export_bytes = kind.export_bytes
-    # (some readers hold the whole file: that is memory of the process, not of a block)
-    resident = int(chain.source.variables[SIGNAL].encoding.get("resident", 0))
+    # (some readers hold the whole file, some steps an atlas: of the process, not of a block)
+    resident = chain.resident_bytes * max(1, limits.processes - 1)
     limits = replace(limits, base=limits.base + resident)
     copies = _copy_stages(chain)
     if limits.available - THREAD_ALLOWANCE < export_bytes:

@@ -198,12 +198,23 @@ class Processor:
         n_rows = math.prod(n for dim, n in lengths.items() if dim not in self.core_dims)
         return int(self.scratch * n_bytes + self.row_scratch * n_bytes / max(1, n_rows))
 
+    def resident_bytes(self, ds: xr.Dataset) -> int:
+        """What every process keeps for all blocks of a dataset (outline `ds`): atlases, tables."""
+        return 0
+
     def row_seconds(self, ds: xr.Dataset, state: Any) -> float | None:
         """Estimated time of one position of the loop dims [s], where the kernel is slow.
 
         Blocks of such a processor are cut by time. None: a block's size alone decides.
         """
         return None
+
+    def companions(self, source: str) -> tuple[str, ...]:
+        """Files beside a recording that the processor reads as well, such as a table of confounds.
+
+        Where one of them changes, an earlier result is not that of the same input any more.
+        """
+        return ()
 
     def source_region(self, region: Region, ds: xr.Dataset) -> Region:
         """The part of the input (outline `ds`) that an output region needs.

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import html
 import json
 import os
+import reprlib
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -160,7 +163,7 @@ def pipeline_html(pipeline: Any) -> str:
         [
             str(number),
             type(processor).__name__,
-            ", ".join(f"{name}={value!r}" for name, value in processor.parameters().items()),
+            _shown(processor.parameters()),
             ", ".join(processor.core_dims) or "any",
         ]
         for number, processor in enumerate(pipeline, 1)
@@ -209,6 +212,8 @@ class Report:
     bytes_out: int = 0
     blocks: int = 0
     interrupted: bool = False
+    figures: dict[str, bytes] = field(default_factory=dict)
+    """Pictures of results by their titles, as PNG: shown in the HTML page."""
     _largest_task: int = 0
     started: str = field(default_factory=lambda: time.strftime("%Y-%m-%dT%H:%M:%S%z"))
 
@@ -364,13 +369,13 @@ class Report:
         ]
         if outputs:
             parts += ["<h3>Results</h3>", _html_table(["recording", "result", ""], outputs)]
-        steps = [
-            [
-                s["processor"].split(".")[-1],
-                ", ".join(f"{k}={v!r}" for k, v in s["parameters"].items()),
-            ]
-            for s in self.pipeline
-        ]
+        for title, picture in self.figures.items():
+            source = base64.b64encode(picture).decode()
+            parts.append(
+                f"<h3>{html.escape(title)}</h3><img style='max-width:100%' "
+                f"alt='{html.escape(title)}' src='data:image/png;base64,{source}'>"
+            )
+        steps = [[s["processor"].split(".")[-1], _shown(s["parameters"])] for s in self.pipeline]
         parts += ["<h3>Pipeline</h3>", _html_table(["processor", "parameters"], steps)]
         if self.plans:
             name, plan = max(self.plans.items(), key=lambda item: item[1]["predicted_memory"])
@@ -404,6 +409,14 @@ class Report:
             f"<h1>Penstock report</h1><p>{html.escape(self.started)} · {html.escape(self.out)}</p>"
             f"{self._repr_html_()}</body></html>"
         )
+
+
+def _shown(parameters: Mapping[str, Any]) -> str:
+    """Parameters for people; a table given in memory would fill pages."""
+    short = reprlib.Repr()
+    short.maxstring = short.maxother = 200
+    short.maxdict = short.maxlist = short.maxtuple = 12
+    return ", ".join(f"{name}={short.repr(value)}" for name, value in parameters.items())
 
 
 def _counted(blocks: int) -> str:

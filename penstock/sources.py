@@ -36,7 +36,7 @@ def resolve_sources(source: Any, out: Path | None = None) -> list[SourceItem]:
     FileNotFoundError, ValueError
         If there is none, or two would have one name.
     """
-    if isinstance(source, Mapping):
+    if isinstance(source, Mapping) and not isinstance(source, xr.Dataset):
         return [_named(str(name), entry) for name, entry in source.items()]
     several = isinstance(source, list | tuple)
     items: list[SourceItem] = []

@@ -39,9 +39,10 @@ def check_reader(path: str | os.PathLike[str], **kwargs: Any) -> xr.Dataset:
     type of that precision; memory of a read stays within what the reader declares
     (``read_scratch``, a multiple of the region, ``read_scratch_bytes``, and ``resident``, what is
     kept from the first read on, all in the encoding of ``signal``). A truncated copy gives one
-    clear sentence, or a shorter dataset with the same values.
+    clear sentence, or a shorter dataset with the same values; where a file can only be read front
+    to back (``sequential`` in the encoding) the sentence may come when the values are read.
 
-    Recordings, whose ``signal`` has a sampled time coordinate or channel variables, have the dims
+    Recordings, whose ``signal`` has a dim ``channel`` or channel variables, have the dims
     ``(channel, time)``, a virtual time coordinate from 0 on, a unit, and the variables
     ``channel_type``, ``channel_unit`` and ``bad``; so have their further rates. Other datasets
     have any dims.
@@ -138,8 +139,7 @@ def _check_opening(path: str, kwargs: dict[str, Any]) -> xr.Dataset:
 def _check_contents(ds: xr.Dataset, path: str) -> None:
     for name in _signals(ds):
         suffix = name.removeprefix(SIGNAL)
-        sampled = isinstance(ds.xindexes.get(f"time{suffix}"), SampledIndex)
-        if sampled or f"channel_type{suffix}" in ds.variables:
+        if f"channel{suffix}" in ds[name].dims or f"channel_type{suffix}" in ds.variables:
             _check_recording(ds, name, suffix)
         for dim in ds[name].dims:
             _check_dimension_values(ds, str(dim))
@@ -326,6 +326,8 @@ def _check_truncated(path: Path, kwargs: dict[str, Any], whole: xr.Dataset) -> N
                 warnings.simplefilter("ignore")
                 try:
                     ds = _open(str(Path(folder, path.name)), kwargs)
+                    if ds[SIGNAL].encoding.get("sequential"):
+                        read_region(ds, _whole(ds.variables[SIGNAL]))
                 except (OSError, ValueError) as error:
                     message = str(error)
                     assert "\n" not in message, f"more than one sentence: {message}"

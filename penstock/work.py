@@ -132,10 +132,18 @@ class Done:
 def source_identity(job: Job) -> dict[str, Any]:
     """What tells one input from another: path, size and time of change, or the data themselves."""
     if job.identity is not None:
-        return job.identity
-    assert job.path is not None
-    identity = _file_identity(job.path.absolute())
-    return {**identity, "options": job.options} if job.options else identity
+        identity = dict(job.identity)
+        source = str(job.dataset.attrs.get("source", "")) if job.dataset is not None else ""
+    else:
+        assert job.path is not None
+        source = str(job.path.absolute())
+        identity = _file_identity(Path(source))
+    if job.options:
+        identity["options"] = job.options
+    beside = [path for one in job.processors for path in one.companions(source)] if source else []
+    if beside:
+        identity["companions"] = [_file_identity(Path(path)) for path in beside]
+    return identity
 
 
 def _file_identity(path: Path) -> dict[str, Any]:

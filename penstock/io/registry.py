@@ -174,7 +174,8 @@ class MissingExtraError(ImportError, ValueError):
 def find_reader(path: str) -> Reader:
     """The reader for an existing file, from its first bytes and its name."""
     name = os.path.basename(path)
-    named = _reader_by_extension(path)
+    candidates = _readers_by_extension(path)
+    named = candidates[0] if candidates else None
     if os.path.isdir(path):
         if named is not None:
             return named
@@ -183,8 +184,9 @@ def find_reader(path: str) -> Reader:
         head = file.read(HEAD_BYTES)
     if not head:
         raise ValueError(f"{path} is empty (0 bytes): copy or export it again")
-    if named is not None and (named.can_open is None or named.can_open(head)):
-        return named
+    for reader in candidates:
+        if reader.can_open is None or reader.can_open(head):
+            return reader
     for reader in _readers.values():
         if reader.can_open is not None and reader.can_open(head):
             return reader
@@ -209,16 +211,18 @@ def _named_reader(engine: str) -> Reader:
     return _readers[engine]
 
 
-def _reader_by_extension(path: str) -> Reader | None:
+def _readers_by_extension(path: str) -> list[Reader]:
+    """Readers with the longest extension that fits, those that can tell their files first."""
     lower = os.path.basename(path).lower()
     if _header_beside(path) is not None:
-        return None
-    best: tuple[int, Reader] | None = None
+        return []
+    fitting: dict[int, list[Reader]] = {}
     for reader in _readers.values():
         for extension in (*reader.extensions, *reader.shared_extensions):
-            if lower.endswith(extension) and (best is None or len(extension) > best[0]):
-                best = len(extension), reader
-    return None if best is None else best[1]
+            if lower.endswith(extension):
+                fitting.setdefault(len(extension), []).append(reader)
+    longest = fitting[max(fitting)] if fitting else []
+    return sorted(longest, key=lambda reader: reader.can_open is None)
 
 
 def _header_beside(path: str) -> str | None:
@@ -269,8 +273,10 @@ def _is_fif(head: bytes) -> bool:
     return head[:4] == b"\x00\x00\x00\x64"
 
 
-def _is_gzip(head: bytes) -> bool:
-    return head[:2] == b"\x1f\x8b"
+def _is_image(head: bytes) -> bool:
+    from penstock.io.nifti_header import image_format
+
+    return image_format(head) is not None
 
 
 def _is_brainvision(head: bytes) -> bool:
@@ -318,3 +324,25 @@ register_reader(Reader("nsid", (), "penstock.io.nsid:open_nsid"))
 # arrays of anything: opened when named, a folder of recordings may hold them for other purposes
 register_reader(Reader("npy", (), "penstock.io.npy:open_npy", _is_npy, shared_extensions=(".npy",)))
 register_reader(Reader("npz", (), "penstock.io.npy:open_npy", shared_extensions=(".npz",)))
+register_reader(
+    Reader(
+        "nifti",
+        (".nii", ".nii.gz", ".mgh", ".mgz"),
+        "penstock.io.nifti:open_nifti",
+        _is_image,
+        (".hdr", ".hdr.gz", ".mgh.gz"),
+        ("nibabel",),
+        "fmri",
+    )
+)
+# the values of a pair, which do not tell what they are: their header does
+register_reader(
+    Reader(
+        "nifti pair",
+        (),
+        "penstock.io.nifti:open_nifti",
+        shared_extensions=(".img", ".img.gz"),
+        requires=("nibabel",),
+        extra="fmri",
+    )
+)

@@ -231,7 +231,9 @@ def test_existing_targets_and_failures(tmp_path, name, monkeypatch):
 
 def test_export_refuses_what_it_cannot_do(make_edf, tmp_path):
     ds = recording()
-    with pytest.raises(ValueError, match=r"cannot tell the format.*\.zarr, \.edf, \.fif, \.nii\.gz"):
+    with pytest.raises(
+        ValueError, match=r"cannot tell the format.*\.zarr, \.edf, \.fif, \.nii\.gz"
+    ):
         ps.export(ds, tmp_path / "out.xyz")
     with pytest.raises(FileNotFoundError, match="no such folder"):
         ps.export(ds, tmp_path / "nowhere" / "out.edf")

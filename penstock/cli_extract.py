@@ -1,0 +1,205 @@
+"""``penstock extract``: region signals of images, from the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from penstock.cli import Memory, Scheduler, Workers, app, client_at, end_with
+
+FIGURES_KEPT = 3
+"""Results of which the report shows pictures."""
+
+
+@app.command()
+def extract(
+    files: Annotated[
+        list[str],
+        typer.Argument(metavar="BOLD...", help="Images, patterns, or folders (BIDS derivatives)."),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", "-o", help="Table or store (.parquet, .csv, .tsv, .zarr), or a folder."
+        ),
+    ],
+    labels: Annotated[
+        list[str] | None, typer.Option(help="Atlas of labels; several are read in one pass.")
+    ] = None,
+    maps: Annotated[list[str] | None, typer.Option(help="4-D image of weight maps.")] = None,
+    mask: Annotated[list[str] | None, typer.Option(help="Mask: a signal for every voxel.")] = None,
+    seeds: Annotated[
+        list[str] | None, typer.Option(help="Centre of a sphere in mm: x,y,z (repeat).")
+    ] = None,
+    radius: Annotated[float | None, typer.Option(help="Radius of the spheres [mm].")] = None,
+    names: Annotated[
+        str | None, typer.Option(help="Table of label names, with the columns index and name.")
+    ] = None,
+    within: Annotated[
+        str | None, typer.Option(help="Mask inside of which labels, maps and spheres lie.")
+    ] = None,
+    strategy: Annotated[
+        str, typer.Option(help="What of a label's voxels: mean, median, sum, minimum, ...")
+    ] = "mean",
+    smoothing: Annotated[float | None, typer.Option(help="Smooth first: FWHM [mm].")] = None,
+    confounds: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Table to remove (repeat for several); 'auto': that of fMRIPrep beside each "
+            "image; {name} stands for the name of the image."
+        ),
+    ] = None,
+    confound_columns: Annotated[
+        str | None, typer.Option(help="Columns of it, with patterns: trans_*,rot_*,csf.")
+    ] = None,
+    detrend: Annotated[bool, typer.Option(help="Remove the linear trend.")] = False,
+    standardize: Annotated[
+        str | None, typer.Option(help="zscore_sample or psc (percent of the mean).")
+    ] = None,
+    low_pass: Annotated[float | None, typer.Option(help="Upper cut-off [Hz].")] = None,
+    high_pass: Annotated[float | None, typer.Option(help="Lower cut-off [Hz].")] = None,
+    t_r: Annotated[
+        float | None, typer.Option(help="Repetition time [s] (default: the header's).")
+    ] = None,
+    nan_policy: Annotated[
+        str, typer.Option(help="Voxels that are not numbers: omit, zero or propagate.")
+    ] = "omit",
+    format: Annotated[
+        str | None, typer.Option(help="For a folder: parquet, csv, tsv or zarr.")
+    ] = None,
+    memory: Memory = None,
+    workers: Workers = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace results that are there.")] = False,
+    scheduler: Scheduler = None,
+    quiet: Annotated[bool, typer.Option(help="No progress.")] = False,
+) -> None:
+    """Extract and clean region signals: one pass over each image, within a memory budget."""
+    from penstock.fmri import (
+        CleanSignals,
+        ExtractLabels,
+        ExtractMaps,
+        ExtractSpheres,
+        ExtractTogether,
+        ExtractVoxels,
+        SmoothVolumes,
+    )
+    from penstock.pipeline import Pipeline
+
+    policy: dict[str, Any] = {"nan_policy": nan_policy}
+    parts: list[Any] = [
+        ExtractLabels(atlas, lut=names, strategy=strategy, mask_img=within, **policy)  # type: ignore[arg-type]
+        for atlas in labels or ()
+    ]
+    parts += [ExtractMaps(path, mask_img=within, **policy) for path in maps or ()]
+    parts += [ExtractVoxels(path, resampling="mask", **policy) for path in mask or ()]
+    if seeds:
+        centres = tuple(_centre(text) for text in seeds)
+        parts.append(ExtractSpheres(centres, radius=radius, mask_img=within, **policy))
+    if not parts:
+        raise ValueError(
+            "nothing to extract: give --labels ATLAS, --maps MAPS, --mask MASK or --seeds x,y,z"
+        )
+    steps: list[Any] = [SmoothVolumes(smoothing)] if smoothing else []
+    steps.append(parts[0] if len(parts) == 1 else ExtractTogether(tuple((p,) for p in parts)))
+    cleaning = {
+        "detrend": detrend,
+        "standardize": standardize,
+        "low_pass": low_pass,
+        "high_pass": high_pass,
+        "confounds": None if not confounds else confounds[0] if len(confounds) == 1 else confounds,
+        "confound_columns": tuple(confound_columns.split(",")) if confound_columns else None,
+    }
+    if any(value not in (None, False) for value in cleaning.values()):
+        steps.append(CleanSignals(t_r=t_r, **cleaning))  # type: ignore[arg-type]
+    sources, folder, written = _targets(files, out, format, only_voxels=bool(mask) and not labels)
+    several = isinstance(sources, list) and confounds and confounds != ["auto"]
+    if several and not any("{name}" in text for text in confounds or ()):
+        raise ValueError(
+            f"{len(sources)} images cannot share one table of confounds: use --confounds auto, or "
+            "a path with {name} in it"
+        )
+    with client_at(scheduler) as client:
+        report = Pipeline(steps).run(
+            sources,
+            folder,
+            memory=memory,
+            workers=workers,
+            format=written,
+            overwrite=overwrite,
+            client=client,
+            progress=False if quiet else None,
+        )
+    _add_figures(report)
+    report.save(folder)
+    end_with(report, folder, quiet)
+
+
+def _centre(text: str) -> tuple[float, float, float]:
+    try:
+        x, y, z = (float(part) for part in text.split(","))
+    except ValueError:
+        raise ValueError(f"--seeds {text!r}: write the centre of a sphere as x,y,z in mm") from None
+    return x, y, z
+
+
+def _targets(
+    files: list[str], out: Path, format: str | None, *, only_voxels: bool
+) -> tuple[Any, Path, str]:
+    """Sources with the names of their results, the folder for them, and their format."""
+    from penstock.formats import check_format, format_of
+    from penstock.sources import expand_paths
+
+    paths = [path for file in files for path in expand_paths(file)]
+    wanted = format_of(out)
+    if wanted is None:
+        return paths, out, check_format(format or ("zarr" if only_voxels else "parquet")).name
+    if format is not None and format != wanted.name:
+        raise ValueError(f"--format {format} contradicts the name {out.name}")
+    if len(paths) > 1:
+        raise ValueError(
+            f"{len(paths)} images cannot go into one file: give --out a folder (and --format "
+            f"{wanted.name})"
+        )
+    if not out.name.endswith(wanted.suffix):
+        raise ValueError(f"{out}: results of this format are named *{wanted.suffix}")
+    return {out.name.removesuffix(wanted.suffix): paths[0]}, out.parent, wanted.name
+
+
+def _add_figures(report: Any) -> None:
+    """Pictures of the first results, for the report; without matplotlib there are none."""
+    import importlib.util
+
+    if importlib.util.find_spec("matplotlib") is None:
+        return
+    from penstock.fmri.figures import extraction_figures
+
+    for name, path in list(report.outputs.items())[:FIGURES_KEPT]:
+        for title, picture in extraction_figures(_result(path)):
+            report.figures[f"{name}: {title}"] = picture
+
+
+def _result(path: Path) -> Any:
+    """A finished result as a dataset of regions and time."""
+    import pandas as pd
+
+    from penstock.dataset import make_dataset
+    from penstock.store import open_store
+
+    if path.suffix == ".zarr":
+        return open_store(path)
+    if path.suffix == ".parquet":
+        table = pd.read_parquet(path)
+    else:
+        table = pd.read_csv(path, sep="\t" if path.suffix == ".tsv" else ",")
+    rate = None
+    if "time" in table:
+        times = table.pop("time").to_numpy()
+        rate = (len(times) - 1) / (times[-1] - times[0]) if len(times) > 1 else None
+    return make_dataset(
+        table.to_numpy().T,
+        ("region", "time"),
+        sampling_frequency=rate,
+        coords={"region": [str(name) for name in table.columns]},
+    )

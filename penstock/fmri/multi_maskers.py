@@ -1,0 +1,137 @@
+"""Maskers of several images: subjects or sessions, side by side within one budget."""
+
+from __future__ import annotations
+
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from penstock.fmri.base_masker import BaseMasker
+from penstock.fmri.images import SpatialImage
+from penstock.fmri.maskers import (
+    NiftiLabelsMasker,
+    NiftiMapsMasker,
+    NiftiMasker,
+    NiftiSpheresMasker,
+)
+from penstock.fmri.one_pass import as_list, extract
+from penstock.memory import available_memory, cpu_count, process_now
+
+
+class _Multi(BaseMasker):
+    """Transforms images one by one; a thread each, with their shares of the budget."""
+
+    def transform(
+        self, imgs: Any, confounds: Any = None, sample_mask: Any = None, *, out: Any = None
+    ) -> Any:
+        """Signals of every image.
+
+        Parameters
+        ----------
+        imgs : list of images
+            Each (x, y, z, time). A single image gives a single array.
+        confounds, sample_mask : list, optional
+            One for every image (see the masker of one image).
+
+        Returns
+        -------
+        list of numpy.ndarray
+            (volumes kept, regions) for every image.
+
+        Raises
+        ------
+        ValueError
+            If there are not as many confounds or sample masks as images.
+        """
+        if not isinstance(imgs, list | tuple):
+            return super().transform(imgs, confounds, sample_mask, out=out)
+        if out is not None:
+            raise ValueError(
+                "out= takes one image; for many use masker.pipeline().run(images, folder)"
+            )
+        images = as_list(imgs)
+        tables = _one_each(confounds, len(images), "confounds")
+        masks = _one_each(sample_mask, len(images), "sample masks")
+        self.__sklearn_is_fitted__() or self.fit(imgs)
+        workers = max(1, min(self.n_jobs or cpu_count(), len(images)))
+        budget = self._budget()
+        if budget is None:
+            budget = process_now() + available_memory() // 2
+        share = process_now() + (budget - process_now()) // workers
+
+        def one(number: int) -> Any:
+            # (a masker remembers the grid of its image: each image has a masker of its own)
+            masker = self._copy()
+            (signals,) = extract(
+                images[number], [masker], confounds=tables[number], sample_mask=masks[number],
+                memory=share, workers=1, progress=self._progress(),
+            )  # fmt: skip
+            return signals, masker
+
+        with ThreadPoolExecutor(workers) as pool, warnings.catch_warnings():
+            found = list(pool.map(one, range(len(images))))
+        if found:
+            self._remember(found[-1][1])
+        return [signals for signals, _ in found]
+
+    def _copy(self) -> BaseMasker:
+        copy = type(self).__new__(type(self))
+        copy.__dict__.update(self.__dict__)
+        return copy
+
+    def _remember(self, other: BaseMasker) -> None:
+        self.__dict__.update(
+            {k: v for k, v in other.__dict__.items() if k in ("_seen_grid", "_seen_t_r", "_names")}
+        )
+
+    def inverse_transform(self, X: Any, out: Any = None) -> Any:
+        """Images of a list of signals; see the masker of one image."""
+        if isinstance(X, list | tuple) and out is None:
+            return [super(_Multi, self).inverse_transform(x) for x in X]
+        return super().inverse_transform(X, out)
+
+
+def _one_each(values: Any, n_images: int, what: str) -> list[Any]:
+    if values is None:
+        return [None] * n_images
+    found = list(values) if isinstance(values, list | tuple) else [values]
+    if len(found) != n_images:
+        raise ValueError(f"{len(found)} {what} for {n_images} images: give one for each")
+    return found
+
+
+class MultiNiftiMasker(_Multi, NiftiMasker):
+    """Signals of the voxels inside one mask, of several images.
+
+    Parameters are those of `NiftiMasker`. Without `mask_img` a mask is computed from each image;
+    voxels are kept that lie in more than half of them, in one connected piece.
+
+    Examples
+    --------
+    >>> import numpy as np, nibabel
+    >>> from penstock.fmri import MultiNiftiMasker
+    >>> make = lambda: nibabel.Nifti1Image(np.random.rand(4, 5, 6, 9).astype("f4"), np.eye(4))
+    >>> mask = nibabel.Nifti1Image(np.ones((4, 5, 6), "u1"), np.eye(4))
+    >>> [signals.shape for signals in MultiNiftiMasker(mask).fit_transform([make(), make()])]
+    [(9, 120), (9, 120)]
+    """
+
+    def _computed_mask(self, imgs: Any) -> SpatialImage:
+        from penstock.fmri.masks import compute_mask
+
+        args = dict(self.mask_args or {})
+        if isinstance(imgs, list | tuple):
+            args = {"opening": 2, "connected": True, **args}
+        return compute_mask(imgs, strategy=self.mask_strategy, **args)  # type: ignore[arg-type]
+
+
+class MultiNiftiLabelsMasker(_Multi, NiftiLabelsMasker):
+    """One signal for every region of an atlas, of several images; see `NiftiLabelsMasker`."""
+
+
+class MultiNiftiMapsMasker(_Multi, NiftiMapsMasker):
+    """One signal for every map, of several images; see `NiftiMapsMasker`."""
+
+
+class MultiNiftiSpheresMasker(_Multi, NiftiSpheresMasker):
+    """One signal for every sphere, of several images; see `NiftiSpheresMasker`."""

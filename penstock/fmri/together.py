@@ -1,0 +1,197 @@
+"""Several extractions from the same volumes: the image is read once for all of them."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from penstock.buffers import new_array
+from penstock.chain import Chain, Step, run_step
+from penstock.dataset import SIGNAL, Region, blank_variable, outline_of
+from penstock.fmri.images import AFFINE, AFFINE_DIMS, SPACE
+from penstock.pipeline_files import parse_steps
+from penstock.processor import Context, Processor
+
+REGION, VOXEL = "region", "voxel"
+PART = "part"
+
+_recent: deque[tuple[Any, xr.Dataset, tuple[Chain, ...]]] = deque(maxlen=4)
+"""Parts bound to outlines: while blocks are chosen the same one is asked about many times."""
+
+
+@dataclass(frozen=True, repr=False)
+class ExtractTogether(Processor):
+    """Region signals of several maskers, from one pass over the volumes.
+
+    Parameters
+    ----------
+    parts : tuple of (tuple of Processor)
+        For each masker the processors that end in region or voxel signals, for example
+        ``((SmoothVolumes(6.0), ExtractLabels("atlas.nii.gz")), (ExtractVoxels("mask.nii"),))``. A
+        part of one processor may be given as it is. Neighbouring parts that begin with the same
+        processors share their result.
+
+    Notes
+    -----
+    The result has the dims ``(region, time)``: all regions of the first part, then those of the
+    second, and so on; the coordinate ``part`` says which. Voxels are called ``"x y z"`` after their
+    indices. The type is that which holds all parts (float64 with any region average).
+
+    Examples
+    --------
+    >>> import numpy as np, penstock as ps
+    >>> from penstock.fmri import ExtractTogether, ExtractVoxels, ExtractSpheres, SpatialImage
+    >>> ds = ps.make_dataset(
+    ...     np.ones((4, 5, 6, 10), "f4"),
+    ...     ("x", "y", "z", "time"),
+    ...     sampling_frequency=0.5,
+    ...     coords={"affine": (("affine_row", "affine_column"), np.eye(4))},
+    ... )
+    >>> mask = SpatialImage(np.ones((4, 5, 6), bool), np.eye(4))
+    >>> together = ExtractTogether((ExtractVoxels(mask), ExtractSpheres(((1, 1, 1),), radius=1.0)))
+    >>> ps.Pipeline([together])(ds).signal.shape
+    (121, 10)
+    """
+
+    parts: Any
+    core_dims = SPACE
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.parts, tuple | list) or not self.parts:
+            raise TypeError("parts must be a tuple of processors, or of tuples of processors")
+        parts = tuple(tuple(_processors(part)) for part in self.parts)
+        object.__setattr__(self, "parts", parts)
+        super().__post_init__()
+
+    @property
+    def modules(self) -> tuple[str, ...]:  # type: ignore[override]
+        return tuple(sorted({name for part in self.parts for one in part for name in one.modules}))
+
+    @property
+    def scratch_bytes(self) -> int:  # type: ignore[override]
+        return max(one.scratch_bytes for part in self.parts for one in part)
+
+    def parameters(self) -> dict[str, Any]:
+        return {
+            "parts": [[{one.qualified_name(): one.parameters()} for one in p] for p in self.parts]
+        }
+
+    def canonical(self) -> dict[str, Any]:
+        return {**super().canonical(), "of": [[one.canonical() for one in p] for p in self.parts]}
+
+    def check_writable(self) -> None:
+        for part in self.parts:
+            for one in part:
+                one.check_writable()
+
+    # ------------------------------------------------------------------ the contract
+
+    def prepare(self, ds: xr.Dataset) -> tuple[Chain, ...]:
+        """The parts, bound to the outline of the volumes."""
+        return self._bound(outline_of(ds))
+
+    def _bound(self, outline: xr.Dataset) -> tuple[Chain, ...]:
+        for known, of, chains in _recent:
+            if of is outline and known == self:
+                return chains
+        chains = tuple(Chain(outline).bind(part) for part in self.parts)
+        _recent.append((self, outline, chains))
+        return chains
+
+    def outline(self, ds: xr.Dataset, state: Any) -> xr.Dataset:
+        chains = state if state is not None else self._bound(ds)
+        names, parts = [], []
+        for number, chain in enumerate(chains):
+            found = list(region_names(chain))
+            names += found
+            parts += [number] * len(found)
+        loops = tuple(str(dim) for dim in ds[SIGNAL].dims if dim not in SPACE)
+        shape = (len(names), *(ds.sizes[dim] for dim in loops))
+        dtype = np.result_type(*(chain.dtype for chain in chains))
+        rest = ds.drop_dims([dim for dim in (*SPACE, *AFFINE_DIMS) if dim in ds.dims])
+        rest = rest.drop_vars(AFFINE, errors="ignore")
+        signal = blank_variable((REGION, *loops), shape, dtype, ds[SIGNAL].attrs)
+        return rest.assign({SIGNAL: signal}).assign_coords(
+            {REGION: np.array(names), PART: (REGION, np.array(parts, "int32"))}
+        )
+
+    def resident_bytes(self, ds: xr.Dataset) -> int:
+        return sum(chain.resident_bytes for chain in self._bound(ds))
+
+    def kernel_bytes(self, ds: xr.Dataset, region: Region) -> int:
+        peaks = [0]
+        for chain in self._bound(ds):
+            cost = chain.block_bytes(_whole(chain.output, region))
+            peaks.append(cost.peak - cost.read)
+        # (one part's volumes may be kept for the next)
+        return max(peaks) + sum(sorted(peaks)[-2:-1])
+
+    def kernel(self, block: np.ndarray, ctx: Context) -> np.ndarray:
+        chains = ctx.state if ctx.state is not None else self._bound(ctx.dataset)
+        dims = tuple(map(str, ctx.dataset[SIGNAL].dims))
+        loops = tuple(dim for dim in dims if dim not in SPACE)
+        # back in the order of the dataset, a view: sub-steps put their core dims last themselves
+        volumes = block.transpose([(*loops, *SPACE).index(dim) for dim in dims])
+        lengths = block.shape[: len(loops)]
+        total = sum(chain.shape[0] for chain in chains)
+        result = new_array((*lengths, total), np.result_type(*(c.dtype for c in chains)))
+        at = 0
+        kept: tuple[tuple[Processor, ...], np.ndarray] = ((), volumes)
+        for number, chain in enumerate(chains):
+            before = self.parts[number][:-1]
+            if not before or kept[0] != before:
+                kept = (before, self._run(chain.steps[:-1], volumes, ctx))
+            values = self._run(chain.steps[-1:], kept[1], ctx)
+            result[..., at : at + len(values)] = np.moveaxis(values, 0, -1)
+            at += len(values)
+        return result
+
+    def _run(self, steps: tuple[Step, ...], block: np.ndarray, ctx: Context) -> np.ndarray:
+        for step in steps:
+            source = _whole(step.input, ctx.region)
+            target = _whole(step.output, ctx.region)
+            block = run_step(step, block, source, target, ctx.failures, owned=False)
+        return block
+
+
+def _whole(outline: xr.Dataset, region: Region) -> Region:
+    """All of an outline, but only the volumes of a region."""
+    signal = outline[SIGNAL]
+    return {
+        str(dim): region[str(dim)]
+        if str(dim) in region and dim not in SPACE
+        else slice(0, signal.sizes[dim])
+        for dim in signal.dims
+    }
+
+
+def _processors(part: Any) -> Iterator[Processor]:
+    items: Iterable[Any] = part if isinstance(part, list | tuple) else (part,)
+    for item in items:
+        if isinstance(item, Processor):
+            yield item
+        elif isinstance(item, dict | str):  # (as files hold it)
+            yield from parse_steps([item], ())
+        else:
+            raise TypeError(f"parts are made of processors, got {item!r}")
+
+
+def region_names(chain: Chain) -> Iterator[str]:
+    """Names of the regions (or voxels) that a part gives."""
+    outline = chain.output
+    dim = chain.dims[0]
+    if dim == VOXEL and "voxel_x" in outline.coords:
+        columns = [outline[f"voxel_{axis}"].values for axis in "xyz"]
+        yield from (f"{x} {y} {z}" for x, y, z in zip(*columns, strict=True))
+    elif dim in outline.coords:
+        yield from map(str, outline[dim].values)
+    else:
+        raise ValueError(
+            f"the last processor of a part must give region signals, but "
+            f"{type(chain.steps[-1].processor).__name__} gives {chain.dims}"
+        )

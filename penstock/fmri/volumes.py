@@ -1,0 +1,140 @@
+"""Images as datasets of volumes, from whatever holds them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from penstock.dataset import (
+    SIGNAL,
+    Indexer,
+    lazy_variable,
+    make_dataset,
+    sampled_coordinate,
+    sampling_frequency,
+)
+from penstock.fmri.images import AFFINE, AFFINE_DIMS, SPACE, SpatialImage
+
+BLOCK_SCRATCH = 1.0
+"""Converting a region of an image in memory takes at most a copy of it in its own type."""
+
+
+def as_volumes(image: Any, *, t_r: float | None = None, dtype: Any = "float32") -> xr.Dataset:
+    """A dataset of volumes over an image, without reading or copying its values.
+
+    Parameters
+    ----------
+    image : path, nibabel image, SpatialImage, or xarray.Dataset
+        A file that `penstock.open_dataset` opens, an image in memory, or a dataset with the dims x,
+        y, z and, where it is a series, time.
+    t_r : float, optional
+        Repetition time [s], where it is not that of the header.
+    dtype : {"float32", "float64"}, default "float32"
+        Type of the values of files and of images of integers.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``signal`` (x, y, z, time), or (x, y, z) for a single volume, with the coordinate
+        ``affine``.
+
+    Raises
+    ------
+    FileNotFoundError, TypeError, ValueError
+        If it is not an image.
+
+    Examples
+    --------
+    >>> import numpy as np, nibabel
+    >>> from penstock.fmri import as_volumes
+    >>> image = nibabel.Nifti1Image(np.zeros((4, 5, 6, 10), "int16"), np.eye(4))
+    >>> dict(as_volumes(image, t_r=2.0).signal.sizes)
+    {'x': 4, 'y': 5, 'z': 6, 'time': 10}
+    """
+    if isinstance(image, str | os.PathLike):
+        from penstock.io import open_dataset
+
+        ds = open_dataset(image, dtype=dtype)
+    elif isinstance(image, xr.Dataset):
+        ds = image
+    elif isinstance(image, SpatialImage):
+        ds = _in_memory(image.data, image.affine, None, dtype)
+    elif hasattr(image, "dataobj") and hasattr(image, "affine"):
+        filename = image.get_filename()
+        if filename is not None and hasattr(image.dataobj, "file_like"):
+            return as_volumes(filename, t_r=t_r, dtype=dtype)
+        ds = _in_memory(np.asanyarray(image.dataobj), image.affine, _zoom(image), dtype)
+    else:
+        raise TypeError(
+            "an image is a path, a nibabel image, or a dataset of volumes, got "
+            f"{type(image).__name__}"
+        )
+    signal = ds[SIGNAL]
+    missing = [dim for dim in SPACE if dim not in signal.dims]
+    if missing:
+        raise ValueError(
+            f"volumes need the dims x, y and z, but the data have {tuple(map(str, signal.dims))}"
+        )
+    if t_r is not None and "time" in signal.dims:
+        if not t_r > 0:
+            raise ValueError(f"t_r is the time between two volumes in seconds, got {t_r!r}")
+        ds = ds.drop_vars("time", errors="ignore").assign_coords(
+            sampled_coordinate("time", ds.sizes["time"], 1 / t_r)
+        )
+    return ds
+
+
+def repetition_time(ds: xr.Dataset) -> float | None:
+    """Time between two volumes [s]; None where the time coordinate is missing or irregular."""
+    with contextlib.suppress(ValueError):
+        # (the reciprocal of a rounded reciprocal: its last digit could cost a cosine)
+        return float(f"{1 / sampling_frequency(ds):.12g}")
+    return None
+
+
+def _zoom(image: Any) -> float | None:
+    """Time between volumes in the header of an image in memory [s]; None where it says none."""
+    zooms = image.header.get_zooms()
+    if len(zooms) < 4 or not zooms[3] > 0:
+        return None
+    units = getattr(image.header, "get_xyzt_units", lambda: ("mm", "sec"))()[1]
+    return float(zooms[3]) * {"msec": 1e-3, "usec": 1e-6}.get(units, 1.0)
+
+
+def _in_memory(values: np.ndarray, affine: Any, t_r: float | None, dtype: Any) -> xr.Dataset:
+    if values.ndim == 5 and values.shape[3] == 1:
+        values = values[:, :, :, 0]
+    if values.ndim not in (3, 4):
+        raise ValueError(f"an image has three or four dims, got {values.ndim}: {values.shape}")
+    dims = (*SPACE, "time")[: values.ndim]
+    data: Any = values
+    if values.dtype not in (np.float32, np.float64):
+        encoding = {"read_scratch": BLOCK_SCRATCH, "interleaved": values.flags.f_contiguous}
+        data = lazy_variable(
+            dims, _Converted(values, np.dtype(dtype)), values.shape, dtype, encoding=encoding
+        )
+    return make_dataset(
+        data,
+        dims,
+        sampling_frequency=1 / t_r if t_r and values.ndim == 4 else None,
+        coords={AFFINE: (AFFINE_DIMS, np.array(affine, np.float64))},
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Converted:
+    """Reads regions of an array in another type."""
+
+    values: np.ndarray
+    dtype: np.dtype
+
+    def __call__(self, *indexers: Indexer) -> np.ndarray:
+        region = self.values
+        for axis, indexer in enumerate(indexers):
+            region = region[(slice(None),) * axis + (indexer,)]
+        return region.astype(self.dtype, order="K")

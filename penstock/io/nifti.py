@@ -1,0 +1,120 @@
+"""Images of the brain: NIfTI-1, NIfTI-2, Analyze 7.5, MGH and CIFTI-2.
+
+Headers are parsed by nibabel; values are read here: by region with positioned reads where a file
+is not compressed, otherwise front to back as a stream (`penstock.io.nifti_stream`).
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import warnings
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from penstock.dataset import lazy_variable, make_dataset
+from penstock.io.arrays import as_dtype
+from penstock.io.nifti_header import read_header
+from penstock.io.nifti_stream import close_streams as close_streams
+from penstock.io.nifti_stream import open_streams as open_streams
+from penstock.io.nifti_values import ImageRegion
+
+
+def open_nifti(path: str, *, dtype: Any = "float32", t_r: float | None = None) -> xr.Dataset:
+    """Open an image or a series of volumes; values stay in the file until a region is read.
+
+    Parameters
+    ----------
+    path : str
+        ``.nii``, ``.hdr`` or ``.img`` of a pair (also Analyze 7.5), ``.mgh``, ``.dtseries.nii`` and
+        other CIFTI-2 files of places over times or maps; the same compressed (``.nii.gz``,
+        ``.img.gz``, ``.mgz``).
+    dtype : {"float32", "float64"}, default "float32"
+        Type of the values, after slope and intercept of the file are applied; complex values keep
+        both parts, each of this type.
+    t_r : float, optional
+        Repetition time [s], where the header has none or a wrong one.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``signal`` (x, y, z, time), or (x, y, z) for a single volume, in the memory order of the
+        file (x fastest); a virtual time coordinate where the repetition time is known; ``affine``
+        (4, 4), from voxel positions to mm, as nibabel chooses it (sform, else qform, else from the
+        voxel sizes). CIFTI-2: ``signal`` (grayordinate, time) with ``structure``, ``vertex`` and
+        ``voxel_x``, ``voxel_y``, ``voxel_z`` along grayordinates (-1: not on a surface, or not in
+        the volume). ``attrs`` hold format, codes of the affine, description, intent, and
+        ``repetition_time_note`` where the header leaves something open.
+
+    Raises
+    ------
+    OSError, ValueError
+        If the file is unusable or cut short, or holds colours or 128-bit numbers. A compressed
+        file that is cut short or damaged is told of when the place is read.
+
+    Warns
+    -----
+    UserWarning
+        Where repetition time, voxel sizes or units of the header are doubtful.
+
+    Notes
+    -----
+    ``signal.encoding`` says how the file is best read: ``interleaved`` where the leading dims vary
+    fastest, ``sequential`` where it can only be read front to back.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> import nibabel, numpy as np, penstock as ps
+    >>> path = os.path.join(tempfile.mkdtemp(), "bold.nii.gz")
+    >>> image = nibabel.Nifti1Image(np.ones((4, 5, 6, 20), "int16"), np.eye(4))
+    >>> image.header.set_zooms((1, 1, 1, 2))
+    >>> nibabel.save(image, path)
+    >>> ds = ps.open_dataset(path)
+    >>> ds.signal.sel(time=slice(0, 10)).shape
+    (4, 5, 6, 6)
+    """
+    path = os.path.abspath(path)
+    target = as_dtype(dtype)
+    if t_r is not None and not _is_positive(t_r):
+        raise ValueError(f"t_r={t_r!r} for {path} must be a positive number of seconds")
+    header = read_header(path)
+    time = header.time
+    if t_r is not None:
+        if "time" not in header.dims:
+            raise ValueError(f"t_r={t_r!r} is given, but {path} has no time axis: leave it out")
+        time = time._replace(seconds=float(t_r), note="", doubt="")
+    for doubt in (*header.doubts, *filter(None, [time.doubt])):
+        warnings.warn(doubt, stacklevel=3)
+    values = header.values
+    if values.dtype.kind == "c":
+        target = np.result_type(target, np.complex64)
+    region = ImageRegion(values, target, header.order)
+    encoding = {
+        "source": path,
+        "read_scratch": 0.0,
+        "read_scratch_bytes": region.scratch_bytes,
+        "interleaved": header.order[-1] == 0,
+        "sequential": values.compressed,
+    }
+    shape = tuple(values.shape[header.order.index(axis)] for axis in range(len(header.dims)))
+    coords = dict(header.coords)
+    if header.affine is not None:
+        matrix = np.asarray(header.affine, np.float64)
+        coords["affine"] = (("affine_row", "affine_column"), matrix)
+    attrs = {"source": path, **header.attrs}
+    if time.note:
+        attrs["repetition_time_note"] = time.note
+    return make_dataset(
+        lazy_variable(header.dims, region, shape, target, None, encoding),
+        sampling_frequency=None if time.seconds is None else 1 / time.seconds,
+        start_time=time.start,
+        coords=coords,
+        attrs=attrs,
+    )
+
+
+def _is_positive(value: Any) -> bool:
+    return isinstance(value, int | float | np.number) and bool(0 < value < math.inf)

@@ -1,0 +1,123 @@
+"""CIFTI-2: values of grayordinates or parcels over time or over maps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from penstock.io.nifti_header import (
+    ImageHeader,
+    TimeStep,
+    first_byte,
+    open_inflated,
+    stored_values,
+)
+
+_UNITS = {"SECOND": "s", "HERTZ": "Hz", "METER": "m", "RADIAN": "rad"}
+
+
+def read_cifti(path: str, header: Any) -> ImageHeader:
+    """Parse the header of a CIFTI-2 file with one axis of places and one of times or maps.
+
+    Parameters
+    ----------
+    path : str
+        The file.
+    header : nibabel.Nifti2Header
+        As it stands in the file, which says where the values lie.
+
+    Returns
+    -------
+    ImageHeader
+        Dims ``(grayordinate, time)``, with ``parcel`` for the places of parcellated files, and
+        ``map`` or ``series`` (frequencies, lengths, angles) in place of the times.
+
+    Raises
+    ------
+    OSError, ValueError
+        If the header is unusable, or the file has other axes (connectivity matrices).
+    """
+    try:
+        axes, coords, attrs, time = _contents(path)
+    except Exception as error:  # (the parser of nibabel raises whatever damaged XML leads it to)
+        text = " ".join(str(error).split())
+        raise ValueError(
+            f"{path} has no usable CIFTI-2 header ({text}): convert or download it again"
+        ) from error
+    names = [_dim(axis) for axis in axes]
+    places = [name for name in names if name in ("grayordinate", "parcel")]
+    if len(names) != 2 or len(places) != 1 or "" in names:
+        kinds = " × ".join(type(axis).__name__.removesuffix("Axis") for axis in axes)
+        raise ValueError(
+            f"{path} holds {kinds}: CIFTI-2 files of grayordinates or parcels over times or maps "
+            "can be opened; read others with nibabel"
+        )
+    shape = tuple(header.get_data_shape()[4:])
+    if shape != tuple(map(len, axes)):
+        raise ValueError(
+            f"{path} holds {shape} values, but its axes are {tuple(map(len, axes))} long: "
+            "convert or download it again"
+        )
+    values = stored_values(
+        path,
+        first_byte(header),
+        shape[::-1],  # (the first axis of CIFTI varies fastest in the file)
+        header.get_data_dtype(),
+        header.get_slope_inter(),
+        f"{names[1]}s",
+    )
+    dims = (places[0], next(name for name in names if name != places[0]))
+    attrs = {"format": "CIFTI-2", "intent": str(header.get_intent()[0]), **attrs}
+    affine = next((axis.affine for axis in axes if hasattr(axis, "affine")), None)
+    order = tuple(dims.index(name) for name in reversed(names))
+    return ImageHeader(values, dims, order, affine, time, coords, attrs)
+
+
+def _contents(path: str) -> tuple[list[Any], dict[str, Any], dict[str, Any], TimeStep]:
+    """Axes of a file, coordinates along them, attributes, and the time between samples."""
+    import nibabel
+    from nibabel.fileholders import FileHolder
+
+    with open_inflated(path) as file:
+        image = nibabel.Cifti2Image.from_file_map({"image": FileHolder(fileobj=file)})
+    axes = [image.header.get_axis(i) for i in range(image.ndim)]
+    coords: dict[str, Any] = {}
+    attrs: dict[str, Any] = {}
+    time = TimeStep()
+    for axis in axes:
+        name = _dim(axis)
+        if name == "time":
+            step = float(axis.step)
+            note = "" if step > 0 else f"the header has none ({step:g})"
+            time = TimeStep(step if step > 0 else None, note, start=float(axis.start))
+        elif name == "series":
+            steps = float(axis.start) + float(axis.step) * np.arange(len(axis))
+            coords[name] = (name, steps, {"units": _UNITS[axis.unit]})
+        elif name == "grayordinate":
+            coords |= _grayordinates(axis)
+            attrs["n_vertices"] = {str(key): int(n) for key, n in axis.nvertices.items()}
+        elif name:
+            coords[name] = (name, np.asarray(axis.name).astype(str))
+    return axes, coords, attrs, time
+
+
+def _dim(axis: Any) -> str:
+    kind = type(axis).__name__
+    if kind == "SeriesAxis":
+        return "time" if axis.unit == "SECOND" else "series"
+    known = {"BrainModelAxis": "grayordinate", "ParcelsAxis": "parcel"}
+    return {**known, "ScalarAxis": "map", "LabelAxis": "map"}.get(kind, "")
+
+
+def _grayordinates(axis: Any) -> dict[str, Any]:
+    """Which structure each is of, its vertex of the surface (-1: none), its voxel (-1: none)."""
+    # one text for all that share it: 90,000 names of fixed width take 10 MB
+    names, which = np.unique(axis.name, return_inverse=True)
+    voxels = np.where(axis.volume_mask[:, None], axis.voxel, -1).astype(np.int32)
+    along = "grayordinate"
+    return {
+        "structure": (along, names.astype(object)[which]),
+        "vertex": (along, np.where(axis.surface_mask, axis.vertex, -1).astype(np.int32)),
+        **{f"voxel_{name}": (along, voxels[:, i]) for i, name in enumerate("xyz")},
+    }

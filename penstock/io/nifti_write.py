@@ -1,0 +1,269 @@
+"""Writing volumes as NIfTI, volume by volume in bounded memory, published when complete."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import importlib.util
+import io
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any, cast
+
+import numpy as np
+import xarray as xr
+
+from penstock.buffers import scratch_buffer
+from penstock.dataset import SIGNAL, Region, check_dataset, read_region, sampling_frequency
+from penstock.io.publish import published_file
+
+BLOCK_BYTES = 32 * 1024 * 1024
+"""Of the signal read at once."""
+BATCH_VALUES = 1 << 18
+"""Values converted and written at once."""
+AXES = ("x", "y", "z", "time")
+STORABLE = "int8 int16 int32 int64 uint8 uint16 uint32 uint64 float32 float64 complex64 complex128"
+
+
+def write_nifti(
+    ds: xr.Dataset,
+    path: str | os.PathLike[str],
+    *,
+    dtype: Any = None,
+    overwrite: bool = False,
+    block_bytes: int = BLOCK_BYTES,
+    progress: Callable[[float], None] | None = None,
+    level: int = 1,
+) -> Path:
+    """Write volumes to a NIfTI file, in the order of the file and in bounded memory.
+
+    The file appears under its name when it is complete; until then it is written beside it.
+
+    Parameters
+    ----------
+    ds : xarray.Dataset
+        ``signal`` over x, y, z and, for several volumes, time, in any order of dims; a coordinate
+        ``affine`` (4, 4), from voxel positions to mm, which is written as it is: whoever crops
+        voxels moves it along.
+    path : path-like
+        Target, ``.nii`` or ``.nii.gz``.
+    dtype : numpy dtype, optional
+        Type in the file: an integer, float32, float64 or complex type. Default: the signal's, with
+        truth values as uint8 and float16 as float32. Nothing is scaled: an integer type must hold
+        the values as they are.
+    overwrite : bool, default False
+        Whether to replace an existing target.
+    block_bytes : int, default 32 MiB
+        How much of the signal is read at once; memory is this, what reading it takes, and a few
+        MiB.
+    progress : callable, optional
+        Called with the fraction done, from 0 to 1.
+    level : int, default 1
+        Effort of compression for ``.nii.gz``, from 1 (fast) to 9 (small); up to 3 through isal
+        where that is installed. The same values give the same bytes.
+
+    Returns
+    -------
+    pathlib.Path
+        Absolute path of the file.
+
+    Raises
+    ------
+    FileExistsError
+        If the target exists and `overwrite` is False.
+    ValueError
+        If the dataset is no volumes, or the type does not hold its values.
+
+    Notes
+    -----
+    The header says the repetition time in seconds and the affine as sform, and as qform too where
+    it has no shears, with the codes of ``attrs["sform_code"]`` and ``attrs["qform_code"]``. NIfTI-2
+    is written where an axis is longer than NIfTI-1 can say (32,767).
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> import numpy as np, penstock as ps
+    >>> from penstock.io.nifti_write import write_nifti
+    >>> ds = ps.make_dataset(
+    ...     np.zeros((4, 5, 6, 20), "float32"),
+    ...     ("x", "y", "z", "time"),
+    ...     sampling_frequency=1 / 2.5,
+    ...     coords={"affine": (("affine_row", "affine_column"), np.diag([3.0, 3, 3, 1]))},
+    ... )
+    >>> path = write_nifti(ds, os.path.join(tempfile.mkdtemp(), "bold.nii.gz"))
+    >>> dict(ps.open_dataset(path).signal.sizes)
+    {'x': 4, 'y': 5, 'z': 6, 'time': 20}
+    """
+    check_dataset(ds)
+    target = os.path.abspath(os.path.expanduser(os.fspath(path)))
+    if not target.lower().endswith((".nii", ".nii.gz")):
+        raise ValueError(f"cannot write {target} as NIfTI: end its name in .nii or .nii.gz")
+    if os.path.exists(target) and not overwrite:
+        raise FileExistsError(f"{target} exists: choose another name or give overwrite=True")
+    if not os.path.isdir(os.path.dirname(target)):
+        raise FileNotFoundError(f"no such folder: {os.path.dirname(target)}; create it first")
+    source = ds[SIGNAL].encoding.get("source")
+    if source and os.path.exists(target) and os.path.samefile(source, target):
+        raise ValueError(f"{target} is the file this dataset is read from: choose another name")
+    if level not in range(1, 10):
+        raise ValueError(f"level={level!r} must be a whole number from 1 (fast) to 9 (small)")
+    sizes = _check_dims(ds)
+    stored = _stored_type(ds[SIGNAL].dtype, dtype)
+    header = _header(ds, sizes, stored, target)
+    with published_file(target) as file, _compressed(file, target, level) as out:
+        header.write_to(out)
+        regions = list(_regions(sizes, ds[SIGNAL].dtype.itemsize, block_bytes))
+        for done, region in enumerate(regions, start=1):
+            block = read_region(ds, {dim: region[dim] for dim in map(str, ds[SIGNAL].dims)})
+            axes = [ds[SIGNAL].dims.index(dim) for dim in reversed(sizes)]
+            _write(out, block.transpose(axes), stored, target)
+            if progress is not None:
+                progress(done / len(regions))
+    return Path(target)
+
+
+def _check_dims(ds: xr.Dataset) -> dict[str, int]:
+    """Dims of the volumes in the order of NIfTI, with their sizes."""
+    sizes = {str(dim): size for dim, size in ds[SIGNAL].sizes.items()}
+    if set(sizes) not in ({*AXES}, {*AXES[:3]}) or 0 in sizes.values():
+        raise ValueError(
+            f"only volumes over x, y, z and time can be written as NIfTI, got {sizes}: select or "
+            "rename dims first (a single slice as ds.isel(z=slice(k, k + 1)))"
+        )
+    if "affine" not in ds.variables or ds["affine"].shape != (4, 4):
+        raise ValueError(
+            "the dataset has no affine from voxel positions to mm: give it one with "
+            'ds.assign_coords(affine=(("affine_row", "affine_column"), matrix))'
+        )
+    return {dim: sizes[dim] for dim in AXES if dim in sizes}
+
+
+def _stored_type(signal: np.dtype, dtype: Any) -> np.dtype:
+    if dtype is None:
+        dtype = {"bool": "uint8", "float16": "float32"}.get(str(signal), signal)
+    stored = np.dtype(dtype).newbyteorder("<")
+    if stored.name not in STORABLE.split():
+        raise ValueError(
+            f"NIfTI files cannot hold {np.dtype(dtype)}: give dtype= one of "
+            f"{', '.join(STORABLE.split())}"
+        )
+    if signal.kind == "c" and stored.kind != "c":
+        raise ValueError(
+            f"{stored.name} cannot hold {signal} values: write np.abs of them, or a complex type"
+        )
+    return stored
+
+
+def _header(ds: xr.Dataset, sizes: dict[str, int], stored: np.dtype, target: str) -> Any:
+    try:
+        import nibabel
+    except ImportError:
+        raise ImportError(
+            f'nibabel is needed to write {target}: pip install "penstock[fmri]"'
+        ) from None
+    affine = np.asarray(ds["affine"].values, np.float64)
+    if not np.isfinite(affine).all() or np.linalg.det(affine) == 0:
+        raise ValueError(
+            f"the affine of the dataset cannot be inverted, so {target} was not written: give it "
+            "another one with ds.assign_coords(affine=...)"
+        )
+    kind = nibabel.Nifti1Header if max(sizes.values()) < 2**15 else nibabel.Nifti2Header
+    header = kind(endianness="<")
+    header.set_data_dtype(stored)
+    header.set_data_shape(tuple(sizes.values()))
+    zooms = np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
+    step = _repetition_time(ds) if "time" in sizes else None
+    header.set_zooms((*zooms, *([] if step is None else [step])))
+    header.set_xyzt_units("mm", "sec")
+    qform_code = int(ds.attrs.get("qform_code", 0))
+    sform_code = int(ds.attrs.get("sform_code", 0)) or qform_code or 2  # ("aligned to something")
+    header.set_qform(affine, qform_code, strip_shears=True)
+    if not np.allclose(header.get_qform(), affine, rtol=1e-4, atol=1e-3):
+        header["qform_code"] = 0  # (a quaternion cannot say it)
+    header.set_sform(affine, sform_code)
+    header.set_slope_inter(1, 0)
+    header["descrip"] = b"Penstock"
+    return header
+
+
+def _repetition_time(ds: xr.Dataset) -> float:
+    try:
+        return 1 / sampling_frequency(ds)
+    except ValueError:
+        return 0.0  # (the header's word for "not known": volumes left out, or never told)
+
+
+@contextlib.contextmanager
+def _compressed(file: io.FileIO, target: str, level: int) -> Iterator[IO[bytes]]:
+    """What values are written to: the file itself, or through gzip."""
+    with io.BufferedWriter(_Kept(file), 1 << 20) as buffered:
+        if not target.lower().endswith(".gz"):
+            yield cast("IO[bytes]", buffered)
+            return
+        kind: Any = gzip.GzipFile
+        if level <= 3 and importlib.util.find_spec("isal") is not None:
+            kind = importlib.import_module("isal.igzip").IGzipFile
+        # neither name nor time: the same values give the same bytes
+        with kind("", "wb", level, buffered, mtime=0) as out:
+            yield cast("IO[bytes]", out)
+
+
+class _Kept(io.RawIOBase):
+    """A file that stays open when what writes to it is closed."""
+
+    def __init__(self, file: io.FileIO):
+        self._file = file
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        return self._file.write(data)
+
+
+def _regions(sizes: dict[str, int], itemsize: int, block_bytes: int) -> Iterator[Region]:
+    """Regions in the order of the file: volumes, or slices of one that is too large."""
+    whole: Region = {dim: slice(0, size) for dim, size in sizes.items()}
+    slice_bytes = sizes["x"] * sizes["y"] * itemsize
+    thick = max(1, min(sizes["z"], block_bytes // slice_bytes))
+    n_volumes = sizes.get("time", 1)
+    several = max(1, block_bytes // (slice_bytes * sizes["z"]))
+    for first in range(0, n_volumes, several):
+        volumes = slice(first, min(first + several, n_volumes))
+        for low in range(0, sizes["z"], thick):
+            region = {**whole, "z": slice(low, min(low + thick, sizes["z"]))}
+            yield {**region, "time": volumes} if "time" in sizes else region
+
+
+def _write(out: IO[bytes], block: np.ndarray, stored: np.dtype, target: str) -> None:
+    """Write a block whose axes are in the order of the file."""
+    volumes = block if block.ndim == 4 else block[np.newaxis]
+    step = max(1, BATCH_VALUES // volumes[0, 0].size)
+    for volume in volumes:
+        for first in range(0, len(volume), step):
+            values = volume[first : first + step]
+            if values.dtype != stored or not values.flags.c_contiguous:
+                batch = scratch_buffer("nifti-write", values.shape, stored)
+                with np.errstate(invalid="ignore", over="ignore"):
+                    np.copyto(batch, values, casting="unsafe")
+                _check_held(values, batch, target)
+                values = batch
+            out.write(values.reshape(-1).view(np.uint8).data)
+
+
+def _check_held(values: np.ndarray, batch: np.ndarray, target: str) -> None:
+    """Raise a ValueError where a type does not hold the values: only floats may be rounded."""
+    if values.dtype.kind in "fc" and batch.dtype.kind in "fc":
+        held = np.isfinite(batch) | ~np.isfinite(values)
+    else:
+        real = batch.real
+        with np.errstate(invalid="ignore"):
+            held = (real.astype(values.dtype) == values) & ((real < 0) == (values < 0))
+    if not held.all():
+        wrong = values[~held][0]
+        raise ValueError(
+            f"{batch.dtype.name} cannot hold the value {wrong:g} of the signal, so {target} was "
+            "not written: give another dtype=, or scale or round the signal first"
+        )
