@@ -388,7 +388,7 @@ def run_step(
 ) -> np.ndarray:
     """Run one kernel: core dims last; output trimmed to what was asked, dims as in the outline."""
     processor = step.processor
-    dims = tuple(map(str, step.input[SIGNAL].dims))
+    dims = tuple(map(str, step.input.variables[SIGNAL].dims))
     if processor.overwrites and not owned:
         block = block.copy()
     moved = _core_last(block, dims, processor.core_dims)
@@ -402,7 +402,7 @@ def run_step(
     noted = [] if failures is None else failures
     ctx = Context(source, target, step.input, step.state, reduced, noted)
     result = np.asarray(processor.kernel(moved, ctx))
-    out_signal = step.output[SIGNAL]
+    out_signal = step.output.variables[SIGNAL]
     out_dims = tuple(map(str, out_signal.dims))
     loops = [dim for dim in dims if dim not in processor.core_dims and dim in out_dims]
     kernel_dims = [*loops, *(dim for dim in out_dims if dim not in loops)]

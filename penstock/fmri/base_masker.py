@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import xarray as xr
@@ -40,6 +40,9 @@ class BaseMasker(TransformerMixin, BaseEstimator):
 
     The parameters here are those of all maskers (see `penstock.fmri.NiftiMasker`).
     """
+
+    keeps_type: ClassVar[bool] = False
+    """Whether signals have the type of the image; otherwise they are float64."""
 
     _: KW_ONLY
     smoothing_fwhm: float | None = None

@@ -27,7 +27,13 @@ from penstock.fmri.images import (
     voxel_grid,
 )
 from penstock.fmri.masks import check_mask
-from penstock.fmri.reducers import ROW_SCRATCH, SCRATCH_BYTES, file_order, flat_volumes
+from penstock.fmri.reducers import (
+    ROW_SCRATCH,
+    SCRATCH_BYTES,
+    NanPolicy,
+    file_order,
+    flat_volumes,
+)
 from penstock.processor import Context, Processor
 
 if TYPE_CHECKING:
@@ -101,6 +107,14 @@ class _Extract(Processor):
         check_images_have_paths(self, *self.images)
 
     # ------------------------------------------------------------------ regions
+
+    @property
+    def averages(self) -> NanPolicy | None:
+        """Under which policy signals are the means of `Segments`; None where they are no means.
+
+        Such signals of several processors are worked out together.
+        """
+        return None
 
     def resolve(self, grid: VoxelGrid) -> Regions:
         """The regions on a voxel grid; the same object as long as images and grid are the same.
@@ -213,7 +227,7 @@ class _Extract(Processor):
 GRIDS_KEPT = 2
 """Grids of which a processor keeps its regions: images of a cohort mostly share one."""
 
-_resolving = threading.Lock()
+_resolving = threading.RLock()
 _resolved: weakref.WeakKeyDictionary[_Extract, dict[Any, Regions]] = weakref.WeakKeyDictionary()
 """Regions of the processors that there are; equal processors share them."""
 

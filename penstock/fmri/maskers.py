@@ -90,6 +90,8 @@ class NiftiMasker(BaseMasker):
     (30, 50)
     """
 
+    keeps_type = True
+
     mask_img: Any = None
     target_affine: Any = field(default=None, kw_only=True)
     target_shape: Any = field(default=None, kw_only=True)

@@ -13,8 +13,8 @@ import xarray as xr
 
 from penstock.chain import Chain
 from penstock.dataset import SIGNAL
-from penstock.fmri.images import same_grid, voxel_grid
-from penstock.fmri.together import ExtractTogether
+from penstock.fmri.images import floating_type, same_grid, voxel_grid
+from penstock.fmri.together import PART, ExtractTogether
 from penstock.fmri.volumes import as_volumes
 from penstock.in_memory import collect
 from penstock.memory import MIB
@@ -128,17 +128,18 @@ def _raw(ds: xr.Dataset, maskers: Sequence[BaseMasker], **budget: Any) -> list[n
         parts.append(masker.processors(grid))
     if len(parts) == 1:
         chain = Chain(ds).prepared(parts[0], 64 * MIB)
-        each: tuple[Chain, ...] = (chain,)
+        lengths = np.array([chain.shape[0]])
     else:
         chain = Chain(ds).prepared([ExtractTogether(tuple(parts))], 64 * MIB)
-        each = chain.states[0]
+        lengths = np.bincount(chain.output[PART].values)
     values = collect(chain, **budget)
     if values.ndim == 1:
         values = values[:, np.newaxis]
-    edges = itertools.pairwise(np.cumsum([0, *(part.shape[0] for part in each)]))
+    edges = itertools.pairwise(np.cumsum([0, *lengths]))
+    dtype = floating_type(ds[SIGNAL].dtype)
     return [
-        values[first:stop].astype(part.dtype, copy=False)
-        for part, (first, stop) in zip(each, edges, strict=True)
+        values[first:stop].astype(dtype if masker.keeps_type else np.float64, copy=False)
+        for masker, (first, stop) in zip(maskers, edges, strict=True)
     ]
 
 

@@ -150,6 +150,14 @@ class Segments:
         return cls(np.concatenate([np.zeros(0, np.intp), *arrays]), offsets)
 
     @classmethod
+    def joined(cls, parts: Sequence[Segments]) -> Segments:
+        """The regions of several, one after the other."""
+        starts = np.cumsum([0, *(len(part.voxels) for part in parts)], dtype=np.intp)
+        offsets = [part.offsets[:-1] + at for part, at in zip(parts, starts, strict=False)]
+        voxels = np.concatenate([part.voxels for part in parts])
+        return cls(voxels, np.concatenate([*offsets, starts[-1:]]))
+
+    @classmethod
     def from_labels(cls, labels: np.ndarray, values: np.ndarray) -> Segments:
         """Of an image of labels in the order of the file: where it has each of `values`.
 

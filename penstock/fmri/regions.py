@@ -197,6 +197,10 @@ class ExtractLabels(_Extract):
             raise ValueError("give names by labels or by lut, not both")
 
     @property
+    def averages(self) -> NanPolicy | None:
+        return self.nan_policy if self.strategy == "mean" else None
+
+    @property
     def row_scratch(self) -> float:  # type: ignore[override]
         return MEDIAN_ROW_SCRATCH if self.strategy == "median" else ROW_SCRATCH
 

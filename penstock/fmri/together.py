@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -13,7 +14,9 @@ import xarray as xr
 from penstock.buffers import new_array
 from penstock.chain import Chain, Step, run_step
 from penstock.dataset import SIGNAL, Region, blank_variable, outline_of
-from penstock.fmri.images import AFFINE, AFFINE_DIMS, SPACE
+from penstock.fmri.extraction import Regions, _Extract
+from penstock.fmri.images import AFFINE, AFFINE_DIMS, SPACE, VoxelGrid, voxel_grid
+from penstock.fmri.reducers import Segments, reduce_segments
 from penstock.pipeline_files import parse_steps
 from penstock.processor import Context, Processor
 
@@ -92,24 +95,25 @@ class ExtractTogether(Processor):
     # ------------------------------------------------------------------ the contract
 
     def prepare(self, ds: xr.Dataset) -> tuple[Chain, ...]:
-        """The parts, bound to the outline of the volumes."""
+        """The parts, bound to the outline of the volumes; neighbours that average are joined."""
         return self._bound(outline_of(ds))
 
     def _bound(self, outline: xr.Dataset) -> tuple[Chain, ...]:
         for known, of, chains in _recent:
             if of is outline and known == self:
                 return chains
-        chains = tuple(Chain(outline).bind(part) for part in self.parts)
+        chains = tuple(Chain(outline).bind(part) for part in _joined(self.parts))
         _recent.append((self, outline, chains))
         return chains
 
     def outline(self, ds: xr.Dataset, state: Any) -> xr.Dataset:
         chains = state if state is not None else self._bound(ds)
-        names, parts = [], []
-        for number, chain in enumerate(chains):
-            found = list(region_names(chain))
-            names += found
-            parts += [number] * len(found)
+        names: list[str] = []
+        parts: list[int] = []
+        for chain in chains:
+            for found in _names_by_part(chain):
+                parts += [parts[-1] + 1 if parts else 0] * len(found)
+                names += found
         loops = tuple(str(dim) for dim in ds[SIGNAL].dims if dim not in SPACE)
         shape = (len(names), *(ds.sizes[dim] for dim in loops))
         dtype = np.result_type(*(chain.dtype for chain in chains))
@@ -133,7 +137,7 @@ class ExtractTogether(Processor):
 
     def kernel(self, block: np.ndarray, ctx: Context) -> np.ndarray:
         chains = ctx.state if ctx.state is not None else self._bound(ctx.dataset)
-        dims = tuple(map(str, ctx.dataset[SIGNAL].dims))
+        dims = tuple(map(str, ctx.dataset.variables[SIGNAL].dims))
         loops = tuple(dim for dim in dims if dim not in SPACE)
         # back in the order of the dataset, a view: sub-steps put their core dims last themselves
         volumes = block.transpose([(*loops, *SPACE).index(dim) for dim in dims])
@@ -142,8 +146,8 @@ class ExtractTogether(Processor):
         result = new_array((*lengths, total), np.result_type(*(c.dtype for c in chains)))
         at = 0
         kept: tuple[tuple[Processor, ...], np.ndarray] = ((), volumes)
-        for number, chain in enumerate(chains):
-            before = self.parts[number][:-1]
+        for chain in chains:
+            before = tuple(step.processor for step in chain.steps[:-1])
             if not before or kept[0] != before:
                 kept = (before, self._run(chain.steps[:-1], volumes, ctx))
             values = self._run(chain.steps[-1:], kept[1], ctx)
@@ -159,9 +163,55 @@ class ExtractTogether(Processor):
         return block
 
 
+@dataclass(frozen=True, repr=False)
+class _Averages(_Extract):
+    """Region averages of several processors at once: volumes are looked at once for all."""
+
+    parts: Any
+
+    def _find(self, grid: VoxelGrid) -> Regions:
+        found = [part.resolve(grid) for part in self.parts]
+        names = [name for one in found for name in one.coords[REGION].tolist()]
+        vanished = tuple(name for one in found for name in one.vanished)
+        segments = Segments.joined([one.voxels for one in found])
+        return Regions(segments, {REGION: np.array(names)}, vanished)
+
+    def _reduce(self, regions: Regions, volumes: np.ndarray, out: np.ndarray) -> None:
+        out[...] = reduce_segments(volumes, regions.voxels, "mean", self.parts[0].averages)
+
+    def resident_bytes(self, ds: xr.Dataset) -> int:
+        return 2 * sum(part.resident_bytes(ds) for part in self.parts)
+
+
+def _joined(parts: Iterable[tuple[Processor, ...]]) -> Iterator[tuple[Processor, ...]]:
+    """The parts, neighbours that average the same volumes made one."""
+
+    def kind(part: tuple[Processor, ...]) -> Any:
+        last = part[-1]
+        averages = last.averages if isinstance(last, _Extract) else None
+        return (part[:-1], averages) if averages else id(part)
+
+    for _, group in itertools.groupby(parts, kind):
+        same = list(group)
+        if len(same) == 1:
+            yield same[0]
+        else:
+            yield (*same[0][:-1], _Averages(tuple(part[-1] for part in same)))
+
+
+def _names_by_part(chain: Chain) -> Iterator[list[str]]:
+    last = chain.steps[-1]
+    if isinstance(last.processor, _Averages):
+        grid = voxel_grid(last.input)
+        for part in last.processor.parts:
+            yield list(map(str, part.resolve(grid).coords[REGION]))
+    else:
+        yield list(region_names(chain))
+
+
 def _whole(outline: xr.Dataset, region: Region) -> Region:
     """All of an outline, but only the volumes of a region."""
-    signal = outline[SIGNAL]
+    signal = outline.variables[SIGNAL]
     return {
         str(dim): region[str(dim)]
         if str(dim) in region and dim not in SPACE

@@ -223,6 +223,10 @@ class ExtractSpheres(_Extract):
         if self.radius is not None and not np.min(self.radius) >= 0:
             raise ValueError(f"radius={self.radius!r} must not be negative: mm")
 
+    @property
+    def averages(self) -> NanPolicy:
+        return self.nan_policy
+
     def _find(self, grid: VoxelGrid) -> Regions:
         resample = self.resampling_target is not None
         mask = flat_mask(self.mask_img, grid, resample, RESAMPLE_TO_DATA)
