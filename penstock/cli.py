@@ -203,10 +203,15 @@ def _describe_signal(signal: xr.DataArray) -> list[str]:
 
     text = f"  in memory {format_bytes(signal.size * signal.dtype.itemsize)} as {signal.dtype}"
     if signal.encoding.get("interleaved"):
-        first, last = str(signal.dims[0]), str(signal.dims[-1])
-        text += f", {last} by {last} in the file: one {first} alone costs reading all of it"
+        text += (
+            ", stored volume by volume: the series of one voxel costs reading all of it"
+            if "x" in signal.dims
+            else ", channels interleaved: reading one reads the file"
+        )
     if signal.encoding.get("sequential"):
-        text += "; compressed: can only be read from front to back (penstock convert)"
+        text += (
+            "; compressed, so it is read from front to back (penstock convert makes a .zarr of it)"
+        )
     lines = [text]
     for label, key in (("quantity", "long_name"), ("units", "units")):
         if signal.attrs.get(key):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -86,6 +87,7 @@ def extract(
         SmoothVolumes,
     )
     from penstock.pipeline import Pipeline
+    from penstock.sources import expand_paths
 
     policy: dict[str, Any] = {"nan_policy": nan_policy}
     parts: list[Any] = [
@@ -131,7 +133,7 @@ def extract(
             client=client,
             progress=False if quiet else None,
         )
-    _add_figures(report)
+    _add_figures(report, next(iter(labels or maps or mask or []), None), expand_paths(files[0])[0])
     report.save(folder)
     end_with(report, folder, quiet)
 
@@ -167,17 +169,24 @@ def _targets(
     return {out.name.removesuffix(wanted.suffix): paths[0]}, out.parent, wanted.name
 
 
-def _add_figures(report: Any) -> None:
+def _add_figures(report: Any, regions: str | None, image: Path) -> None:
     """Pictures of the first results, for the report; without matplotlib there are none."""
     import importlib.util
 
-    if importlib.util.find_spec("matplotlib") is None:
+    if importlib.util.find_spec("matplotlib") is None or not report.outputs:
         return
-    from penstock.fmri.figures import extraction_figures
+    from penstock.fmri.figures import extraction_figures, overlay_figure
+    from penstock.io import open_dataset
 
-    for name, path in list(report.outputs.items())[:FIGURES_KEPT]:
-        for title, picture in extraction_figures(_result(path)):
-            report.figures[f"{name}: {title}"] = picture
+    try:
+        if regions is not None:
+            picture = overlay_figure(regions, open_dataset(image))
+            report.figures[f"{Path(regions).name} on {image.name}"] = picture
+        for name, path in list(report.outputs.items())[:FIGURES_KEPT]:
+            for title, picture in extraction_figures(_result(path)):
+                report.figures[f"{name}: {title}"] = picture
+    except (OSError, TypeError, ValueError) as error:  # (the results themselves are there)
+        warnings.warn(f"the report has no pictures: {error}", stacklevel=2)
 
 
 def _result(path: Path) -> Any:

@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 import math
+from enum import IntEnum
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from penstock.eeg.random_streams import Stream, random_generator
+from penstock.random_streams import random_generator
 
 if TYPE_CHECKING:
     from penstock.eeg.simulate import Simulation
+
+
+class Stream(IntEnum):
+    """Independent streams: no option changes what another one draws."""
+
+    WHITE = 0
+    POSTERIOR = 1
+    CENTRAL = 2
+    BLINKS = 3
+    BEATS = 4
+    VOLUMES = 5
+    CHANNELS = 6
+    AXES = 7
 
 
 def padding(simulation: Simulation) -> float:

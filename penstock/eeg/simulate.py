@@ -27,7 +27,8 @@ import numpy as np
 from penstock.buffers import scratch_buffer
 from penstock.dataset import Indexer, lazy_variable, make_dataset
 from penstock.eeg import scanner
-from penstock.eeg.random_streams import Stream, draws, random_generator
+from penstock.eeg.scanner import Stream
+from penstock.random_streams import draws, random_generator
 
 if TYPE_CHECKING:
     import xarray as xr

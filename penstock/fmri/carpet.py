@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
+from penstock.axes import require_matplotlib
 from penstock.fmri.series import RegionSeries, confound_table
-from penstock.spectra.axes import require_matplotlib
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from penstock.axes import require_matplotlib
 from penstock.fmri.carpet import time_axis
 from penstock.fmri.series import RegionSeries, confound_table
-from penstock.spectra.axes import require_matplotlib
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from penstock.axes import require_matplotlib
 from penstock.fmri.carpet import COLORS, plot_carpet, time_axis
 from penstock.fmri.series import RegionSeries
-from penstock.spectra.axes import require_matplotlib
+from penstock.fmri.view import plot_regions
 
 SHOWN = 6
 """Regions whose time courses are drawn."""
@@ -62,6 +63,29 @@ def extraction_figures(ds: Any, *, dpi: int = 110) -> list[tuple[str, bytes]]:
         (title, _png(figure, dpi))
         for title, figure in (("Carpet plot", carpet), ("Time courses", courses))
     ]
+
+
+def overlay_figure(regions: Any, background: Any, *, dpi: int = 110) -> bytes:
+    """Draw masks, labels or maps over an image, of which a few volumes are read.
+
+    Parameters
+    ----------
+    regions, background : image
+        As for `penstock.fmri.plot_regions`.
+    dpi : int, default 110
+        Pixels per inch.
+
+    Returns
+    -------
+    bytes
+        A PNG image.
+    """
+    require_matplotlib()
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9.0, 3.2), layout="constrained")
+    plot_regions(regions, background, ax=figure.subplots(1, 3))
+    return _png(figure, dpi)
 
 
 def _draw_courses(figure: Any, series: RegionSeries, shown: np.ndarray) -> None:

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from penstock.dataset import lazy_variable, make_dataset
-from penstock.eeg.random_streams import random_generator
 from penstock.fmri.images import AFFINE, AFFINE_DIMS, SPACE, SpatialImage
 from penstock.fmri.phantom import (
     Stream,
@@ -29,6 +28,7 @@ from penstock.fmri.phantom import (
     unit_axes,
 )
 from penstock.fmri.simulation import N_PATTERNS, Simulation, network_fields, time_courses
+from penstock.random_streams import random_generator
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -13,7 +13,6 @@ import numpy as np
 
 from penstock.buffers import new_array, scratch_buffer
 from penstock.dataset import Indexer, indexer_length
-from penstock.eeg.random_streams import random_generator
 from penstock.fmri.images import VoxelGrid
 from penstock.fmri.phantom import (
     BASELINE,
@@ -26,6 +25,7 @@ from penstock.fmri.phantom import (
     spread_points,
     unit_axes,
 )
+from penstock.random_streams import random_generator
 
 _NETWORK_BAND, _DRIFT_BAND, _MOTION_BAND = (0.01, 0.1), (0.0, 0.005), (0.0, 0.03)
 """Frequencies of the time courses [Hz]."""

@@ -68,6 +68,7 @@ class ExtractTogether(Processor):
         if not isinstance(self.parts, tuple | list) or not self.parts:
             raise TypeError("parts must be a tuple of processors, or of tuples of processors")
         parts = tuple(tuple(_processors(part)) for part in self.parts)
+        _check_parts(parts)
         object.__setattr__(self, "parts", parts)
         super().__post_init__()
 
@@ -99,7 +100,7 @@ class ExtractTogether(Processor):
         return self._bound(outline_of(ds))
 
     def _bound(self, outline: xr.Dataset) -> tuple[Chain, ...]:
-        for known, of, chains in _recent:
+        for known, of, chains in tuple(_recent):  # (other threads may append)
             if of is outline and known == self:
                 return chains
         chains = tuple(Chain(outline).bind(part) for part in _joined(self.parts))
@@ -172,9 +173,13 @@ class _Averages(_Extract):
     def _find(self, grid: VoxelGrid) -> Regions:
         found = [part.resolve(grid) for part in self.parts]
         names = [name for one in found for name in one.coords[REGION].tolist()]
-        vanished = tuple(name for one in found for name in one.vanished)
         segments = Segments.joined([one.voxels for one in found])
-        return Regions(segments, {REGION: np.array(names)}, vanished)
+        return Regions(segments, {REGION: np.array(names)})
+
+    def outline(self, ds: xr.Dataset, state: Any) -> xr.Dataset:
+        for part in self.parts:
+            part.outline(ds, state)  # (warns of regions that vanish)
+        return super().outline(ds, state)
 
     def _reduce(self, regions: Regions, volumes: np.ndarray, out: np.ndarray) -> None:
         out[...] = reduce_segments(volumes, regions.voxels, "mean", self.parts[0].averages)
@@ -229,6 +234,19 @@ def _processors(part: Any) -> Iterator[Processor]:
             yield from parse_steps([item], ())
         else:
             raise TypeError(f"parts are made of processors, got {item!r}")
+
+
+def _check_parts(parts: tuple[tuple[Processor, ...], ...]) -> None:
+    for part in parts:
+        if not part:
+            raise ValueError("every part needs at least one processor, but one of them is empty")
+        for one in part:
+            along = [dim for dim in one.core_dims if dim not in SPACE]
+            if along:
+                raise ValueError(
+                    f"{type(one).__name__} works along {along[0]!r}, and parts see some volumes at "
+                    "a time: put it behind ExtractTogether in the pipeline"
+                )
 
 
 def region_names(chain: Chain) -> Iterator[str]:

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
+from penstock.axes import require_matplotlib
 from penstock.dataset import SIGNAL, check_dataset
 from penstock.fmri.images import SPACE, SpatialImage, load_image, voxel_grid
 from penstock.fmri.overlay import Kind, Overlay
 from penstock.fmri.slices import Box, plane
-from penstock.spectra.axes import require_matplotlib
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

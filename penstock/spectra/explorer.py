@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import xarray as xr
 
+from penstock.axes import require_matplotlib
 from penstock.dataset import SIGNAL, check_dataset
-from penstock.spectra.axes import require_matplotlib
 from penstock.spectra.map_view import draw_map
 from penstock.spectra.view import ComplexAs, count_axes, plot_position, position_index
 

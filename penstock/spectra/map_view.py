@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from penstock.results import STATUS_FAILED
-from penstock.spectra.axes import (
+from penstock.axes import (
     DimAxis,
     Scale,
     entry_index,
@@ -22,6 +21,7 @@ from penstock.spectra.axes import (
     quantity,
     take_axes,
 )
+from penstock.results import STATUS_FAILED
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

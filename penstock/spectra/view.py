@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 import xarray as xr
 
-from penstock.dataset import SIGNAL, check_dataset
-from penstock.spectra.axes import (
+from penstock.axes import (
     DimAxis,
     Scale,
     entry_index,
@@ -23,6 +22,7 @@ from penstock.spectra.axes import (
     require_matplotlib,
     take_axes,
 )
+from penstock.dataset import SIGNAL, check_dataset
 from penstock.spectra.map_view import LINE, Colors, draw_cells, draw_map, scattered_names
 
 if TYPE_CHECKING:

@@ -2,25 +2,10 @@
 
 from __future__ import annotations
 
-from enum import IntEnum
 from functools import lru_cache
 from typing import TypeAlias
 
 import numpy as np
-
-
-class Stream(IntEnum):
-    """Independent streams: no option changes what another one draws."""
-
-    WHITE = 0
-    POSTERIOR = 1
-    CENTRAL = 2
-    BLINKS = 3
-    BEATS = 4
-    VOLUMES = 5
-    CHANNELS = 6
-    AXES = 7
-
 
 _GROUP = 1024
 """Occurrences whose random numbers are drawn together."""

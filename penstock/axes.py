@@ -32,7 +32,7 @@ def split_units(units: str) -> tuple[int, str] | None:
 
     Examples
     --------
-    >>> from penstock.spectra.axes import split_units
+    >>> from penstock.axes import split_units
     >>> split_units("nm"), split_units("V"), split_units("V Hz-1")
     ((-9, 'm'), (0, 'V'), None)
     """
@@ -60,7 +60,7 @@ class Scale:
 
         Examples
         --------
-        >>> from penstock.spectra.axes import Scale
+        >>> from penstock.axes import Scale
         >>> Scale.of("m", [0.0, 2.5e-6])
         Scale(factor=1e-06, units='µm')
         >>> Scale.of("counts", 300.0)
@@ -141,7 +141,7 @@ def quantity(value: float, units: str | None, error: float | None = None) -> str
 
     Examples
     --------
-    >>> from penstock.spectra.axes import quantity
+    >>> from penstock.axes import quantity
     >>> quantity(320123.4, "Hz", 41.2), quantity(4.7e-7, "m")
     ('320.123 ± 0.041 kHz', '470 nm')
     """
