@@ -8,6 +8,7 @@ import resource
 import subprocess
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,33 @@ def measure(command: list[str], *, interval: float = 0.05, timeout: float = 3600
         except ValueError:
             log += "\n".join(lines)
     return Measured(wall, cpu, peak, process.returncode != 0, said, log)
+
+
+def by_turns(
+    ways: Mapping[str, tuple[list[str], int]], *, interval: float = 0.02
+) -> dict[str, Measured]:
+    """Commands with their numbers of repetitions, in turns, so that a slow minute meets all alike.
+
+    Of each: the best times, and the highest memory; ``said["all"]`` holds what every run said.
+    """
+    runs: dict[str, list[Measured]] = {name: [] for name in ways}
+    for turn in range(max(times for _, times in ways.values())):
+        for name, (command, times) in ways.items():
+            if turn < times and not any(run.failed for run in runs[name]):
+                runs[name].append(measure(command, interval=interval))
+    return {name: _best(each) for name, each in runs.items()}
+
+
+def _best(runs: list[Measured]) -> Measured:
+    if runs[-1].failed:
+        return runs[-1]
+    best = min(runs, key=lambda run: run.said.get("seconds", run.wall))
+    return Measured(
+        wall=min(run.wall for run in runs),
+        cpu=min(run.cpu for run in runs),
+        peak=max(run.peak for run in runs),
+        said={**best.said, "all": [run.said for run in runs]},
+    )
 
 
 def folder_bytes(path: Path) -> int:

@@ -259,7 +259,10 @@ def image_on_grid(
         )
     from penstock.fmri.resampling import resample_image
 
-    return resample_image(image, grid, interpolation=interpolation)  # type: ignore[arg-type]
+    try:
+        return resample_image(image, grid, interpolation=interpolation)  # type: ignore[arg-type]
+    except ValueError as error:
+        raise ValueError(f"{name} lies elsewhere than the data: {error}") from None
 
 
 def mask_on_grid(
