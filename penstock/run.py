@@ -15,6 +15,7 @@ from penstock.cluster import active_client, client_executor, local_processes, th
 from penstock.dataset import SIGNAL, reads_fresh
 from penstock.engine import Engine
 from penstock.formats import check_format
+from penstock.identity import dataset_token
 from penstock.ledger import remove
 from penstock.memory import PeakSampler, lean_allocator, single_threaded_kernels
 from penstock.plan import resources
@@ -24,7 +25,6 @@ from penstock.store import write_store
 from penstock.work import (
     Job,
     close_workplaces,
-    dataset_token,
 )
 
 if TYPE_CHECKING:

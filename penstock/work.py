@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 import json
 import os
-import platform
 import socket
 import threading
 import time
@@ -23,12 +21,12 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-import penstock
 from penstock.buffers import recycle
 from penstock.chain import Chain
 from penstock.dataset import SIGNAL, reads_fresh
 from penstock.events import BlockFinished
 from penstock.formats import check_format
+from penstock.identity import file_identity, key_of, versions
 from penstock.ledger import Ledger, clean_leftovers, discard, partial_path, publish, remove
 from penstock.memory import PeakSampler, use_lean_allocator
 from penstock.plan import Plan, Resources, Stage, make_plan
@@ -137,42 +135,13 @@ def source_identity(job: Job) -> dict[str, Any]:
     else:
         assert job.path is not None
         source = str(job.path.absolute())
-        identity = _file_identity(Path(source))
+        identity = file_identity(Path(source))
     if job.options:
         identity["options"] = job.options
     beside = [path for one in job.processors for path in one.companions(source)] if source else []
     if beside:
-        identity["companions"] = [_file_identity(Path(path)) for path in beside]
+        identity["companions"] = [file_identity(Path(path)) for path in beside]
     return identity
-
-
-def _file_identity(path: Path) -> dict[str, Any]:
-    stat = (path / "zarr.json" if path.is_dir() else path).stat()
-    return {"path": str(path), "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
-
-
-def dataset_token(ds: xr.Dataset) -> str:
-    """Digest of a dataset: of how its lazy variables are read, and of the values of the others."""
-    import cloudpickle
-
-    digest = hashlib.sha256(repr(sorted(map(repr, ds.attrs.items()))).encode())
-    origin = ds[SIGNAL].encoding.get("source") or ds.attrs.get("source") or ds.attrs.get("store")
-    with contextlib.suppress(OSError):
-        digest.update(repr(_file_identity(Path(str(origin)))).encode())
-    for name in sorted(map(str, ds.variables)):
-        variable = ds.variables[name]
-        digest.update(f"{name} {variable.dims} {variable.shape} {variable.dtype}".encode())
-        if variable.chunks is not None:
-            digest.update(variable.data.name.encode())
-        elif reads_fresh(variable) or name in ds.xindexes:
-            index = ds.xindexes.get(name)
-            digest.update(cloudpickle.dumps(index if index is not None else variable._data))
-        else:
-            values = variable.values
-            # hashed in place: a token made by pickling would hold a second copy of the data
-            plain = values if values.dtype.kind not in "OSU" else np.asarray(values.tolist(), "U")
-            digest.update(np.ascontiguousarray(plain).view(np.uint8).data)
-    return digest.hexdigest()
 
 
 def result_key(job: Job) -> str:
@@ -180,40 +149,14 @@ def result_key(job: Job) -> str:
     return key_of(job.pipeline, source_identity(job), job.format, job.dtype)
 
 
-def key_of(
-    pipeline: list[dict[str, Any]],
-    source: dict[str, Any],
-    format: str = "zarr",
-    dtype: str = "float32",
-) -> str:
-    """The key of what a pipeline, in canonical form, makes of a source."""
-    content = {
-        "format": [FORMAT, format],
-        "dtype": dtype,
-        "pipeline": pipeline,
-        "source": source,
-    }
-    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
-
-
 def _about(job: Job, key: str) -> dict[str, Any]:
     """Provenance kept with a result."""
-    import scipy
-    import zarr
-
     return {
         "format": FORMAT,
         "key": key,
         "pipeline": job.pipeline,
         "source": source_identity(job),
-        "versions": {
-            "penstock": penstock.__version__,
-            "python": platform.python_version(),
-            "numpy": np.__version__,
-            "scipy": scipy.__version__,
-            "xarray": xr.__version__,
-            "zarr": zarr.__version__,
-        },
+        "versions": versions(),
     }
 
 

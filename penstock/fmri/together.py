@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from penstock.buffers import new_array
+from penstock.buffers import new_array, trim_scratch
 from penstock.chain import Chain, Step, run_step
 from penstock.dataset import SIGNAL, Region, blank_variable, outline_of
 from penstock.fmri.extraction import Regions, _Extract
@@ -161,6 +161,7 @@ class ExtractTogether(Processor):
             source = _whole(step.input, ctx.region)
             target = _whole(step.output, ctx.region)
             block = run_step(step, block, source, target, ctx.failures, owned=False)
+            trim_scratch()
         return block
 
 

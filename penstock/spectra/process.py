@@ -309,10 +309,10 @@ class Process:
         ValueError
             If the source is not a dataset of an h5USID file.
         """
+        from penstock.identity import dataset_token, key_of
         from penstock.io import write_usid_results
         from penstock.io.hdf5_region import open_file
         from penstock.store import add_provenance
-        from penstock.work import dataset_token, key_of
 
         attrs = self.dataset.attrs
         if attrs.get("data_model") != "h5USID":

@@ -1,0 +1,78 @@
+"""What tells one input, and one result, from another: digests that decide whether work is done."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import platform
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+import penstock
+from penstock.dataset import SIGNAL, reads_fresh
+from penstock.store import FORMAT
+
+
+def file_identity(path: Path) -> dict[str, Any]:
+    """Path, size and time of change of a file or store."""
+    stat = (path / "zarr.json" if path.is_dir() else path).stat()
+    return {"path": str(path), "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+
+
+def dataset_token(ds: xr.Dataset) -> str:
+    """Digest of a dataset: of how its lazy variables are read, and of the values of the others."""
+    import cloudpickle
+
+    digest = hashlib.sha256(repr(sorted(map(repr, ds.attrs.items()))).encode())
+    origin = ds[SIGNAL].encoding.get("source") or ds.attrs.get("source") or ds.attrs.get("store")
+    with contextlib.suppress(OSError):
+        digest.update(repr(file_identity(Path(str(origin)))).encode())
+    for name in sorted(map(str, ds.variables)):
+        variable = ds.variables[name]
+        digest.update(f"{name} {variable.dims} {variable.shape} {variable.dtype}".encode())
+        if variable.chunks is not None:
+            digest.update(variable.data.name.encode())
+        elif reads_fresh(variable) or name in ds.xindexes:
+            index = ds.xindexes.get(name)
+            digest.update(cloudpickle.dumps(index if index is not None else variable._data))
+        else:
+            values = variable.values
+            # hashed in place: a token made by pickling would hold a second copy of the data
+            plain = values if values.dtype.kind not in "OSU" else np.asarray(values.tolist(), "U")
+            digest.update(np.ascontiguousarray(plain).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def key_of(
+    pipeline: list[dict[str, Any]],
+    source: dict[str, Any],
+    format: str = "zarr",
+    dtype: str = "float32",
+) -> str:
+    """The key of what a pipeline, in canonical form, makes of a source."""
+    content = {
+        "format": [FORMAT, format],
+        "dtype": dtype,
+        "pipeline": pipeline,
+        "source": source,
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """Versions of what makes a result."""
+    import scipy
+    import zarr
+
+    return {
+        "penstock": penstock.__version__,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "scipy": scipy.__version__,
+        "xarray": xr.__version__,
+        "zarr": zarr.__version__,
+    }
