@@ -178,6 +178,30 @@ class BaseMasker(TransformerMixin, BaseEstimator):
     def _n_features_out(self) -> int:
         return self.n_elements_
 
+    def generate_report(self, background: Any = None) -> Any:
+        """A page that shows the regions, the parameters and the columns.
+
+        Parameters
+        ----------
+        background : image, optional
+            What regions are drawn on; of an image over time the mean of a few volumes.
+
+        Returns
+        -------
+        MaskerReport
+            Shown in Jupyter; ``save_as_html(path)`` writes it.
+
+        Raises
+        ------
+        ImportError
+            Without matplotlib.
+        """
+        from penstock.fmri.masker_report import masker_report
+
+        if not self.__sklearn_is_fitted__():
+            raise NotFittedError(f"this {type(self).__name__} is not fitted yet: call fit")
+        return masker_report(self, background)
+
     # ------------------------------------------------------------------ as processors
 
     def processors(self, grid: VoxelGrid | None = None) -> tuple[Processor, ...]:
@@ -275,7 +299,7 @@ class BaseMasker(TransformerMixin, BaseEstimator):
 
         if not self.__sklearn_is_fitted__():
             raise NotFittedError(f"this {type(self).__name__} is not fitted yet: call fit")
-        grid = self._image_grid()
+        grid = self.grid
         ds = paint(self._extractor(), np.asarray(X), grid, self._t_r())
         if out is not None:
             from penstock.io import export
@@ -291,7 +315,8 @@ class BaseMasker(TransformerMixin, BaseEstimator):
     def _t_r(self) -> float | None:
         return self.t_r if self.t_r is not None else getattr(self, "_seen_t_r", None)
 
-    def _image_grid(self) -> VoxelGrid:
+    @property
+    def grid(self) -> VoxelGrid:
         """The grid that signals are painted on: that of the last image, or the atlas's own."""
         return self._target() or getattr(self, "_seen_grid", None) or self._own_grid()
 
@@ -302,7 +327,7 @@ class BaseMasker(TransformerMixin, BaseEstimator):
         from penstock.fmri.together import region_names
 
         if self._names is None:
-            grid = self._image_grid()
+            grid = self.grid
             chain = Chain(outline_of(blank_volume(grid))).bind([self._extractor()])
             self._names = list(region_names(chain))
         return self._names

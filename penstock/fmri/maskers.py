@@ -244,7 +244,7 @@ class NiftiLabelsMasker(BaseMasker):
         from penstock.chain import Chain
         from penstock.fmri.base_masker import blank_volume
 
-        return Chain(blank_volume(self._image_grid())).bind([self._extractor()]).output
+        return Chain(blank_volume(self.grid)).bind([self._extractor()]).output
 
 
 @dataclass(eq=False, repr=False)

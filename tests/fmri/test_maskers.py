@@ -474,3 +474,18 @@ def test_haxby_runs_are_cleaned_one_by_one(data):
             str(folder / "mask.nii.gz"), runs=runs, reports=False, **options
         ).fit_transform(str(folder / "bold.nii.gz"))
     np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["voxels", "labels", "maps", "spheres"])
+def test_a_page_shows_the_regions(kind, bold, atlas, mask, maps, tmp_path):
+    pytest.importorskip("matplotlib")
+    import penstock.fmri as own
+
+    masker = made(kind, own, atlas, mask, maps, detrend=True)
+    masker.fit_transform(bold)
+    page = masker.generate_report(bold).save_as_html(tmp_path / "masker.html").read_text()
+    assert f"{type(masker).__name__}: {masker.n_elements_} columns" in page
+    assert "data:image/png" in page
+    assert "detrend" in page
+    assert "low_pass" not in page
+    assert str(masker.get_feature_names_out()[-1]) in page
