@@ -89,9 +89,19 @@ class Job:
         return self.building / "scratch"
 
     @property
+    def exported(self) -> Path:
+        """The result in a format other than Zarr, before it is published."""
+        return self.building / f"result{check_format(self.format).suffix}"
+
+    @property
     def sidecar(self) -> Path:
         """Provenance of a result whose format cannot hold it."""
         return sidecar_path(self.target)
+
+    @property
+    def coming_sidecar(self) -> Path:
+        """The same, before the result is published."""
+        return self.building / "sidecar.json"
 
 
 @dataclass(frozen=True)
@@ -267,6 +277,7 @@ def open_recording(job: Job, slot: int) -> Opened | Done:
     """
     _set_up_process(job)
     key = result_key(job)
+    _publish_sidecar(job)
     if job.target.exists() and not job.overwrite:
         about = provenance(job.target) or _read_json(job.sidecar)
         if about is not None and about.get("key") == key:
@@ -300,6 +311,13 @@ def open_recording(job: Job, slot: int) -> Opened | Done:
         blocks = () if finished else (run_block(opened, 0, 0),)
         return replace(finish_recording(opened), opened=opened, blocks=blocks)
     return opened
+
+
+def _publish_sidecar(job: Job) -> None:
+    """End what a run began that was killed between publishing a result and its provenance."""
+    left = (job.building / "plan.json").exists() and job.coming_sidecar.exists()
+    if left and job.target.exists() and not job.exported.exists():
+        os.replace(job.coming_sidecar, job.sidecar)
 
 
 def _pick_up(job: Job, key: str, plan: Plan) -> tuple[Plan, dict[int, set[int]], str]:
@@ -448,17 +466,18 @@ def finish_recording(opened: Opened) -> Done:
         from penstock.io import export
         from penstock.store import open_store
 
-        made = job.building / f"result{check_format(job.format).suffix}"
-        remove(made)
+        remove(job.coming_sidecar)
+        remove(job.exported)
         ranges = _ranges(opened, ledger)
-        result = export(open_store(job.store), made, format=job.format, ranges=ranges)
+        result = export(open_store(job.store), job.exported, format=job.format, ranges=ranges)
         facts |= _export_facts(result)
         about = {**(provenance(job.store) or {}), **facts}
         about.pop("sampled", None)
-        temporary = job.building / "sidecar.json"
-        temporary.write_text(json.dumps(about, indent=1))
-        publish(made, job.target, overwrite=job.overwrite)
-        os.replace(temporary, job.sidecar)
+        job.coming_sidecar.write_text(json.dumps(about, indent=1))
+        if job.overwrite:
+            remove(job.sidecar)  # (that of an earlier result must never stand beside this one)
+        publish(job.exported, job.target, overwrite=job.overwrite)
+        os.replace(job.coming_sidecar, job.sidecar)
     discard(job.building)
     return Done(job.target, facts=facts)
 

@@ -7,6 +7,7 @@ file stays open in between.
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import functools
 import importlib
@@ -28,6 +29,9 @@ STREAM_BYTES = 1024 * 1024 + 2 * PIECE_BYTES
 """What a stream holds at most: compressed bytes, the state of the decompressor, and a piece."""
 MOST_STREAMS = 8
 """Files of which a process remembers how far it has read."""
+MARK_BYTES, MOST_MARKS = 16 * 1024 * 1024, 128
+"""Distance of the places from which a file that is read in any order can be inflated again, at the
+least, and how many of them there are at most: 40 KiB each."""
 PATIENCE = 0.25
 """How long [s] a read further on waits for those before it, which other threads may ask for."""
 
@@ -111,6 +115,10 @@ class NiftiStream:
         self._busy = False
         self._moved = -math.inf
         self._alone: int | None = None
+        self._marked = False
+        self._marks: list[tuple[int, _Inflater]] = []
+        total = values.offset + values.n_bytes
+        self._mark_bytes = max(MARK_BYTES, total // MOST_MARKS)
 
     @contextlib.contextmanager
     def turn(self, start: int) -> Iterator[NiftiStream]:
@@ -126,7 +134,8 @@ class NiftiStream:
         try:
             yield self
         except BaseException:
-            self._file, self.position = None, 0  # (where it broke off is not known)
+            # (where it broke off is not known)
+            self._file, self.position = None, 0
             raise
         finally:
             with self._condition:
@@ -142,8 +151,7 @@ class NiftiStream:
         OSError
             If the file is cut short or damaged, or has changed since it was opened.
         """
-        if self._file is None or position < self.position:
-            self._file, self.position = _Inflater(self.values.path, self.values.version), 0
+        self._go_to(position)
         while self.position < position:
             self._inflate(min(PIECE_BYTES, position - self.position))
         view = target.data
@@ -157,12 +165,34 @@ class NiftiStream:
                 pass
             self._file = None
 
+    def _go_to(self, position: int) -> None:
+        """Be where least must be inflated to come to a position.
+
+        A first pass is the fastest that there is. Once somebody has gone back, marks are left on
+        the way, from which reads in any order go on; only zlib's decompressors can be copied.
+        """
+        if position < self.position:  # (to the beginning: just another pass)
+            self._marked = position > self.values.offset
+        here = self.position if self._file is not None and position >= self.position else -1
+        at = bisect.bisect_right(self._marks, position, key=lambda mark: mark[0]) - 1
+        if at >= 0 and self._marks[at][0] > here:
+            self.position, mark = self._marks[at]
+            self._file = mark.copy()
+        elif here < 0:
+            module = zlib if self._marked else zlib_module()
+            self._file = _Inflater(self.values.path, self.values.version, module)
+            self.position = 0
+
     def _inflate(self, n_bytes: int) -> bytes:
         data = self._read(n_bytes)
         if not data:
             raise OSError(self._short())
         self.position += len(data)
         self.inflated += len(data)
+        assert self._file is not None
+        last = self._marks[-1][0] if self._marks else 0
+        if self._file.module is zlib and self.position >= last + self._mark_bytes:
+            self._marks.append((self.position, self._file.copy()))
         return data
 
     def _read(self, n_bytes: int) -> bytes:
@@ -220,6 +250,8 @@ class NiftiStream:
             return None
         if start < here or self._alone == threading.get_ident() or threading.active_count() == 1:
             return 0.0
+        if self._marked:  # (they come in any order)
+            return 0.0
         return max(asked, self._moved) + PATIENCE - time.monotonic()
 
     def _goes_on(self, start: int) -> bool:
@@ -228,12 +260,24 @@ class NiftiStream:
 
 
 class _Inflater:
-    """A gzip file from front to back, without keeping it open between two reads."""
+    """A gzip file from front to back, without keeping it open between two reads.
 
-    def __init__(self, path: str, version: tuple[int, int]):
+    `module` is zlib or one like it.
+    """
+
+    def __init__(self, path: str, version: tuple[int, int], module: Any):
         self._path, self._version, self._position = path, version, 0
         self._pending = b""
-        self._member = zlib_module().decompressobj(31)
+        self.module = module
+        self._member = module.decompressobj(31)
+
+    def copy(self) -> _Inflater:
+        """Another one that goes on from here (zlib only)."""
+        other = _Inflater(self._path, self._version, self.module)
+        # (what is pending is read again: marks are kept by the hundred)
+        other._position = self._position - len(self._pending)
+        other._member = self._member.copy()
+        return other
 
     def read(self, n_bytes: int) -> bytes:
         """At most so many bytes; none at the end.
@@ -249,7 +293,7 @@ class _Inflater:
                 rest = rest if len(rest) > 1 else rest + self._more()
                 if rest[:2] != b"\x1f\x8b":
                     return b""  # (zeros or whatever else stands behind the last member)
-                self._pending, self._member = rest, zlib_module().decompressobj(31)
+                self._pending, self._member = rest, self.module.decompressobj(31)
             pending = self._pending or self._more()
             data: bytes = self._member.decompress(pending, n_bytes)
             self._pending = self._member.unconsumed_tail

@@ -84,11 +84,17 @@ def column_names(ds: xr.Dataset, dim: str) -> list[str]:
         names = [str(name) for name in ds[dim].values]
     else:
         names = [f"{dim}_{i}" for i in range(ds.sizes[dim])]
-    taken: dict[str, int] = {}
+    taken = set(names)
+    numbers: dict[str, int] = {}
     unique = []
     for name in names:
-        n = taken[name] = taken.get(name, 0) + 1
-        unique.append(name if n == 1 else f"{name}_{n}")
+        found = name
+        while name in numbers and found in taken:
+            numbers[name] += 1
+            found = f"{name}_{numbers[name]}"
+        numbers.setdefault(name, 1)
+        taken.add(found)
+        unique.append(found)
     return unique
 
 

@@ -709,3 +709,25 @@ def test_real_runs_are_read_in_one_pass(data: Path, name: str, t_r: float) -> No
         for block, part in zip(blocks, parts, strict=True):
             assert np.allclose(part, expected[..., block], rtol=1e-6, atol=0)
     assert inflated(path) == HEADER_BYTES + image.dataobj.dtype.itemsize * expected.size
+
+
+def test_reads_in_any_order_do_not_begin_again_each_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(nifti_stream, "MARK_BYTES", 1 << 16)
+    monkeypatch.setattr(nifti_stream, "PIECE_BYTES", 1 << 14)
+    values = np.random.default_rng(2).integers(0, 200, (20, 20, 20, 300)).astype("int16")
+    path = tmp_path / "any.nii.gz"
+    nib.Nifti1Image(values, np.eye(4)).to_filename(path)
+    ds = ps.open_dataset(path)
+    for order in (np.arange(290, -1, -10), np.random.default_rng(3).permutation(30) * 10):
+        close_streams()
+        for start in order:
+            found = ds.signal[..., start : start + 10].values
+            np.testing.assert_array_equal(found, values[..., start : start + 10])
+        (stream,) = open_streams(path)
+        assert stream.inflated < 4 * values.nbytes
+    # a pass in file order is one pass, also after that
+    before = stream.inflated
+    for start in range(0, 300, 10):
+        found = ds.signal[..., start : start + 10].values
+        np.testing.assert_array_equal(found, values[..., start : start + 10])
+    assert stream.inflated - before == values.nbytes + HEADER_BYTES
