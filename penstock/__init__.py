@@ -24,7 +24,7 @@ _HOMES = {
     "sampling_frequency": "penstock.dataset",
     "with_events": "penstock.dataset",
 }
-_SUBMODULES = ("eeg", "io", "spectra", "testing")
+_SUBMODULES = ("eeg", "fmri", "io", "spectra", "testing")
 
 __all__ = ["__version__", *sorted(_HOMES)]
 

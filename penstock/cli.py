@@ -40,7 +40,7 @@ Workers = Annotated[
     int | None, typer.Option("--workers", "-j", help="Blocks at work at once (default: cores).")
 ]
 Format = Annotated[
-    str, typer.Option(help="Of the results: zarr, edf, fif, nifti, parquet, csv or tsv.")
+    str, typer.Option(help="Of the results: zarr, edf, fif, nifti, nii, parquet, csv or tsv.")
 ]
 Allow = Annotated[
     list[str] | None,
@@ -164,12 +164,22 @@ def describe(path: Path, ds: xr.Dataset) -> str:
         text = f"{shape}, {array.dtype}"
         index = ds.xindexes.get(array.dims[-1])
         if isinstance(index, SampledIndex):
-            text += f", {index.frequency:g} Hz, {index.size / index.frequency:.6g} s"
+            rate = (
+                f"TR {1 / index.frequency:.6g} s"
+                if "x" in array.dims
+                else f"{index.frequency:g} Hz"
+            )
+            text += f", {rate}, {index.size / index.frequency:.6g} s"
         if array.attrs.get("units") and name != SIGNAL:
             text += f", {array.attrs['units']}"
         lines.append(f"  {name:<9} {text}")
     if SIGNAL in ds:
         lines += _describe_signal(ds[SIGNAL])
+    if "affine" in ds.coords:
+        from penstock.fmri.images import voxel_sizes
+
+        sizes = voxel_sizes(ds["affine"].values)
+        lines.append(f"  voxels    {' × '.join(f'{size:.4g}' for size in sizes)} mm")
     for dim, size_along in ds.sizes.items():
         if dim in ds.coords and ds[dim].dtype.kind in "iuf" and dim not in ("time", "channel"):
             values, units = ds[dim].values, ds[dim].attrs.get("units", "")
@@ -202,12 +212,11 @@ def _describe_signal(signal: xr.DataArray) -> list[str]:
     from penstock.memory import format_bytes
 
     text = f"  in memory {format_bytes(signal.size * signal.dtype.itemsize)} as {signal.dtype}"
-    if signal.encoding.get("interleaved"):
-        text += (
-            ", stored volume by volume: the series of one voxel costs reading all of it"
-            if "x" in signal.dims
-            else ", channels interleaved: reading one reads the file"
-        )
+    if signal.encoding.get("interleaved") and "time" in signal.dims:
+        if "x" in signal.dims:
+            text += ", stored volume by volume: the series of one voxel costs reading all of it"
+        elif "channel" in signal.dims:
+            text += ", channels interleaved: reading one reads the file"
     if signal.encoding.get("sequential"):
         text += (
             "; compressed, so it is read from front to back (penstock convert makes a .zarr of it)"
@@ -226,7 +235,10 @@ def plan(
     memory: Memory = None,
     workers: Workers = None,
     format: Annotated[
-        str, typer.Option(help="What would be written: zarr, edf, fif, nifti, parquet, csv or tsv.")
+        str,
+        typer.Option(
+            help="What would be written: zarr, edf, fif, nifti, nii, parquet, csv or tsv."
+        ),
     ] = "zarr",
     allow: Allow = None,
     dataset: DatasetName = None,
@@ -267,9 +279,7 @@ def run(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")],
     memory: Memory = None,
     workers: Workers = None,
-    format: Annotated[
-        str, typer.Option(help="What to write: zarr, edf, fif, nifti, parquet, csv or tsv.")
-    ] = "zarr",
+    format: Format = "zarr",
     overwrite: Annotated[bool, typer.Option(help="Replace results that are there.")] = False,
     dtype: Annotated[str, typer.Option(help="Precision: float32 or float64.")] = "float32",
     executor: Annotated[
@@ -296,7 +306,7 @@ def run(
             progress=False if quiet else None,
             open_options=_open_options(dataset, dims),
         )
-    end_with(report, out, quiet)
+    end_with(report)
 
 
 @contextlib.contextmanager
@@ -315,15 +325,12 @@ def client_at(scheduler: str | None) -> Iterator[Any]:
         yield client
 
 
-def end_with(report: Report, out: Path, quiet: bool) -> None:
+def end_with(report: Report) -> None:
     """Say what a run did, and where its report is; exit with its code."""
-    from penstock.report import REPORT_NAME
-
-    print(report)
-    if quiet:  # (progress has said it already)
-        for name, reason in report.failed.items():
-            _say(f"{name}: {reason}")
-    print(f"report: {out / REPORT_NAME}.html")
+    print(report.summary(), flush=True)
+    for line in report.failures():
+        _say(line)
+    print(f"report: {report.path}")
     raise typer.Exit(0 if report.ok else 1)
 
 
@@ -360,7 +367,7 @@ def convert(
         progress=False if quiet else None,
         open_options=_open_options(dataset, dims),
     )
-    end_with(report, target.parent, quiet)
+    end_with(report)
 
 
 @app.command()

@@ -11,7 +11,6 @@ import xarray as xr
 import penstock as ps
 from penstock.eeg import HighPassFilter, LowPassFilter, Resample, simulate
 from penstock.memory import format_bytes
-from penstock.report import REPORT_NAME
 
 SAME_BAND = ps.Pipeline([HighPassFilter(1.0), LowPassFilter(70.0), Resample(250.0)])
 """What the demo's pipeline does to the true EEG."""
@@ -58,7 +57,7 @@ def run_demo(out: Path, memory: str, workers: int | None, seconds: float) -> int
     before, after = _agreement(recording, simulated, result)
     print(f"Correlation with the true EEG: {before:.3f} before, {after:.3f} after (median channel)")
     print(f"Result: {cleaned / recording.stem}.zarr")
-    print(f"Report: {cleaned / REPORT_NAME}.html")
+    print(f"Report: {report.path}")
     picture = _plot(out / "before_after.png", recording, simulated, result)
     if picture is not None:
         print(f"Picture: {picture}")

@@ -439,10 +439,18 @@ def _check_parameters(processor: Processor) -> None:
         if not accepted:
             raise TypeError(
                 f"{type(processor).__name__}: {f.name}={value!r} must be "
-                f"{_describe(hints[f.name])}, got {type(value).__name__}"
+                f"{_describe(hints[f.name])}{_got(value, hints[f.name])}"
             )
         if coerced is not value:
             object.__setattr__(processor, f.name, coerced)
+
+
+def _got(value: Any, hint: Any) -> str:
+    """Of which type a value is, where that is what is wrong with it."""
+    choices = [hint, *typing.get_args(hint)]
+    if isinstance(value, str) and any(typing.get_origin(one) is Literal for one in choices):
+        return ""
+    return f", got {type(value).__name__}"
 
 
 def _coerce(value: Any, hint: Any) -> tuple[bool, Any]:
@@ -495,6 +503,8 @@ def _describe(hint: Any) -> str:
     if origin is Literal:
         return "one of " + ", ".join(repr(argument) for argument in arguments)
     if origin is tuple:
+        if len(arguments) > 1 and arguments[1] is not Ellipsis:
+            return f"{len(arguments)} values, each " + _describe(arguments[0])
         return "a list of " + _describe(arguments[0])
     if hint is type(None):
         return "none"

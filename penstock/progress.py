@@ -145,8 +145,8 @@ class TerminalProgress:
 
         self.tally.hear(event)
         if isinstance(event, events.RecordingFailed):
-            text = escape(f"{event.name}: {event.reason}")
-            self._progress.console.print(f"[red]failed[/] {text}")
+            # (the reason stands in the report: here it would be said twice)
+            self._progress.console.print(f"[red]failed[/] {escape(event.name)}")
         self._progress.update(
             self._bar, completed=self.tally.fraction, description=self.tally.text()
         )
@@ -199,7 +199,7 @@ class LogProgress:
                 f"{event.concurrency} workers, budget {format_bytes(event.budget)}"
             )
         elif isinstance(event, events.RecordingFailed):
-            self._say(f"failed {event.name}: {event.reason}")
+            self._say(f"failed {event.name}")  # (the reason stands in the report)
         elif isinstance(event, events.RecordingPlanned) and event.note:
             self._say(f"{event.name}: {event.note}")
         elif isinstance(event, events.RunFinished):

@@ -215,6 +215,8 @@ class Report:
     figures: dict[str, bytes] = field(default_factory=dict)
     """Pictures of results by their titles, as PNG: shown in the HTML page."""
     _largest_task: int = 0
+    name: str = REPORT_NAME
+    """Of its files."""
     started: str = field(default_factory=lambda: time.strftime("%Y-%m-%dT%H:%M:%S%z"))
 
     PLANS_KEPT = 100
@@ -305,11 +307,22 @@ class Report:
             "plans": self.plans,
         }
 
-    def save(self, out: Path) -> None:
-        """Write the report into a folder, as JSON and as one self-contained HTML page."""
+    @property
+    def path(self) -> Path:
+        """Of the HTML page."""
+        return Path(self.out) / f"{self.name}.html"
+
+    def save(self) -> None:
+        """Write the report beside the results, as JSON and as one self-contained HTML page.
+
+        Where everything was there already, the report of the run that made it stays.
+        """
+        nothing_new = self.outputs and len(self.skipped) == len(self.outputs) and not self.failed
+        if nothing_new and self.path.exists():
+            return
         pages = {".json": json.dumps(self.to_dict(), indent=1, default=str), ".html": self.page()}
         for suffix, text in pages.items():
-            path = out / f"{REPORT_NAME}{suffix}"
+            path = self.path.with_suffix(suffix)
             temporary = path.with_name(f".{path.name}.new")
             try:
                 temporary.write_text(text)
@@ -317,7 +330,17 @@ class Report:
             except OSError:  # a full disk must not hide the run's own outcome
                 temporary.unlink(missing_ok=True)
 
-    def __str__(self) -> str:
+    def failures(self) -> list[str]:
+        """Names and reasons of what failed; a reason that several share stands once."""
+        lines = []
+        for reason in dict.fromkeys(self.failed.values()):
+            names = [name for name, other in self.failed.items() if other == reason]
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            lines.append(f"{', '.join(names[:3])}{more}: {reason}")
+        return lines
+
+    def summary(self) -> str:
+        """What was done, how fast, in how much memory, and what is to be noted."""
         made = len(self.outputs) - len(self.skipped)
         lines = [
             f"{made} done, {len(self.skipped)} there already, {len(self.failed)} failed, "
@@ -337,8 +360,10 @@ class Report:
         if self.retries:
             lines.append(f"{len(self.retries)} blocks were tried again")
         lines += [f"{name}: {note}" for name, note in self.notes.items()]
-        lines += [f"FAILED {name}: {reason}" for name, reason in self.failed.items()]
         return "\n".join(lines)
+
+    def __str__(self) -> str:
+        return "\n".join([self.summary(), *(f"FAILED {line}" for line in self.failures())])
 
     __repr__ = __str__
 
@@ -401,6 +426,7 @@ class Report:
             "padding:0 1em;color:#222}table{border-collapse:collapse;margin:.4em 0;font-size:90%}"
             "td,th{padding:.25em .8em .25em 0;border-bottom:1px solid #e4e4e4;vertical-align:top;"
             "overflow-wrap:anywhere}th,td:first-child{white-space:nowrap}"
+            "td:last-child{min-width:5em}"
             "h1{font-size:1.5em}h3{margin:1.4em 0 .3em}"
         )
         return (

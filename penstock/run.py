@@ -10,6 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import xarray as xr
+
 from penstock import events
 from penstock.cluster import active_client, client_executor, local_processes, thread_executor
 from penstock.dataset import SIGNAL, reads_fresh
@@ -109,6 +111,9 @@ def run(
     _refuse_own_source(jobs)
     _make_folder(out)
     report = Report(pipeline=pipeline.canonical(), out=str(out), limits=limits, kind=kind)
+    if isinstance(source, Mapping) and not isinstance(source, xr.Dataset) and len(source) == 1:
+        # (its folder may hold the reports of others)
+        report.name = f"{items[0].name}-report"
     heard: list[events.Listener] = [report.listen, *listeners]
     show = progress_listener(progress)
     if show is not None:
@@ -133,7 +138,7 @@ def run(
             report.finish(sampler.peak, cluster=kind == "cluster")
             if show is not None:
                 show.close()
-            report.save(out)
+            report.save()
     return report
 
 

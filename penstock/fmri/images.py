@@ -220,6 +220,14 @@ class SpatialImage:
         """The voxel grid."""
         return voxel_grid(self)
 
+    def to_nibabel(self) -> Any:
+        """The image as a `nibabel.Nifti1Image`; bool becomes uint8."""
+        return to_nibabel(self)
+
+    def to_filename(self, path: str | os.PathLike[str]) -> None:
+        """Write the image (.nii or .nii.gz); `nibabel.save` does it as well."""
+        self.to_nibabel().to_filename(path)
+
     @cached_property
     def digest(self) -> str:
         """SHA-256 of type, shape, affine and values."""

@@ -42,7 +42,13 @@ def paint(extractor: Any, signals: np.ndarray, grid: VoxelGrid, t_r: float | Non
         raise ValueError(f"signals have two dims, volumes and regions, got {signals.shape}")
     if rows.dtype.kind not in "fc":
         rows = rows.astype(np.float64)
-    painted = extractor.paint(rows[:1], grid)  # (tells a wrong number of columns at once)
+    n_regions = len(extractor.resolve(grid))
+    if rows.shape[1] != n_regions:
+        raise ValueError(
+            f"signals of the shape {signals.shape} cannot be put back: they need {n_regions} "
+            "columns, one for each region"
+        )
+    painted = extractor.paint(rows[:1], grid)
     dims: tuple[str, ...] = SPACE if single else (*SPACE, "time")
     shape = grid.shape if single else (*grid.shape, len(rows))
     encoding = {"interleaved": True, "read_scratch": 1.0}

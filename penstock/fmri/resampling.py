@@ -296,10 +296,11 @@ class ResampleVolumes(Processor):
     Notes
     -----
     The same as `nilearn.image.resample_img` on each volume, to 1e-6 of its largest value in
-    float32. Cubic splines overshoot at edges, so values are kept within the range of the volume and
-    0; nilearn takes the range of all volumes, for which the whole recording would have to be read
-    first. Voxels outside are 0. Missing values (NaN, infinite) are NaN where the nearest voxel is
-    missing; near them, the mean of their neighbours stands in.
+    float32, but for one thing: cubic splines overshoot at edges. No value changes its sign by that
+    (of a volume without negative values none becomes negative); nilearn also cuts what exceeds the
+    largest value of the whole recording, which would have to be read first. Voxels outside are 0.
+    Missing values (NaN, infinite) are NaN where the nearest voxel is missing; near them, the mean
+    of their neighbours stands in.
 
     Where the axes of both grids are parallel, a spline is one matrix an axis (see
     `penstock.fmri.separable`); otherwise `scipy.ndimage.affine_transform` is used.
@@ -402,7 +403,8 @@ class ResampleVolumes(Processor):
             if missing is not None:
                 _mark_missing(out.T, missing.T, matrix, offset)
         if order == 3:
-            np.clip(out, *_value_range(volume), out=out)
+            low, high = _value_range(volume)
+            np.clip(out, -np.inf if low < 0 else 0, np.inf if high > 0 else 0, out=out)
 
 
 @lru_cache(maxsize=16)
