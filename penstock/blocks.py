@@ -192,11 +192,13 @@ def _choose(
         return max(found.bytes.read, found.bytes.result)
 
     row_seconds = chain.row_seconds()
+    last_is_free = chain.dims[-1] in free
 
     def rows_choice() -> Choice | None:
-        if single:
-            # (where every dim is free, a row is still the whole last dim)
-            one = choice(sizes[chain.dims[-1]] if chain.dims[-1] in free else 1)
+        if single and not (last_is_free and len(free) < len(sizes)):
+            # (where every dim is free, a row is still the whole last dim; where only others are
+            # not, as regions that are made of whole volumes, one row costs as much as all)
+            one = choice(sizes[chain.dims[-1]] if last_is_free else 1)
             return one if one.bytes.peak <= slot else None
         n = most(1, max(1, n_free), lambda k: choice(k).bytes.peak <= slot)
         if n < 1:

@@ -8,6 +8,7 @@ this way, and its memory is a closed formula (`Chain.block_bytes`).
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import sys
 import time
@@ -305,24 +306,26 @@ class Chain:
         """The result as an ordinary dask-backed dataset: one task a block, nothing computed.
 
         `single` makes blocks of one row (one channel), for those who read a few of them. A row that
-        does not fit into `block_bytes` is made whole all the same, unless `strict`.
+        does not fit into `block_bytes` is made whole all the same; with `strict` it is refused once
+        it is computed.
         """
         import dask.array
         from dask._task_spec import DataNode, Task, TaskRef
         from dask.highlevelgraph import HighLevelGraph
 
-        from penstock.blocks import RowTooLarge, choose_block
+        from penstock.blocks import choose_block
 
         if not self.steps and self.source[SIGNAL].chunks is not None:
             return self.source
+        work: Callable[..., np.ndarray] = compute_block
         choice = choose_block(self, block_bytes, concurrency=1, single=single)
         if single and choice is not None and choice.n_blocks > SINGLE_ROWS:
             # (voxels: nobody reads a few of them one by one, and tasks would outweigh the data)
             choice = choose_block(self, block_bytes, concurrency=1) or choice
         if choice is None:
-            choice = choose_block(self, sys.maxsize, concurrency=1, single=True)
-            if strict and choice is not None:
-                raise RowTooLarge(choice.bytes.peak, block_bytes)
+            choice = choose_block(self, sys.maxsize, concurrency=1, single=True, target=1)
+            if strict and choice is not None:  # (whoever computes a block of it is told)
+                work = functools.partial(_refuse, choice.bytes.peak, block_bytes)
         shape = choice.block if choice is not None else self.shape
         token = uuid.uuid4().hex
         name, chain_key = f"penstock-{token}", f"penstock-chain-{token}"
@@ -340,7 +343,7 @@ class Chain:
             }
             key = (name, *index)
             # the data-producer mark keeps the scheduler from starting all blocks at once
-            layer[key] = Task(key, compute_block, TaskRef(chain_key), region, _data_producer=True)
+            layer[key] = Task(key, work, TaskRef(chain_key), region, _data_producer=True)
         graph = HighLevelGraph.from_collections(name, layer, dependencies=())
         meta = np.empty((0,) * len(self.shape), self.dtype)
         array = dask.array.Array(graph, name, chunks, meta=meta)
@@ -365,6 +368,13 @@ def describe_region(region: Region) -> str:
         else f"{dim} {indexer[0]}, ... ({len(indexer)})"
         for dim, indexer in region.items()
     )
+
+
+def _refuse(need: int, limit: int, chain: Chain, region: Region) -> np.ndarray:
+    """One task of a lazy dataset whose rows are too large."""
+    from penstock.blocks import RowTooLarge
+
+    raise RowTooLarge(need, limit)
 
 
 def compute_block(chain: Chain, region: Region) -> np.ndarray:

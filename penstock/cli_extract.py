@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,9 +10,13 @@ from typing import Annotated, Any
 import typer
 
 from penstock.cli import Memory, Scheduler, Workers, app, client_at, end_with
+from penstock.memory import MIB, process_now
 
 FIGURES_KEPT = 3
 """Results of which the report shows pictures."""
+FIGURE_BYTES = 256 * MIB
+"""What drawing takes, its libraries included: below that the report stays without pictures."""
+TABLES_AND_STORES = ("parquet", "csv", "tsv", "zarr")
 
 
 @app.command()
@@ -89,16 +94,24 @@ def extract(
     from penstock.pipeline import Pipeline
     from penstock.sources import expand_paths
 
+    # (workers of a cluster may be at home in another folder)
+    labels, maps, mask = (_absolute(paths) for paths in (labels, maps, mask))
+    names, within = (path and os.path.abspath(path) for path in (names, within))
+    confounds = [c if c == "auto" or "{name}" in c else os.path.abspath(c) for c in confounds or ()]
     policy: dict[str, Any] = {"nan_policy": nan_policy}
     parts: list[Any] = [
         ExtractLabels(atlas, lut=names, strategy=strategy, mask_img=within, **policy)  # type: ignore[arg-type]
-        for atlas in labels or ()
+        for atlas in labels
     ]
-    parts += [ExtractMaps(path, mask_img=within, **policy) for path in maps or ()]
-    parts += [ExtractVoxels(path, resampling="mask", **policy) for path in mask or ()]
+    parts += [ExtractMaps(path, mask_img=within, **policy) for path in maps]
+    parts += [ExtractVoxels(path, resampling="mask", **policy) for path in mask]
     if seeds:
         centres = tuple(_centre(text) for text in seeds)
         parts.append(ExtractSpheres(centres, radius=radius, mask_img=within, **policy))
+    if radius is not None and not seeds:
+        raise ValueError("--radius is that of spheres: give their centres with --seeds x,y,z")
+    if format not in (None, *TABLES_AND_STORES):
+        raise ValueError(f"--format must be one of {', '.join(TABLES_AND_STORES)}, got {format!r}")
     if not parts:
         raise ValueError(
             "nothing to extract: give --labels ATLAS, --maps MAPS, --mask MASK or --seeds x,y,z"
@@ -116,8 +129,8 @@ def extract(
     if any(value not in (None, False) for value in cleaning.values()):
         steps.append(CleanSignals(t_r=t_r, **cleaning))  # type: ignore[arg-type]
     sources, folder, written = _targets(files, out, format, only_voxels=bool(mask) and not labels)
-    several = isinstance(sources, list) and confounds and confounds != ["auto"]
-    if several and not any("{name}" in text for text in confounds or ()):
+    shared = confounds and confounds != ["auto"] and not any("{name}" in c for c in confounds)
+    if shared and len(sources) > 1:
         raise ValueError(
             f"{len(sources)} images cannot share one table of confounds: use --confounds auto, or "
             "a path with {name} in it"
@@ -133,9 +146,13 @@ def extract(
             client=client,
             progress=False if quiet else None,
         )
-    _add_figures(report, next(iter(labels or maps or mask or []), None), expand_paths(files[0])[0])
-    report.save(folder)
-    end_with(report, folder, quiet)
+    _add_figures(report, next(iter(labels or maps or mask), None), expand_paths(files[0])[0])
+    report.save()
+    end_with(report)
+
+
+def _absolute(paths: list[str] | None) -> list[str]:
+    return [os.path.abspath(path) for path in paths or ()]
 
 
 def _centre(text: str) -> tuple[float, float, float]:
@@ -156,6 +173,11 @@ def _targets(
     paths = [path for file in files for path in expand_paths(file)]
     wanted = format_of(out)
     if wanted is None:
+        if out.suffix and not out.is_dir():
+            raise ValueError(
+                f"cannot tell the format of {out}: end its name in .parquet, .csv, .tsv or .zarr, "
+                "or give a folder"
+            )
         return paths, out, check_format(format or ("zarr" if only_voxels else "parquet")).name
     if format is not None and format != wanted.name:
         raise ValueError(f"--format {format} contradicts the name {out.name}")
@@ -173,7 +195,10 @@ def _add_figures(report: Any, regions: str | None, image: Path) -> None:
     """Pictures of the first results, for the report; without matplotlib there are none."""
     import importlib.util
 
-    if importlib.util.find_spec("matplotlib") is None or not report.outputs:
+    made = {name: path for name, path in report.outputs.items() if name not in report.skipped}
+    if importlib.util.find_spec("matplotlib") is None or not made:
+        return
+    if report.limits.budget - process_now() < FIGURE_BYTES:
         return
     from penstock.fmri.figures import extraction_figures, overlay_figure
     from penstock.io import open_dataset
@@ -182,7 +207,7 @@ def _add_figures(report: Any, regions: str | None, image: Path) -> None:
         if regions is not None:
             picture = overlay_figure(regions, open_dataset(image))
             report.figures[f"{Path(regions).name} on {image.name}"] = picture
-        for name, path in list(report.outputs.items())[:FIGURES_KEPT]:
+        for name, path in list(made.items())[:FIGURES_KEPT]:
             for title, picture in extraction_figures(_result(path)):
                 report.figures[f"{name}: {title}"] = picture
     except (OSError, TypeError, ValueError) as error:  # (the results themselves are there)

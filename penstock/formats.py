@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from penstock.memory import MIB
@@ -19,23 +20,44 @@ class Format:
     """Memory of exporting a finished result (see `penstock.io.export`), its libraries included."""
     several: bool = False
     """Whether it can hold several results at every position."""
+    contents: str = ""
+    """What it can hold, one of `CONTENTS`; everything where it is empty."""
 
     @property
     def suffix(self) -> str:
         """What the names of results end in."""
         return self.extensions[0]
 
+    def check_dims(self, dims: Collection[str]) -> None:
+        """Raise a ValueError if the format cannot hold a signal of these dims."""
+        if self.contents and not CONTENTS[self.contents](set(dims)):
+            raise ValueError(
+                f"{self.name.upper()} holds {self.contents}, but the signal has the dims "
+                f"{', '.join(dims)}: use the format 'zarr'"
+            )
+
+
+RECORDINGS = "recordings (channel, time)"
+VOLUMES = "volumes (x, y, z and time)"
+TABLES = "tables of rows and columns"
+CONTENTS: dict[str, Callable[[set[str]], bool]] = {
+    RECORDINGS: lambda dims: dims == {"channel", "time"},
+    VOLUMES: lambda dims: {"x", "y", "z"} <= dims <= {"x", "y", "z", "time"},
+    TABLES: lambda dims: len(dims) <= 2,
+}
+"""Whether dims are those of what a format holds."""
 
 FORMATS = {
     each.name: each
     for each in (
         Format("zarr", (".zarr",), several=True),
-        Format("edf", (".edf",), 48 * MIB),
-        Format("fif", (".fif",), 160 * MIB),
-        Format("nifti", (".nii.gz", ".nii"), 96 * MIB),
-        Format("parquet", (".parquet",), 128 * MIB),
-        Format("csv", (".csv",), 64 * MIB),
-        Format("tsv", (".tsv",), 64 * MIB),
+        Format("edf", (".edf",), 48 * MIB, contents=RECORDINGS),
+        Format("fif", (".fif",), 160 * MIB, contents=RECORDINGS),
+        Format("nifti", (".nii.gz",), 96 * MIB, contents=VOLUMES),
+        Format("nii", (".nii",), 96 * MIB, contents=VOLUMES),
+        Format("parquet", (".parquet",), 128 * MIB, contents=TABLES),
+        Format("csv", (".csv",), 64 * MIB, contents=TABLES),
+        Format("tsv", (".tsv",), 64 * MIB, contents=TABLES),
     )
 }
 

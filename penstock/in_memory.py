@@ -152,7 +152,7 @@ def collect(
         )
         return collect(rest, memory=memory, workers=workers, progress=progress)
     if found is None:
-        smallest = choose_block(chain, 1 << 62, concurrency=1, single=True)
+        smallest = choose_block(chain, 1 << 62, concurrency=1, single=True, target=1)
         need = smallest.bytes.peak if smallest is not None else 0
         raise BudgetError(
             f"the result takes {format_bytes(held)} in memory and its smallest block "

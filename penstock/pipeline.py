@@ -171,7 +171,7 @@ class Pipeline:
             what is available.
         workers : int, optional
             Threads (or processes) at work at once. Default: the cores there are.
-        format : {"zarr", "edf", "fif", "nifti", "parquet", "csv", "tsv"}
+        format : {"zarr", "edf", "fif", "nifti", "nii", "parquet", "csv", "tsv"}
             What would be written.
         open_options : mapping, optional
             Options of `open_dataset` for every file.
@@ -235,7 +235,7 @@ class Pipeline:
             Budget of the whole run, all processes added up. Default: half of what is available.
         workers : int, optional
             Threads (or processes) at work at once. Default: the cores there are.
-        format : {"zarr", "edf", "fif", "nifti", "parquet", "csv", "tsv"}
+        format : {"zarr", "edf", "fif", "nifti", "nii", "parquet", "csv", "tsv"}
             What to write.
         overwrite : bool, default False
             Replace results that are there already.

@@ -293,6 +293,7 @@ def make_plan(
             f"the results of this pipeline ({', '.join(fields)}) are not a recording and cannot be "
             f"written as {format.upper()}: use format 'zarr'"
         )
+    kind.check_dims(chain.dims)
     export_bytes = kind.export_bytes
     # (some readers hold the whole file, some steps an atlas: of the process, not of a block)
     resident = chain.resident_bytes * max(1, limits.processes - 1)

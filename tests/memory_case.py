@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import sys
 
+import numpy as np
+
 import penstock as ps
 from penstock.testing import virtual_dataset
 
@@ -21,6 +23,8 @@ def main() -> None:
         ds = virtual_dataset(
             tuple(case["shape"]), tuple(case["dims"]), sampling_frequency=case.get("rate", 1000.0)
         )
+        if "x" in case["dims"]:
+            ds = ds.assign_coords(affine=(("affine_row", "affine_column"), np.diag([3, 3, 3, 1.0])))
     pipeline = ps.Pipeline.from_dict(case["pipeline"], allow=case.get("allow", []))
     report = pipeline.run(
         ds,

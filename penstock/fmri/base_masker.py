@@ -63,6 +63,7 @@ class BaseMasker(TransformerMixin, BaseEstimator):
     clean_args: Mapping[str, Any] | None = None
     nan_policy: str = "omit"
     runs: Any = None
+    confound_columns: Any = None
 
     # ------------------------------------------------------------------ what subclasses say
 
@@ -102,14 +103,32 @@ class BaseMasker(TransformerMixin, BaseEstimator):
         self.options()  # (wrong parameters are told before any image is opened)
         self._names: list[str] | None = None
         self._fit(imgs)
+        self._extractor()  # (tells wrong parameters of its own)
         self._fitted = True
         return self
+
+    @property
+    def looks_at_images(self) -> bool:
+        """Whether `fit` needs images to find regions."""
+        return False
 
     def __sklearn_is_fitted__(self) -> bool:
         return getattr(self, "_fitted", False)
 
+    def _check_fitted(self) -> None:
+        if not self.__sklearn_is_fitted__():
+            raise NotFittedError(
+                f"this {type(self).__name__} is not fitted yet: call fit, or fit_transform"
+            )
+
     def transform(
-        self, imgs: Any, confounds: Any = None, sample_mask: Any = None, *, out: Any = None
+        self,
+        imgs: Any,
+        confounds: Any = None,
+        sample_mask: Any = None,
+        *,
+        out: Any = None,
+        overwrite: bool = False,
     ) -> Any:
         """Signals of the regions, cleaned, from one pass over the image.
 
@@ -118,13 +137,17 @@ class BaseMasker(TransformerMixin, BaseEstimator):
         imgs : path, nibabel image, xarray.Dataset, or a list of them
             An image (x, y, z, time); a single volume gives a single row. Images of a list follow
             each other in time.
-        confounds : array, DataFrame, path of a table, or a list of them, optional
-            Confounds to remove, a row a volume; tables of a list stand side by side.
+        confounds : array, DataFrame, path of a table, a list of them, or "auto", optional
+            Confounds to remove, a row a volume; tables of a list stand side by side, or below each
+            other where there is one for each of several images. ``"auto"``: what fMRIPrep left
+            beside the image. See the parameter `confound_columns`.
         sample_mask : array_like of int or bool, optional
             Volumes to keep, or a list of them for each run.
         out : path, optional
             A Zarr store to write into instead, block by block within the budget: for more voxels
             than memory holds.
+        overwrite : bool, default False
+            Whether to replace a store that is there.
 
         Returns
         -------
@@ -141,20 +164,23 @@ class BaseMasker(TransformerMixin, BaseEstimator):
         """
         from penstock.fmri.one_pass import extract, extract_to
 
-        if not self.__sklearn_is_fitted__():
-            raise NotFittedError(
-                f"this {type(self).__name__} is not fitted yet: call fit, or fit_transform"
+        self._check_fitted()
+        as_frame = getattr(self, "_sklearn_output_config", {}).get("transform", "default")
+        if out is not None and as_frame != "default":
+            raise ValueError(
+                f"out= writes a store, and set_output asks for {as_frame}: give one of the two "
+                '(set_output(transform="default") takes it back)'
             )
         if out is not None:
             return extract_to(
                 out, imgs, self, confounds=confounds, sample_mask=sample_mask,
                 memory=self._budget(), workers=self.n_jobs, progress=self._progress(),
+                overwrite=overwrite,
             )  # fmt: skip
         (signals,) = extract(
             imgs, [self], confounds=confounds, sample_mask=sample_mask, memory=self._budget(),
             workers=self.n_jobs, progress=self._progress(),
         )  # fmt: skip
-        as_frame = getattr(self, "_sklearn_output_config", {}).get("transform", "default")
         return np.atleast_2d(signals) if as_frame != "default" else signals
 
     def fit_transform(
@@ -163,16 +189,36 @@ class BaseMasker(TransformerMixin, BaseEstimator):
         """Fit, then transform the same images; see there."""
         return self.fit(imgs, y).transform(imgs, confounds, sample_mask)
 
+    def transform_single_imgs(
+        self, imgs: Any, confounds: Any = None, sample_mask: Any = None
+    ) -> Any:
+        """As `transform`, of one image."""
+        return self.transform(imgs, confounds, sample_mask)
+
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
         """Names of the columns: regions, or voxels by their indices."""
-        if not self.__sklearn_is_fitted__():
-            raise NotFittedError(f"this {type(self).__name__} is not fitted yet: call fit")
+        self._check_fitted()
         return np.array(self._region_names(), dtype=object)
 
     @property
     def n_elements_(self) -> int:
         """Number of columns."""
         return len(self._region_names())
+
+    @property
+    def mask_img_(self) -> Any:
+        """The mask that is used, as a nibabel image; None without one."""
+        return _as_nibabel(self, "_mask")
+
+    @property
+    def labels_img_(self) -> Any:
+        """The atlas that is used, as a nibabel image."""
+        return _as_nibabel(self, "_labels")
+
+    @property
+    def maps_img_(self) -> Any:
+        """The maps that are used, as a nibabel image."""
+        return _as_nibabel(self, "_maps")
 
     @property
     def _n_features_out(self) -> int:
@@ -198,8 +244,7 @@ class BaseMasker(TransformerMixin, BaseEstimator):
         """
         from penstock.fmri.masker_report import masker_report
 
-        if not self.__sklearn_is_fitted__():
-            raise NotFittedError(f"this {type(self).__name__} is not fitted yet: call fit")
+        self._check_fitted()
         return masker_report(self, background)
 
     # ------------------------------------------------------------------ as processors
@@ -269,7 +314,14 @@ class BaseMasker(TransformerMixin, BaseEstimator):
             sample_mask = tuple(map(int, kept_volumes(sample_mask, n_times)))
         runs = None if self.runs is None else tuple(np.asarray(self.runs).tolist())
         return (
-            CleanSignals(confounds=confounds, sample_mask=sample_mask, runs=runs, **given, **extra),
+            CleanSignals(
+                confounds=confounds,
+                confound_columns=self.confound_columns if confounds is not None else None,
+                sample_mask=sample_mask,
+                runs=runs,
+                **given,
+                **extra,
+            ),
         )
 
     # ------------------------------------------------------------------ back to an image
@@ -297,8 +349,7 @@ class BaseMasker(TransformerMixin, BaseEstimator):
         """
         from penstock.fmri.painting import paint
 
-        if not self.__sklearn_is_fitted__():
-            raise NotFittedError(f"this {type(self).__name__} is not fitted yet: call fit")
+        self._check_fitted()
         grid = self.grid
         ds = paint(self._extractor(), np.asarray(X), grid, self._t_r())
         if out is not None:
@@ -380,6 +431,14 @@ class BaseMasker(TransformerMixin, BaseEstimator):
 
     def _image(self, value: Any, name: str, ndim: int = 3) -> SpatialImage:
         return load_image(value, name=name, ndim=ndim)
+
+
+def _as_nibabel(masker: BaseMasker, name: str) -> Any:
+    """A fitted image; AttributeError where maskers of this kind have none."""
+    if not hasattr(masker, name):
+        raise AttributeError(f"{type(masker).__name__} has no such image, or is not fitted")
+    image = getattr(masker, name)
+    return None if image is None else to_nibabel(image)
 
 
 def blank_volume(grid: VoxelGrid) -> xr.Dataset:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from penstock.fmri.base_masker import BaseMasker
-from penstock.fmri.images import SpatialImage, VoxelGrid, same_grid, to_nibabel, voxel_grid
+from penstock.fmri.images import SpatialImage, VoxelGrid, same_grid, voxel_grid
 from penstock.fmri.masks import check_mask, compute_mask
 from penstock.fmri.regions import ExtractLabels, ExtractVoxels
 from penstock.fmri.resampling import resample_image, target_grid
@@ -40,7 +40,8 @@ _COMMON = """smoothing_fwhm : float, optional
     t_r : float, optional
         Repetition time [s]. Default: that of the image.
     dtype : numpy dtype or "auto", optional
-        Type of the result. Default: float64 for region signals, that of the image for voxels.
+        Type of the result; with float64, files are read in double precision, too. Default:
+        float64 for region signals, that of the image (float32) for voxels.
     memory : str or int, optional
         Memory budget, e.g. ``"500 MiB"``. Default: half of what is available.
     verbose : int, default 0
@@ -55,6 +56,9 @@ _COMMON = """smoothing_fwhm : float, optional
         their region.
     runs : array_like of int, optional
         Run of each volume: each is cleaned on its own.
+    confound_columns : sequence of str, optional
+        Which columns of tables of confounds are used; patterns such as ``"trans_*"`` are names,
+        too. Default: all.
     memory_level, reports, cmap : optional
         Taken for scripts written for nilearn; without effect."""
 
@@ -98,6 +102,10 @@ class NiftiMasker(BaseMasker):
     mask_strategy: str = field(default="background", kw_only=True)
     mask_args: Mapping[str, Any] | None = field(default=None, kw_only=True)
 
+    @property
+    def looks_at_images(self) -> bool:
+        return self.mask_img is None
+
     def _fit(self, imgs: Any) -> None:
         if self.mask_img is not None:
             mask = self._image(self.mask_img, "mask_img")
@@ -117,11 +125,6 @@ class NiftiMasker(BaseMasker):
     def _computed_mask(self, imgs: Any) -> SpatialImage:
         args = dict(self.mask_args or {})
         return compute_mask(imgs, strategy=self.mask_strategy, **args)  # type: ignore[arg-type]
-
-    @property
-    def mask_img_(self) -> Any:
-        """The mask that is used, as a nibabel image."""
-        return to_nibabel(self._mask)
 
     def _own_grid(self) -> VoxelGrid:
         return self._mask.grid
@@ -229,6 +232,13 @@ class NiftiLabelsMasker(BaseMasker):
     def labels_(self) -> list[int]:
         """Values of the regions that have a column, in their order."""
         return [int(value) for value in self._outline()["label"].values]
+
+    @property
+    def lut_(self) -> Any:
+        """Table of label values and names, as a `pandas.DataFrame`."""
+        import pandas as pd
+
+        return pd.DataFrame({"index": self.labels_, "name": self._region_names()})
 
     @property
     def region_names_(self) -> dict[int, str]:
@@ -363,6 +373,11 @@ class NiftiSpheresMasker(BaseMasker):
     def _fit(self, imgs: Any) -> None:
         if self.seeds is None or not len(self.seeds):
             raise ValueError("no seeds are given: spheres need the coordinates of their centres")
+        if np.ndim(self.seeds) != 2 or np.shape(self.seeds)[1] != 3:
+            raise ValueError(
+                "seeds must be a list of (x, y, z) in mm, such as [(0, -52, 18)], got "
+                f"{self.seeds!r}"
+            )
         self._mask = _optional(self, self.mask_img)
         if imgs is not None:
             self._seen_grid = voxel_grid(as_volumes(_first(imgs)))
@@ -387,6 +402,11 @@ class NiftiSpheresMasker(BaseMasker):
             allow_overlap=self.allow_overlap,
             nan_policy=self.nan_policy,  # type: ignore[arg-type]
         )
+
+    @property
+    def seeds_(self) -> list[tuple[float, ...]]:
+        """Centres of the spheres [mm]."""
+        return [tuple(map(float, seed)) for seed in self.seeds]
 
     def _region_names(self) -> list[str]:
         if self._names is None and getattr(self, "_seen_grid", None) is None and self._mask is None:

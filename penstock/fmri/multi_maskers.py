@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -14,15 +15,28 @@ from penstock.fmri.maskers import (
     NiftiMasker,
     NiftiSpheresMasker,
 )
-from penstock.fmri.one_pass import as_list, extract
+from penstock.fmri.one_pass import as_list, single_volumes
 from penstock.memory import available_memory, cpu_count, process_now
 
 
-class _Multi(BaseMasker):
+# (scikit-learn would make a frame of the list: here each of its arrays becomes one, where asked)
+class _Multi(BaseMasker, auto_wrap_output_keys=None):  # type: ignore[call-arg]
     """Transforms images one by one; a thread each, with their shares of the budget."""
 
+    def fit_transform(
+        self, imgs: Any, y: Any = None, confounds: Any = None, sample_mask: Any = None
+    ) -> Any:
+        """Fit, then transform the same images; see there."""
+        return self.fit(imgs, y).transform(imgs, confounds, sample_mask)
+
     def transform(
-        self, imgs: Any, confounds: Any = None, sample_mask: Any = None, *, out: Any = None
+        self,
+        imgs: Any,
+        confounds: Any = None,
+        sample_mask: Any = None,
+        *,
+        out: Any = None,
+        overwrite: bool = False,
     ) -> Any:
         """Signals of every image.
 
@@ -36,15 +50,19 @@ class _Multi(BaseMasker):
         Returns
         -------
         list of numpy.ndarray
-            (volumes kept, regions) for every image.
+            (volumes kept, regions) for every image; a list of frames after
+            ``set_output(transform="pandas")``.
 
         Raises
         ------
+        NotFittedError
+            If `fit` has not been called.
         ValueError
             If there are not as many confounds or sample masks as images.
         """
+        imgs = as_list(imgs) if isinstance(imgs, str) and glob.has_magic(imgs) else imgs
         if not isinstance(imgs, list | tuple):
-            return super().transform(imgs, confounds, sample_mask, out=out)
+            return super().transform(imgs, confounds, sample_mask, out=out, overwrite=overwrite)
         if out is not None:
             raise ValueError(
                 "out= takes one image; for many use masker.pipeline().run(images, folder)"
@@ -52,7 +70,14 @@ class _Multi(BaseMasker):
         images = as_list(imgs)
         tables = _one_each(confounds, len(images), "confounds")
         masks = _one_each(sample_mask, len(images), "sample masks")
-        self.__sklearn_is_fitted__() or self.fit(imgs)
+        self._check_fitted()
+        as_frames = getattr(self, "_sklearn_output_config", {}).get("transform", "default")
+        if confounds is None and sample_mask is None and as_frames == "default":
+            rows = single_volumes(
+                images, self, memory=self._budget(), workers=self.n_jobs, progress=self._progress()
+            )
+            if rows:
+                return rows
         workers = max(1, min(self.n_jobs or cpu_count(), len(images)))
         budget = self._budget()
         if budget is None:
@@ -62,11 +87,10 @@ class _Multi(BaseMasker):
         def one(number: int) -> Any:
             # (a masker remembers the grid of its image: each image has a masker of its own)
             masker = self._copy()
-            (signals,) = extract(
-                images[number], [masker], confounds=tables[number], sample_mask=masks[number],
-                memory=share, workers=1, progress=self._progress(),
-            )  # fmt: skip
-            return signals, masker
+            masker.memory, masker.n_jobs = share, 1
+            return BaseMasker.transform(
+                masker, images[number], tables[number], masks[number]
+            ), masker
 
         with ThreadPoolExecutor(workers) as pool, warnings.catch_warnings():
             found = list(pool.map(one, range(len(images))))

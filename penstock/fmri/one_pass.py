@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import itertools
 import os
 from collections.abc import Iterable, Sequence
@@ -15,7 +16,7 @@ from penstock.chain import Chain
 from penstock.dataset import SIGNAL
 from penstock.fmri.images import floating_type, same_grid, voxel_grid
 from penstock.fmri.together import PART, ExtractTogether
-from penstock.fmri.volumes import as_volumes
+from penstock.fmri.volumes import as_volumes, joined_in_time
 from penstock.in_memory import collect
 from penstock.memory import MIB
 
@@ -45,8 +46,9 @@ def extract(
         The image (x, y, z, time); images of a list follow each other in time.
     maskers : iterable of masker
         Each with its own regions, smoothing and cleaning. Those that are not fitted are fitted.
-    confounds : array, DataFrame, path of a table, or a list of them, optional
-        Confounds to remove from the signals of all maskers.
+    confounds : array, DataFrame, path of a table, a list of them, or "auto", optional
+        Confounds to remove from the signals of all maskers; of several images a table for each, or
+        one for all. ``"auto"``: what fMRIPrep left beside the image.
     sample_mask : array_like of int or bool, optional
         Volumes to keep, or a list of them for each run.
     memory : str or int, optional
@@ -79,44 +81,71 @@ def extract(
     >>> [a.shape for a in extract(bold, [NiftiMasker(mask), NiftiLabelsMasker(labels)])]
     [(10, 120), (10, 119)]
     """
-    maskers = list(maskers)
-    if not maskers:
-        raise ValueError("no maskers given: there is nothing to extract")
-    volumes = [as_volumes(img) for img in as_list(imgs)]
+    maskers = _checked(maskers)
+    wide = any(_is_double(masker.dtype) for masker in maskers)
+    volumes = [as_volumes(img, dtype="float64" if wide else "float32") for img in as_list(imgs)]
     for masker in maskers:
         if not masker.__sklearn_is_fitted__():
-            masker.fit(imgs)
-    _check_grids(volumes)
-    single = "time" not in volumes[0][SIGNAL].dims and len(volumes) == 1
-    rows = [_raw(ds, maskers, memory=memory, workers=workers, progress=progress) for ds in volumes]
-    found = []
-    for number, masker in enumerate(maskers):
-        parts = [raw[number] for raw in rows]
-        signals = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
-        if single:
-            found.append(_cast(signals[:, 0], masker.dtype))
-            continue
-        cleaned = _clean(signals, masker, volumes, confounds, sample_mask, memory)
-        found.append(_cast(cleaned, masker.dtype))
-    return found
+            masker.fit(imgs if masker.looks_at_images else None)
+    ds = joined_in_time(volumes)
+    found = _raw(ds, maskers, memory=memory, workers=workers, progress=progress)
+    if len(volumes) == 1 and "time" not in ds[SIGNAL].dims:
+        return [_cast(raw[:, 0], masker.dtype) for raw, masker in zip(found, maskers, strict=True)]
+    copied = sum(raw.nbytes for raw in found) <= COPY_BYTES
+    signals: list[np.ndarray] = []
+    while found:  # (each is let go of as the next is made)
+        masker = maskers[len(signals)]
+        cleaned = _clean(found.pop(0), masker, volumes, confounds, sample_mask, memory)
+        cleaned = np.ascontiguousarray(cleaned.T) if copied else cleaned.T
+        signals.append(_cast(cleaned, masker.dtype))
+    return signals
+
+
+def _checked(maskers: Any) -> list[BaseMasker]:
+    """The maskers, if they are some."""
+    from penstock.fmri.base_masker import BaseMasker
+
+    if isinstance(maskers, BaseMasker):
+        raise TypeError("extract takes a list of maskers: write [masker], or masker.transform(img)")
+    listed = list(maskers)
+    if not listed:
+        raise ValueError("no maskers given: there is nothing to extract")
+    for masker in listed:
+        if not isinstance(masker, BaseMasker):
+            raise TypeError(
+                f"extract takes maskers of penstock.fmri, got {type(masker).__name__}: an atlas "
+                "goes into NiftiLabelsMasker(atlas), a mask into NiftiMasker(mask)"
+            )
+    return listed
+
+
+def _is_double(dtype: Any) -> bool:
+    """Whether signals are asked for in double precision: then images are read in it, too."""
+    automatic = dtype is None or (isinstance(dtype, str) and dtype == "auto")
+    return not automatic and np.dtype(dtype) == np.float64
+
+
+def single_volumes(imgs: Sequence[Any], masker: BaseMasker, **budget: Any) -> list[np.ndarray]:
+    """Signals of images of one volume each, in one pass over all; empty where some are series."""
+    volumes = [as_volumes(img) for img in imgs]
+    if any("time" in ds[SIGNAL].dims or not same_grid(ds, volumes[0]) for ds in volumes):
+        return []
+    (raw,) = _raw(joined_in_time(volumes), [masker], **budget)
+    return [_cast(row, masker.dtype) for row in np.ascontiguousarray(raw.T)]
 
 
 def as_list(imgs: Any) -> list[Any]:
-    """The images of a list, or the one there is."""
+    """The images of a list, those that a pattern matches, or the one there is."""
+    if isinstance(imgs, str) and glob.has_magic(imgs) and not os.path.exists(imgs):
+        found = sorted(glob.glob(imgs, recursive=True))
+        if not found:
+            raise FileNotFoundError(f"{imgs}: no file matches this pattern")
+        return found
     if isinstance(imgs, list | tuple):
         if not imgs:
             raise ValueError("no images given")
         return list(imgs)
     return [imgs]
-
-
-def _check_grids(volumes: Sequence[xr.Dataset]) -> None:
-    for number, ds in enumerate(volumes[1:], 2):
-        if not same_grid(volumes[0], ds):
-            raise ValueError(
-                f"image {number} of the list lies on another voxel grid than the first: images of "
-                "a list follow each other in time; give them one by one, or use a Multi masker"
-            )
 
 
 def _raw(ds: xr.Dataset, maskers: Sequence[BaseMasker], **budget: Any) -> list[np.ndarray]:
@@ -153,17 +182,17 @@ def _clean(
 ) -> np.ndarray:
     """Cleaned signals (volumes kept, regions), in the place of the raw ones where that goes."""
     from penstock.fmri.cleaning import plan_cleaning
-    from penstock.fmri.confounds import load_confounds_table
 
     n_times = signals.shape[1]
-    tables = [] if confounds is None else as_list(confounds)
+    table, names = _confounds(confounds, masker, volumes, n_times)
     if masker.high_variance_confounds:
         from penstock.fmri.high_variance import high_variance_confounds
 
         if len(volumes) > 1:
             raise ValueError("high_variance_confounds are those of one image: give one, not a list")
-        tables = [high_variance_confounds(volumes[0], memory=memory), *tables]
-    table, names = load_confounds_table(tables, n_times=n_times) if tables else (None, ())
+        components = high_variance_confounds(volumes[0], memory=memory)
+        table = components if table is None else np.hstack([components, table])
+        names = (*(f"high variance {i}" for i in range(components.shape[1])), *names)
     cleaning = plan_cleaning(
         n_times,
         masker.options(volumes[0]),
@@ -172,11 +201,34 @@ def _clean(
         sample_mask=sample_mask,
         runs=masker.runs,
     )
-    cleaned = signals if cleaning.n_kept == n_times else None
-    cleaned = cleaning.apply_rows(signals, cleaned)
-    if cleaned.nbytes <= COPY_BYTES:
-        return np.ascontiguousarray(cleaned.T)
-    return cleaned.T
+    return cleaning.apply_rows(signals, signals if cleaning.n_kept == n_times else None)
+
+
+def _confounds(
+    confounds: Any, masker: BaseMasker, volumes: Sequence[xr.Dataset], n_times: int
+) -> tuple[np.ndarray | None, tuple[str, ...]]:
+    """Values and names of the confounds; those of several images below each other."""
+    from penstock.fmri.confounds import find_confounds, load_confounds_table
+
+    if confounds is None:
+        return None, ()
+    columns = masker.confound_columns
+    if isinstance(confounds, str) and confounds == "auto":
+        sources = [ds.attrs.get("source") for ds in volumes]
+        if not all(sources):
+            raise ValueError(
+                "confounds='auto' looks beside the image, and this one does not come from a file: "
+                "give the table"
+            )
+        confounds = [find_confounds(str(source)) for source in sources]
+    tables = as_list(confounds)
+    if len(volumes) > 1 and len(tables) == len(volumes):
+        each = [load_confounds_table([table], columns) for table in tables]
+        lengths = [ds.sizes.get("time", 1) for ds in volumes]
+        if [len(values) for values, _ in each] == lengths:
+            return np.vstack([values for values, _ in each]), tuple(each[0][1])
+    values, names = load_confounds_table(tables, columns, n_times)
+    return values, tuple(names)
 
 
 def _cast(signals: np.ndarray, dtype: Any) -> np.ndarray:
@@ -199,6 +251,7 @@ def extract_to(
     memory: int | float | str | None = None,
     workers: int | None = None,
     progress: bool | None = None,
+    overwrite: bool = False,
 ) -> xr.Dataset:
     """Signals of one masker in a Zarr store, for more of them than memory holds.
 
@@ -216,12 +269,13 @@ def extract_to(
         raise ValueError("images of a list are written one by one: give one image with out=")
     if not masker.__sklearn_is_fitted__():
         masker.fit(imgs)
-    ds = as_volumes(images[0])
+    ds = as_volumes(images[0], dtype="float64" if _is_double(masker.dtype) else "float32")
     masker.see(ds)
     steps = (*masker.processors(voxel_grid(ds)), *masker.cleaner(confounds, sample_mask))
     report = Pipeline(steps).run(
-        {target.stem: ds}, target.parent, memory=memory, workers=workers, progress=progress
-    )
+        {target.stem: ds}, target.parent, memory=memory, workers=workers, progress=progress,
+        overwrite=overwrite,
+    )  # fmt: skip
     for reason in report.failed.values():
-        raise ValueError(f"{target}: {reason}")
+        raise ValueError(reason if str(target) in reason else f"{target}: {reason}")
     return open_store(target)

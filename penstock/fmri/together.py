@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import xarray as xr
 
 from penstock.buffers import new_array, trim_scratch
 from penstock.chain import Chain, Step, run_step
-from penstock.dataset import SIGNAL, Region, blank_variable, outline_of
+from penstock.dataset import SIGNAL, Region, blank_variable, indexer_length, outline_of
 from penstock.fmri.extraction import Regions, _Extract
 from penstock.fmri.images import AFFINE, AFFINE_DIMS, SPACE, VoxelGrid, voxel_grid
 from penstock.fmri.reducers import Segments, reduce_segments
@@ -78,7 +79,11 @@ class ExtractTogether(Processor):
 
     @property
     def scratch_bytes(self) -> int:  # type: ignore[override]
-        return max(one.scratch_bytes for part in self.parts for one in part)
+        kept: dict[str, int] = {}  # (processors of one kind use the same)
+        for one in itertools.chain(*self.parts):
+            kind = type(one).__module__
+            kept[kind] = max(kept.get(kind, 0), one.scratch_bytes)
+        return sum(kept.values())
 
     def parameters(self) -> dict[str, Any]:
         return {
@@ -129,12 +134,7 @@ class ExtractTogether(Processor):
         return sum(chain.resident_bytes for chain in self._bound(ds))
 
     def kernel_bytes(self, ds: xr.Dataset, region: Region) -> int:
-        peaks = [0]
-        for chain in self._bound(ds):
-            cost = chain.block_bytes(_whole(chain.output, region))
-            peaks.append(cost.peak - cost.read)
-        # (one part's volumes may be kept for the next)
-        return max(peaks) + sum(sorted(peaks)[-2:-1])
+        return max(_beside_input(chain, region) for chain in self._bound(ds))
 
     def kernel(self, block: np.ndarray, ctx: Context) -> np.ndarray:
         chains = ctx.state if ctx.state is not None else self._bound(ctx.dataset)
@@ -150,6 +150,7 @@ class ExtractTogether(Processor):
         for chain in chains:
             before = tuple(step.processor for step in chain.steps[:-1])
             if not before or kept[0] != before:
+                kept = ((), volumes)  # (those of the part before go first)
                 kept = (before, self._run(chain.steps[:-1], volumes, ctx))
             values = self._run(chain.steps[-1:], kept[1], ctx)
             result[..., at : at + len(values)] = np.moveaxis(values, 0, -1)
@@ -187,6 +188,24 @@ class _Averages(_Extract):
 
     def resident_bytes(self, ds: xr.Dataset) -> int:
         return 2 * sum(part.resident_bytes(ds) for part in self.parts)
+
+
+def _beside_input(chain: Chain, region: Region) -> int:
+    """Memory of the steps of a part, its result included, beside volumes that others use too."""
+    peak = before = 0
+    for step in chain.steps:
+        processor, source = step.processor, _whole(step.input, region)
+        copy = _n_bytes(step.input, source) if processor.overwrites else 0
+        after = _n_bytes(step.output, _whole(step.output, region))
+        peak = max(peak, before + copy + processor.kernel_bytes(step.input, source) + after)
+        before = after
+    return peak
+
+
+def _n_bytes(outline: xr.Dataset, region: Region) -> int:
+    signal = outline.variables[SIGNAL]
+    lengths = (indexer_length(region[str(dim)]) for dim in signal.dims)
+    return math.prod(lengths) * signal.dtype.itemsize
 
 
 def _joined(parts: Iterable[tuple[Processor, ...]]) -> Iterator[tuple[Processor, ...]]:

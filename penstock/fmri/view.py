@@ -44,7 +44,7 @@ def plot_regions(
     regions : image or sequence of images
         A mask, labels (whole numbers, 0 is no region), maps (x, y, z, n), or values (a statistical
         map): a path, nibabel image, `SpatialImage`, or dataset with an affine. Several masks are
-        drawn together.
+        drawn together. A fitted masker stands for its regions.
     background : image, optional
         What is drawn beneath in grey. Of an image over time the mean of a few volumes is drawn, and
         only those are read.
@@ -89,6 +89,11 @@ def plot_regions(
     ['y [mm]', 'x [mm]', 'x [mm]']
     """
     require_matplotlib()
+    if hasattr(regions, "generate_report"):
+        from penstock.fmri.masker_report import regions_image
+
+        names = names or (None if regions.keeps_type else regions.get_feature_names_out().tolist())
+        regions = regions_image(regions)
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha must be from 0 to 1, got {alpha!r}")
     overlay = Overlay.of(regions, kind, names)

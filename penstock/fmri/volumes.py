@@ -4,21 +4,33 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
+from penstock.buffers import new_array
 from penstock.dataset import (
     SIGNAL,
     Indexer,
+    Region,
+    indexer_length,
     lazy_variable,
     make_dataset,
+    read_region,
     sampled_coordinate,
     sampling_frequency,
 )
-from penstock.fmri.images import AFFINE, AFFINE_DIMS, SPACE, SpatialImage
+from penstock.fmri.images import (
+    AFFINE,
+    AFFINE_DIMS,
+    SPACE,
+    SpatialImage,
+    same_grid,
+    voxel_grid,
+)
 
 BLOCK_SCRATCH = 1.0
 """Converting a region of an image in memory takes at most a copy of it in its own type."""
@@ -89,6 +101,75 @@ def as_volumes(image: Any, *, t_r: float | None = None, dtype: Any = "float32") 
     return ds
 
 
+def joined_in_time(volumes: Sequence[xr.Dataset]) -> xr.Dataset:
+    """Images that follow each other in time, as one dataset; read from each of them as needed.
+
+    Raises
+    ------
+    ValueError
+        If they lie on different voxel grids.
+    """
+    if len(volumes) == 1:
+        return volumes[0]
+    first = voxel_grid(volumes[0])
+    for number, ds in enumerate(volumes[1:], 2):
+        if not same_grid(first, ds):
+            raise ValueError(
+                f"image {number} of the list lies on another voxel grid than the first: images of "
+                "a list follow each other in time; give them one by one, or use a Multi masker"
+            )
+    lengths = [ds.sizes.get("time", 1) for ds in volumes]
+    dtype = np.result_type(*(ds[SIGNAL].dtype for ds in volumes))
+    known = [ds.variables[SIGNAL].encoding for ds in volumes]
+    encoding = {
+        "interleaved": True,
+        "sequential": any(one.get("sequential", False) for one in known),
+        # (what is read of an image is copied into the block)
+        "read_scratch": 1.0 + max(one.get("read_scratch", 0.0) for one in known),
+        "read_scratch_bytes": max(one.get("read_scratch_bytes", 0) for one in known),
+        "resident": sum(one.get("resident", 0) for one in known),
+    }
+    dims, shape = (*SPACE, "time"), (*first.shape, sum(lengths))
+    read = _InTime(tuple(volumes), np.cumsum([0, *lengths]), dtype)
+    times = {repetition_time(ds) for ds in volumes}
+    t_r = times.pop() if len(times) == 1 else None
+    return make_dataset(
+        lazy_variable(dims, read, shape, dtype, volumes[0][SIGNAL].attrs, encoding),
+        dims,
+        sampling_frequency=1 / t_r if t_r else None,
+        coords={AFFINE: (AFFINE_DIMS, first.matrix)},
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _InTime:
+    """Reads regions of images that follow each other."""
+
+    volumes: tuple[xr.Dataset, ...]
+    edges: np.ndarray
+    dtype: np.dtype
+
+    def __call__(self, *indexers: Indexer) -> np.ndarray:
+        x, y, z, times = indexers
+        if isinstance(times, slice):
+            times = np.arange(times.start, times.stop)
+        lengths = tuple(indexer_length(indexer) for indexer in indexers)
+        out = new_array(lengths[::-1], self.dtype).T
+        owners = np.searchsorted(self.edges, times, side="right") - 1
+        for owner in np.unique(owners):
+            ds, at = self.volumes[owner], np.flatnonzero(owners == owner)
+            region: Region = dict(zip(SPACE, (x, y, z), strict=True))
+            if "time" in ds[SIGNAL].dims:
+                local = times[at] - self.edges[owner]
+                together = local[-1] - local[0] + 1 == len(local)
+                region["time"] = slice(int(local[0]), int(local[-1]) + 1) if together else local
+            values = read_region(ds, region)
+            dims = ds[SIGNAL].dims
+            values = values.transpose([dims.index(dim) for dim in (*SPACE, "time") if dim in dims])
+            out[..., at[0] : at[-1] + 1] = values if values.ndim == 4 else values[..., np.newaxis]
+        return out
+
+
 def repetition_time(ds: xr.Dataset) -> float | None:
     """Time between two volumes [s]; None where the time coordinate is missing or irregular."""
     with contextlib.suppress(ValueError):
@@ -113,7 +194,9 @@ def _in_memory(values: np.ndarray, affine: Any, t_r: float | None, dtype: Any) -
         raise ValueError(f"an image has three or four dims, got {values.ndim}: {values.shape}")
     dims = (*SPACE, "time")[: values.ndim]
     data: Any = values
-    if values.dtype not in (np.float32, np.float64):
+    if values.dtype.kind not in "biufc":
+        raise ValueError(f"an image of {values.dtype} holds no numbers: colours have no signals")
+    if values.dtype.kind != "c" and values.dtype not in (np.float32, np.float64):
         encoding = {"read_scratch": BLOCK_SCRATCH, "interleaved": values.flags.f_contiguous}
         data = lazy_variable(
             dims, _Converted(values, np.dtype(dtype)), values.shape, dtype, encoding=encoding

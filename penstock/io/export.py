@@ -64,12 +64,13 @@ def export(
         ``signal`` (channel, time) for recordings; events, channel types, bad channels and the
         measurement date are written where the format has a place for them. (x, y, z) or
         (x, y, z, time) for NIfTI. Two dims for tables: a row for every point of the last one
-        (volumes), a column for every channel or region.
+        (volumes), a column for every channel or region; one dim: a single row.
     path : path-like
         Target; its extension gives the format: .edf, .fif, .zarr, .nii, .nii.gz, .parquet, .csv,
         .tsv.
     format : str, optional
-        "edf", "fif", "zarr", "nifti", "parquet", "csv" or "tsv", if the extension does not tell.
+        "edf", "fif", "zarr", "nifti" (.nii.gz), "nii", "parquet", "csv" or "tsv", if the extension
+        does not tell.
     overwrite : bool, default False
         Whether to replace an existing target.
     progress : callable, optional
@@ -124,7 +125,7 @@ def export(
 
         write_store(ds, path, overwrite=overwrite)
         return ExportReport(path, format)
-    if format == "nifti":
+    if format in ("nifti", "nii"):
         from penstock.io.nifti_write import write_nifti
 
         write_nifti(ds, path, overwrite=overwrite)

@@ -67,6 +67,10 @@ class ImageRegion:
         firsts = [pick.start if isinstance(pick, slice) else int(pick[0]) for pick in picks]
         steps = zip(firsts, strides, strict=True)
         start = values.offset + sum(first * stride for first, stride in steps)
+        together = all(map(_is_whole, picks[1:], values.shape[1:])) and isinstance(picks[0], slice)
+        if together and values.dtype.itemsize <= out.dtype.itemsize:
+            self._read_together(start, out)
+            return
         # the axis of which a batch takes several positions: the first one that is small enough
         limit = BATCH_VALUES * values.dtype.itemsize
         level = next(i for i, stride in enumerate(strides) if stride <= limit)
@@ -95,6 +99,29 @@ class ImageRegion:
                         piece = self._piece(target)
                         np.copyto(piece, stored, casting="unsafe")
                     self._finish(piece, target)
+
+    def _read_together(self, start: int, out: np.ndarray) -> None:
+        """Values that lie together in the stream, of a type no wider than the result's.
+
+        They are inflated into the end of the result and spread from there, once the stream is free
+        for others.
+        """
+        flat, stored = out.reshape(-1), self.values.dtype
+        tail = flat.view(np.uint8)[out.nbytes - out.size * stored.itemsize :]
+        with stream_of(self.values).turn(start) as stream:
+            stream.fill(start, tail)
+        if stored == out.dtype and not self.values.is_scaled:
+            return
+        raw = tail.view(stored)
+        for first in range(0, out.size, BATCH_VALUES):
+            stop = min(first + BATCH_VALUES, out.size)
+            # (the last ones lie where they will be written)
+            batch = scratch_buffer("nifti-stream", (stop - first,), stored)
+            np.copyto(batch, raw[first:stop])
+            target = flat[first:stop]
+            piece = self._piece(target)
+            np.copyto(piece, batch, casting="unsafe")
+            self._finish(piece, target)
 
     def _piece(self, target: np.ndarray) -> np.ndarray:
         """Where stored values are put to be scaled: in place, or in scratch of a wider type."""

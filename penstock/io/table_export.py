@@ -28,6 +28,8 @@ def write_table(
 ) -> ExportReport:
     """Write ``signal`` (column, row) as a table, some rows at a time; see `penstock.io.export`.
 
+    A signal of one dim (regions of a single volume) becomes a single row.
+
     Columns are called after the coordinate of the first dim (region or channel names); a first
     column holds the coordinate of the last dim (``time`` [s]) where there is one. NaN is a missing
     value: null in Parquet, an empty cell in text.
@@ -37,6 +39,9 @@ def write_table(
             f'writing {path} needs pyarrow: pip install "penstock[fmri]", or write .csv'
         )
     signal = ds[SIGNAL]
+    if signal.ndim == 1:
+        ds = ds.assign({SIGNAL: ((*signal.dims, "volume"), signal.values[:, np.newaxis])})
+        signal = ds[SIGNAL]
     if signal.ndim != 2:
         raise ValueError(
             f"a table has rows and columns, but the signal has the dims {dict(signal.sizes)}: "

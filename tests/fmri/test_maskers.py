@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import pickle
+import subprocess
+import sys
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.exceptions import NotFittedError
 from small_images import AFFINE, image
 
 import penstock as ps
@@ -189,7 +193,9 @@ def test_voxels_go_into_a_store_cleaned(bold, mask, confounds, tmp_path):
     inside = np.argwhere(mask)
     found = np.stack([made[f"voxel_{axis}"].values for axis in "xyz"], axis=1)
     np.testing.assert_array_equal(found, inside)
-    assert (tmp_path / "penstock-report.html").exists()
+    assert list(tmp_path.glob("*report.html"))
+    with pytest.raises(ValueError, match="out= writes a store"):
+        masker.set_output(transform="pandas").transform(bold, out=tmp_path / "frame.zarr")
 
 
 def test_images_of_a_list_follow_each_other(bold, bold_values, atlas):
@@ -291,7 +297,6 @@ def test_a_mask_is_computed_where_none_is_given(bold_values):
 @pytest.mark.parametrize("kind", ["voxels", "labels", "maps", "spheres"])
 def test_habits_of_scikit_learn(kind, bold, atlas, mask, maps):
     from sklearn.base import clone
-    from sklearn.exceptions import NotFittedError
 
     import penstock.fmri as own
 
@@ -345,6 +350,53 @@ def test_several_images_side_by_side(bold, bold_values, atlas, confounds):
         np.testing.assert_array_equal(signals, single.transform(img, table))
     with pytest.raises(ValueError, match="1 confounds for 2 images"):
         multi.transform([bold, other], [confounds])
+
+
+def test_several_images_become_several_frames(bold, bold_values, atlas):
+    other = image(bold_values[..., :60].astype("int16"))
+    multi = MultiNiftiLabelsMasker(image(atlas), n_jobs=2).set_output(transform="pandas")
+    with pytest.raises(NotFittedError):
+        multi.transform([bold, other])
+    for frames in (multi.fit_transform([bold, other]), multi.transform((bold, other))):
+        assert [frame.shape for frame in frames] == [(120, 12), (60, 12)]
+        for frame in frames:
+            assert list(frame.columns) == list(multi.get_feature_names_out())
+    assert list(multi.transform(bold).columns) == list(multi.get_feature_names_out())
+
+
+def test_a_fitted_masker_in_another_process(bold, atlas, tmp_path):
+    masker = NiftiLabelsMasker(image(atlas), detrend=True).fit()
+    (tmp_path / "masker.pickle").write_bytes(pickle.dumps(masker))
+    code = (
+        "import pickle, sys, numpy as np\n"
+        "masker = pickle.load(open('masker.pickle', 'rb'))\n"
+        "np.save('signals.npy', masker.transform(sys.argv[1]))"
+    )
+    subprocess.run([sys.executable, "-c", code, str(bold)], cwd=tmp_path, check=True)
+    np.testing.assert_array_equal(np.load(tmp_path / "signals.npy"), masker.transform(bold))
+
+
+@pytest.mark.filterwarnings("ignore:ExtractLabels")
+def test_images_of_different_grids_through_one_masker_at_once(bold, bold_values, atlas):
+    affine = AFFINE @ np.diag([2.0, 2.0, 2.0, 1.0])
+    small = image(bold_values[::2, ::2, ::2].astype("int16"), affine)
+    masker = NiftiLabelsMasker(image(atlas)).fit()
+    expected = [masker.transform(img) for img in (bold, small)]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(masker.transform, [bold, small] * 6))
+    for number, signals in enumerate(found):
+        np.testing.assert_array_equal(signals, expected[number % 2])
+    masker.transform(small)
+    assert masker.inverse_transform(expected[1]).shape == (5, 4, 4, 120)
+
+
+def test_images_that_hold_no_real_numbers_are_refused(bold_values, atlas):
+    masker = NiftiLabelsMasker(image(atlas)).fit()
+    with pytest.raises(TypeError, match="real numbers"):
+        masker.transform(image(bold_values.astype("c8")))
+    colours = np.zeros((9, 8, 7), [("R", "u1"), ("G", "u1"), ("B", "u1")])
+    with pytest.raises(ValueError, match="colours"):
+        masker.transform(image(colours))
 
 
 # ---------------------------------------------------------------------- back to an image
@@ -489,3 +541,101 @@ def test_a_page_shows_the_regions(kind, bold, atlas, mask, maps, tmp_path):
     assert "detrend" in page
     assert "low_pass" not in page
     assert str(masker.get_feature_names_out()[-1]) in page
+
+
+def test_single_volumes_in_a_list_are_one_pass(bold_values, atlas, mask):
+    images = [image(bold_values[..., i].astype("int16")) for i in range(7)]
+    series = image(bold_values[..., :7].astype("int16"))
+    single = NiftiLabelsMasker(image(atlas))
+    np.testing.assert_array_equal(single.fit_transform(images), single.fit_transform(series))
+    rows = MultiNiftiMasker(image(mask)).fit().transform(images)
+    expected = NiftiMasker(image(mask)).fit_transform(series)
+    assert [row.shape for row in rows] == [(int(mask.sum()),)] * 7
+    np.testing.assert_array_equal(np.stack(rows), expected)
+
+
+def test_confounds_of_images_that_follow_each_other(bold, bold_values, atlas, confounds):
+    other = image(bold_values[..., :50].astype("int16"))
+    masker = NiftiLabelsMasker(image(atlas), runs=[0] * 120 + [1] * 50).fit()
+    tables = [confounds, confounds[:50] ** 2]
+    found = masker.transform([bold, other], tables)
+    np.testing.assert_allclose(found, masker.transform([bold, other], np.vstack(tables)))
+    aside = NiftiLabelsMasker(image(atlas)).fit()
+    halves = [confounds[:, :2], confounds[:, 2:]]
+    np.testing.assert_allclose(aside.transform(bold, halves), aside.transform(bold, confounds))
+    with pytest.raises(ValueError, match="120"):
+        masker.transform([bold, other], [confounds, confounds])
+
+
+def test_confounds_of_fmriprep_and_their_columns(bold, atlas, confounds, tmp_path):
+    path = tmp_path / "sub-01_task-rest_desc-preproc_bold.nii.gz"
+    path.write_bytes(Path(bold).read_bytes())
+    table = pd.DataFrame(confounds, columns=["trans_x", "trans_y", "rot_z", "csf"])
+    table.insert(0, "framewise_displacement", [np.nan] + [0.1] * 119)
+    name = "sub-01_task-rest_desc-confounds_timeseries.tsv"
+    table.to_csv(tmp_path / name, sep="\t", index=False, na_rep="n/a")
+    masker = NiftiLabelsMasker(image(atlas), confound_columns=("trans_*", "rot_z"))
+    expected = NiftiLabelsMasker(image(atlas)).fit_transform(bold, confounds=confounds[:, :3])
+    np.testing.assert_allclose(masker.fit_transform(path, confounds="auto"), expected, atol=1e-9)
+    report = masker.pipeline("auto").run(path, tmp_path / "out", format="csv", progress=False)
+    assert report.ok, report.failed
+    made = pd.read_csv(next((tmp_path / "out").glob("*.csv"))).drop(columns="time")
+    np.testing.assert_allclose(made, expected, atol=1e-9)
+    with pytest.raises(ValueError, match="framewise_displacement"):
+        NiftiLabelsMasker(image(atlas)).fit_transform(path, confounds="auto")
+
+
+def test_patterns_name_images_that_follow_each_other(bold, bold_values, atlas, tmp_path):
+    for i in (1, 2):
+        image(bold_values[..., : 10 * i].astype("int16")).to_filename(tmp_path / f"run{i}.nii.gz")
+    masker = NiftiLabelsMasker(image(atlas)).fit()
+    assert masker.transform(str(tmp_path / "run*.nii.gz")).shape == (30, 12)
+    multi = MultiNiftiLabelsMasker(image(atlas)).fit()
+    assert [s.shape for s in multi.transform(str(tmp_path / "run*.nii.gz"))] == [(10, 12), (20, 12)]
+    with pytest.raises(FileNotFoundError, match="no file matches"):
+        masker.transform(str(tmp_path / "sub*.nii.gz"))
+
+
+def test_double_precision_is_asked_for_by_dtype(data):
+    path = data / "fmri/studyforrest_localizer/sub-02_task-oneback_run-1_bold.nii.gz"
+    wide = ps.open_dataset(path, dtype="float64")
+    block = np.zeros((80, 80, 35), "uint8")
+    block[30:50, 30:50, 10:20] = 1
+    mask = SpatialImage(block, wide.affine.values)
+    signals = NiftiMasker(mask, standardize="psc", dtype="float64").fit_transform(path)
+    assert signals.dtype == np.float64
+    np.testing.assert_array_equal(signals, NiftiMasker(mask, standardize="psc").fit_transform(wide))
+
+
+def test_slips_are_told_in_one_sentence(bold, atlas, tmp_path):
+    masker = NiftiLabelsMasker(image(atlas))
+    with pytest.raises(TypeError, match="takes a list of maskers"):
+        extract(bold, masker)
+    with pytest.raises(TypeError, match=r"NiftiLabelsMasker\(atlas\)"):
+        extract(bold, ["atlas.nii.gz"])
+    with pytest.raises(ValueError, match=r"list of \(x, y, z\)"):
+        NiftiSpheresMasker((0, 0, 0), radius=5).fit()
+    with pytest.raises(TypeError, match=r"one of 'mean', .*'variance'$"):
+        NiftiLabelsMasker(image(atlas), strategy="men").fit()
+    masker.fit().transform(bold, out=tmp_path / "x.zarr")
+    other = NiftiLabelsMasker(image(atlas), detrend=True).fit()
+    with pytest.raises(ValueError, match="overwrite"):
+        other.transform(bold, out=tmp_path / "x.zarr")
+    made = other.transform(bold, out=tmp_path / "x.zarr", overwrite=True)
+    np.testing.assert_allclose(made.signal.values.T, other.transform(bold), atol=1e-9)
+    with pytest.raises(ValueError, match=r"\(10, 5\).*12 columns"):
+        masker.inverse_transform(np.zeros((10, 5)))
+
+
+def test_fitted_images_are_there_as_in_nilearn(atlas, mask, bold, tmp_path):
+    import nibabel
+
+    masker = NiftiLabelsMasker(image(atlas), mask_img=image(mask)).fit(bold)
+    np.testing.assert_array_equal(masker.labels_img_.get_fdata(), atlas)
+    np.testing.assert_array_equal(masker.mask_img_.get_fdata(), mask)
+    assert list(masker.lut_["index"]) == masker.labels_
+    assert not hasattr(masker, "maps_img_")
+    assert NiftiLabelsMasker(image(atlas)).fit().mask_img_ is None
+    found = SpatialImage(mask.astype(bool), AFFINE)
+    nibabel.save(found, tmp_path / "mask.nii.gz")
+    np.testing.assert_array_equal(nibabel.load(tmp_path / "mask.nii.gz").get_fdata(), mask)
