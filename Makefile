@@ -34,6 +34,7 @@ check: $(VENV)/.dev
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/run.py eeg
 	$(BIN)/python benchmarks/run.py spectra
+	$(BIN)/python benchmarks/run.py regions
 
 clean:
 	rm -rf $(VENV) penstock-demo benchmarks/work

@@ -430,7 +430,7 @@ def _plain(value: Any) -> Any:
 
 def _check_parameters(processor: Processor) -> None:
     """Coerce what is unambiguous (lists to tuples, whole floats to int) and refuse the rest."""
-    hints = typing.get_type_hints(type(processor))
+    hints = _hints(type(processor))
     for f in dataclasses.fields(processor):
         if not f.init or f.name not in hints:
             continue
@@ -443,6 +443,11 @@ def _check_parameters(processor: Processor) -> None:
             )
         if coerced is not value:
             object.__setattr__(processor, f.name, coerced)
+
+
+@functools.cache
+def _hints(kind: type[Processor]) -> dict[str, Any]:
+    return typing.get_type_hints(kind)
 
 
 def _got(value: Any, hint: Any) -> str:
