@@ -124,9 +124,7 @@ def collect(
         raise ValueError(f"workers must be at least 1, got {workers}")
     workers = workers if workers is not None else cpu_count()
     base = process_now() + chain.resident_bytes
-    held = 0
-    if chain.dtype.names is None:
-        held = math.prod(chain.shape) * chain.dtype.itemsize
+    held = math.prod(chain.shape) * chain.dtype.itemsize
     if memory is not None:
         budget = parse_bytes(memory)
     else:

@@ -12,12 +12,11 @@ import functools
 import json
 import math
 import os
-import struct
 import uuid
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
@@ -34,6 +33,15 @@ from penstock.dataset import (
 )
 from penstock.ledger import partial_path, publish, remove
 from penstock.memory import MIB
+from penstock.shards import (
+    COMPRESSION_LEVEL,
+    COMPRESSOR,
+    ArrayFormat,
+    array_format,
+    encode_shard,
+    read_chunks,
+    reading_bytes,
+)
 
 if TYPE_CHECKING:
     import zarr
@@ -43,9 +51,11 @@ FORMAT = 1
 
 CHUNK_BYTES = MIB
 SHARD_BYTES = 8 * MIB
-COMPRESSOR, COMPRESSION_LEVEL = "lz4", 5
-WORTH_COMPRESSING = 0.8
-"""A shard whose first chunk does not shrink to this is stored as it is (see `_encode`)."""
+VOLUME_DIMS = ("x", "y", "z")
+"""Arrays of these dims, and of time after them, are stored as images are: x varies fastest."""
+SLABS = 6
+"""Into about so many slabs of slices chunks cut a volume: whoever wants the series of some voxels
+finds them in a part of the store, and volumes are still read in few pieces."""
 QUANTUM = 1 << 14
 """Cuts along a core dim fall on multiples of this many samples, so that chunks divide them."""
 
@@ -65,33 +75,81 @@ def fill_shape(shape: tuple[int, ...], n_elements: int) -> tuple[int, ...]:
     return tuple(reversed(box))
 
 
+def leading_fastest(dims: tuple[str, ...]) -> bool:
+    """Whether arrays of these dims are stored, and computed, with the leading dims fastest."""
+    return dims[:3] == VOLUME_DIMS and dims[3:] in ((), ("time",))
+
+
 def store_layout(
-    shape: tuple[int, ...], block: tuple[int, ...], itemsize: int
+    shape: tuple[int, ...], block: tuple[int, ...], itemsize: int, *, leading: bool = False
 ) -> tuple[tuple[int, ...], tuple[int, ...] | None]:
     """Chunk and shard shape of an array that is written in blocks of shape `block`.
 
-    Chunks are about 1 MiB, shards about 8 MiB and never across blocks: along every dim the block
-    is a multiple of the shard (or reaches the end of the array).
+    Chunks are about 1 MiB, shards about 8 MiB (up to 16 of volumes) and never across blocks: along
+    every dim the block is a multiple of the shard (or reaches the end of the array). Chunks and
+    shards take trailing dims whole first; with `leading`, for images, leading ones: a chunk is a
+    slab of slices of a run of volumes, a shard a run of whole volumes.
     """
-    chunk = list(fill_shape(block, max(1, CHUNK_BYTES // itemsize)))
-    for axis, (take, whole, size) in enumerate(zip(chunk, block, shape, strict=True)):
-        if take < whole < size:  # cut again by the next block: the chunk must divide the block
-            while whole % take:
-                take -= 1
-        else:  # equal chunks: a nearly empty last one would be encoded in full
-            take = -(-whole // -(-whole // take))
-        chunk[axis] = take
+    n = max(1, CHUNK_BYTES // itemsize)
+    if leading:
+        chunk = _slab_of_run(shape, block, n)
+    else:
+        chunk = tuple(map(_equal_part, fill_shape(block, n), block, shape))
     shard = list(chunk)
     n_bytes = math.prod(shard) * itemsize
-    for axis in reversed(range(len(shape))):
+    axes = range(len(shape))
+    for axis in axes if leading else reversed(axes):
         n_chunks = -(-block[axis] // chunk[axis])
-        take = max(1, min(n_chunks, SHARD_BYTES // max(1, n_bytes)))
+        limit = 2 * SHARD_BYTES if leading else SHARD_BYTES
+        take = max(1, min(n_chunks, limit // max(1, n_bytes)))
         if block[axis] < shape[axis]:
             while n_chunks % take:
                 take -= 1
         shard[axis] = chunk[axis] * take
         n_bytes *= take
-    return tuple(chunk), None if shard == chunk else tuple(shard)
+    return chunk, None if tuple(shard) == chunk else tuple(shard)
+
+
+def _equal_part(take: int, whole: int, size: int) -> int:
+    """At most `take` of what a block holds of a dim, so that the parts of the block are equal."""
+    if take < whole < size:  # cut again by the next block: the chunk must divide the block
+        while whole % take:
+            take -= 1
+        return take
+    # equal chunks: a nearly empty last one would be encoded in full
+    return -(-whole // -(-whole // take))
+
+
+def _slab_of_run(shape: tuple[int, ...], block: tuple[int, ...], n: int) -> tuple[int, ...]:
+    """A chunk of at most `n` elements: x and y whole, a slab of z and, of series, a run of volumes.
+
+    Of the parts of the block that fit, the one that comes nearest to `n` elements and to a slab of
+    one in `SLABS`.
+    """
+    plane = fill_shape(block[1::-1], n)[::-1]
+    plane = tuple(map(_equal_part, plane, block, shape))
+    n //= math.prod(plane)
+    if len(shape) == 3:
+        return (*plane, _equal_part(max(1, min(n, block[2])), block[2], shape[2]))
+    best, least = (1, 1), math.inf
+    for slab in _parts_of(block[2], shape[2], n):
+        thick = math.log(slab * SLABS / shape[2])
+        for run in _parts_of(block[3], shape[3], n // slab):
+            # (thinner slabs than wanted do less harm than shorter runs)
+            missed = math.log(n / (slab * run)) + max(thick, -0.5 * thick)
+            if missed < least:
+                best, least = (slab, run), missed
+    return (*plane, *best)
+
+
+def _parts_of(whole: int, size: int, most: int) -> Iterator[int]:
+    """Lengths up to `most` into which a block's part of a dim can be cut equally."""
+    last = 0
+    for count in range(1, whole + 1):
+        part = -(-whole // count)
+        if part <= most and part != last and (whole == size or not whole % count):
+            yield part
+            last = part
 
 
 def write_buffer_bytes(block_bytes: int) -> int:
@@ -126,20 +184,13 @@ def _configure_zarr() -> None:
     zarr.config.set({"async.concurrency": 2, "threading.max_workers": 2})
 
 
-@functools.lru_cache(maxsize=16)
-def _open_array(path: str, name: str, _version: int) -> zarr.Array:
-    import zarr
-
-    _configure_zarr()
-    return zarr.open_array(path, path=name, mode="r+")
-
-
 @functools.lru_cache(maxsize=64)
-def _open_array_read_only(path: str, name: str, _version: int) -> zarr.Array:
+def _open_array(path: str, name: str, _version: int) -> tuple[zarr.Array, ArrayFormat | None]:
     import zarr
 
     _configure_zarr()
-    return zarr.open_array(path, path=name, mode="r")
+    array = zarr.open_array(path, path=name, mode="r")
+    return array, array_format(array)
 
 
 def store_version(path: Path) -> int:
@@ -194,16 +245,20 @@ def create_array(
 ) -> None:
     """Add an array to a store, laid out for writing in blocks of shape `block`.
 
-    `chunks` overrides the layout of scratch arrays that are read back in other blocks.
+    `chunks` overrides the layout of scratch arrays that are read back in other blocks. Volumes are
+    stored as images are, x fastest and time slowest: what blocks are in memory, so that nothing is
+    turned around on the way, and a run of volumes lies together. Whoever opens the store finds
+    (x, y, z, time) all the same.
     """
     import zarr
-    from zarr.codecs import BloscCodec
+    from zarr.codecs import BloscCodec, TransposeCodec
 
     _configure_zarr()
     dtype = np.dtype(dtype)
     shards = None
+    leading = leading_fastest(dims)
     if chunks is None:
-        chunks, shards = store_layout(shape, block, dtype.itemsize)
+        chunks, shards = store_layout(shape, block, dtype.itemsize, leading=leading)
     zarr.create_array(
         path,
         name=name,
@@ -211,6 +266,7 @@ def create_array(
         chunks=tuple(max(1, n) for n in chunks),
         shards=shards,
         dtype=dtype,
+        filters=[TransposeCodec(order=tuple(reversed(range(len(shape)))))] if leading else None,
         # bitshuffle groups the bits that change little between samples. On filtered float32 EEG
         # lz4 encodes 4 x as fast as zstd-3 for 2-4 % more bytes (benchmarks/run.py eeg --only
         # codecs); zstd took more of a filter's time than the filter.
@@ -226,20 +282,16 @@ def create_array(
 
 
 def write_block(path: Path, name: str, region: Region, block: np.ndarray) -> None:
-    """Write one block; its region must be whole shards.
-
-    Shards are encoded here, in the thread that computed the block, a chunk at a time and straight
-    into their file: zarr-python encodes a whole shard in memory (measured: twice its size beside
-    the block) and passes every chunk through one event loop, which held a second worker back to
-    1.4 x. The files are the same; zarr-python reads them.
-    """
-    array = _open_array(str(path), name, store_version(path))
+    """Write one block; its region must be whole shards."""
+    array, form = _open_array(str(path), name, store_version(path))
+    if form is None:
+        raise ValueError(f"{path}: the array {name!r} is not one that Penstock made")
     slices = {dim: indexer for dim, indexer in region.items() if isinstance(indexer, slice)}
     if len(slices) != len(region):
         raise ValueError("blocks are written by stretches, not by picked positions")
     check_alignment(slices, tuple(region), array)
     spans = list(slices.values())
-    unit = array.shards or array.chunks
+    unit = form.unit
     first = [span.start // size for span, size in zip(spans, unit, strict=True)]
     counts = [-(-(span.stop - span.start) // size) for span, size in zip(spans, unit, strict=True)]
     for index in np.ndindex(*counts):
@@ -253,65 +305,11 @@ def write_block(path: Path, name: str, region: Region, block: np.ndarray) -> Non
         temporary = target.with_name(f"{target.name}.{uuid.uuid4().hex}.partial")
         try:
             with open(temporary, "wb") as file:
-                _encode(file, array, block[at])
+                encode_shard(file, form, block[at])
             os.replace(temporary, target)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-
-
-def _encode(file: BinaryIO, array: zarr.Array, values: np.ndarray) -> None:
-    """Write a shard (its chunks, then where they lie, then a checksum) or a single chunk.
-
-    Noise hardly shrinks: filtered EEG in float32 by 15 %, for half the time of the filter. Where
-    the first whole chunk says so, the others are stored in Blosc frames of level 0, which every
-    Blosc codec reads. Format: sharding and blosc codec of the Zarr version 3 specification.
-    """
-    if array.shards is None:
-        file.write(_encode_chunk(values, array))
-        return
-    counts = [n // c for n, c in zip(array.shards, array.chunks, strict=True)]
-    places = np.full((*counts, 2), 2**64 - 1, "<u8")  # (this value: no such chunk)
-    offset, shrinks = 0, True
-    for index in np.ndindex(*counts):
-        at = tuple(slice(i * c, (i + 1) * c) for i, c in zip(index, array.chunks, strict=True))
-        chunk = values[at]
-        if chunk.size:
-            # (what a chunk at the end of the array is filled up with shrinks to nothing)
-            whole = chunk.shape == array.chunks
-            encoded = _encode_chunk(chunk, array, shrinks=shrinks or not whole)
-            if whole and len(encoded) > WORTH_COMPRESSING * chunk.nbytes:
-                shrinks = False
-            file.write(encoded)
-            places[index] = offset, len(encoded)
-            offset += len(encoded)
-    from google_crc32c import value as crc32c
-
-    where = places.tobytes()
-    file.write(where + struct.pack("<I", crc32c(where)))
-
-
-def _encode_chunk(
-    values: np.ndarray, array: zarr.Array, *, shrinks: bool = True
-) -> bytes | memoryview:
-    """One chunk as bytes, filled up to its full shape at the end of the array."""
-    dtype = array.dtype.newbyteorder("<")
-    if values.shape != array.chunks:
-        full = np.full(array.chunks, array.fill_value, dtype)
-        full[tuple(slice(0, n) for n in values.shape)] = values
-        values = full
-    values = np.ascontiguousarray(values, dtype)
-    if not array.compressors:
-        return values.reshape(-1).view(np.uint8).data
-    return _blosc(COMPRESSION_LEVEL if shrinks else 0).encode(values)
-
-
-@functools.cache
-def _blosc(level: int) -> Any:
-    """The codec of `create_array`."""
-    from numcodecs import Blosc
-
-    return Blosc(COMPRESSOR, level, Blosc.BITSHUFFLE)
 
 
 def _json_attrs(attrs: Mapping[Any, Any]) -> dict[str, Any]:
@@ -341,7 +339,9 @@ def large_variables(ds: xr.Dataset) -> list[str]:
 
 def read_array(path: str, name: str, version: int, *indexers: Indexer) -> np.ndarray:
     """Read a region of a stored array (slices and integer positions)."""
-    array = _open_array_read_only(path, name, version)
+    array, form = _open_array(path, name, version)
+    if form is not None:
+        return read_chunks(Path(path, name), form, indexers)
     if all(isinstance(indexer, slice) for indexer in indexers):
         return np.asarray(array[indexers])
     return np.asarray(array.oindex[indexers])
@@ -350,22 +350,27 @@ def read_array(path: str, name: str, version: int, *indexers: Indexer) -> np.nda
 def stored_variable(path: Path, name: str) -> xr.Variable:
     """A lazily read variable over a stored array."""
     version = store_version(path)
-    array = _open_array_read_only(str(path), name, version)
+    array, form = _open_array(str(path), name, version)
     dims = tuple(array.metadata.dimension_names or ())
     if len(dims) != array.ndim:
         raise ValueError(f"{path}: array {name!r} has no dimension names: not a Penstock store")
-    unit = math.prod(array.chunks) * array.dtype.itemsize
-    shard = math.prod(array.shards or array.chunks) * array.dtype.itemsize
+    if form is not None:
+        scratch, scratch_bytes = 0.0, reading_bytes(form)
+    else:
+        # zarr-python holds a shard, compressed and not, and a few chunks beside the region
+        unit = math.prod(array.chunks) * array.dtype.itemsize
+        shard = math.prod(array.shards or array.chunks) * array.dtype.itemsize
+        scratch, scratch_bytes = 0.5, 6 * unit + 2 * shard
     return lazy_variable(
         tuple(map(str, dims)),
         functools.partial(read_array, str(path), name, version),
         array.shape,
         array.dtype,
         {key: value for key, value in array.attrs.items() if key != "_FillValue"},
-        # decoding holds a shard, compressed and not, and a few chunks beside the region
         encoding={
-            "read_scratch": 0.5,
-            "read_scratch_bytes": 6 * unit + 2 * shard,
+            "interleaved": form is not None and form.leading_fastest,
+            "read_scratch": scratch,
+            "read_scratch_bytes": scratch_bytes,
             "preferred_chunks": dict(zip(dims, array.chunks, strict=True)),
         },
     )
@@ -494,17 +499,22 @@ def write_store(ds: xr.Dataset, path: str | Path, *, overwrite: bool = False) ->
 
 
 def write_variable(ds: xr.Dataset, name: str, store: Path) -> None:
-    """Copy one large variable of a dataset into a store in blocks of about one shard."""
+    """Copy one large variable of a dataset into a store in blocks of about one shard.
+
+    Blocks follow each other as the values do in the source, which may be a file that can only be
+    read from front to back.
+    """
     variable = ds.variables[name]
     dims = tuple(map(str, variable.dims))
-    block = fill_shape(variable.shape, SHARD_BYTES // variable.dtype.itemsize)
+    n = SHARD_BYTES // variable.dtype.itemsize
+    backwards = leading_fastest(dims) or bool(variable.encoding.get("interleaved"))
+    turn = -1 if backwards else 1
+    block = fill_shape(variable.shape[::turn], n)[::turn]
     create_array(store, name, dims, variable.shape, variable.dtype, block, variable.attrs)
-    grid = store_layout(variable.shape, block, variable.dtype.itemsize)
-    step = grid[1] or grid[0]
-    counts = [-(-size // unit) for size, unit in zip(variable.shape, step, strict=True)]
-    for index in np.ndindex(*counts):
+    counts = [-(-size // unit) for size, unit in zip(variable.shape, block, strict=True)]
+    for index in np.ndindex(*counts[::turn]):
         region: Region = {
             dim: slice(i * unit, min((i + 1) * unit, size))
-            for dim, i, unit, size in zip(dims, index, step, variable.shape, strict=True)
+            for dim, i, unit, size in zip(dims, index[::turn], block, variable.shape, strict=True)
         }
         write_block(store, name, region, read_region(ds, region, name))
