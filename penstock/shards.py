@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from penstock.buffers import new_array, scratch_buffer
+from penstock.buffers import new_array
 from penstock.dataset import Indexer, indexer_length
 
 if TYPE_CHECKING:
@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 COMPRESSOR, COMPRESSION_LEVEL = "lz4", 5
 WORTH_COMPRESSING = 0.8
 """A shard whose first chunk does not shrink to this is stored as it is (see `encode_shard`)."""
+VOLUME_DIMS = ("x", "y", "z")
+"""Blocks of these dims, and of time after them, lie in memory as in images: x varies fastest."""
+FRAME_BYTES = 16
+"""What a Blosc frame takes at most beside what it holds."""
 MISSING = 2**64 - 1
 """Offset and length, in the index of a shard, of a chunk that is not there."""
 
@@ -45,7 +49,10 @@ class ArrayFormat:
     fill_value: Any
     order: tuple[int, ...]
     """Axes as they follow each other in a chunk: the last of them varies fastest."""
-    compressed: bool
+    shuffle: str | None
+    """How Blosc groups bytes or bits before it compresses; None where nothing is compressed."""
+    volumes: bool = False
+    """Whether blocks lie in memory with the leading dims fastest."""
 
     @property
     def unit(self) -> tuple[int, ...]:
@@ -67,27 +74,25 @@ class ArrayFormat:
         """Bytes of the index at the end of a shard: two numbers a chunk, and a checksum."""
         return 16 * math.prod(self.counts) + 4 if self.shards else 0
 
-    @property
-    def leading_fastest(self) -> bool:
-        """Whether leading dims vary fastest, as in images."""
-        return len(self.shape) > 1 and self.order == tuple(reversed(range(len(self.shape))))
-
     def empty(self, shape: tuple[int, ...]) -> np.ndarray:
-        """An uninitialised array whose axes follow each other in memory as in the files."""
-        turned = new_array(tuple(shape[axis] for axis in self.order), self.dtype)
-        return self._logical(turned)
+        """An uninitialised block."""
+        if self.volumes:
+            return new_array(shape[::-1], self.dtype).T
+        return new_array(shape, self.dtype)
 
     def stored(self, values: np.ndarray) -> np.ndarray:
         """A view of values with the axes in the order of the files."""
         return values.transpose(self.order)
 
-    def _logical(self, stored: np.ndarray) -> np.ndarray:
-        return stored.transpose(np.argsort(self.order))
-
     def chunk_view(self, raw: np.ndarray) -> np.ndarray:
         """The decoded bytes of a chunk as its values."""
         shape = tuple(self.chunks[axis] for axis in self.order)
-        return self._logical(raw.view(self.dtype).reshape(shape))
+        return raw.view(self.dtype).reshape(shape).transpose(np.argsort(self.order))
+
+
+def of_volumes(dims: tuple[str, ...]) -> bool:
+    """Whether an array of these dims holds volumes, or a series of them."""
+    return dims[:3] == VOLUME_DIMS and dims[3:] in ((), ("time",))
 
 
 def array_format(array: zarr.Array) -> ArrayFormat | None:
@@ -115,8 +120,9 @@ def array_format(array: zarr.Array) -> ArrayFormat | None:
         return None
     dtype = array.dtype.newbyteorder("<")
     fill = array.fill_value
-    compressed = len(codecs) == 2
-    return ArrayFormat(array.shape, array.chunks, shards, dtype, fill, order, compressed)
+    shuffle = codecs[1]["configuration"]["shuffle"] if len(codecs) == 2 else None
+    volumes = of_volumes(tuple(map(str, array.metadata.dimension_names or ())))
+    return ArrayFormat(array.shape, array.chunks, shards, dtype, fill, order, shuffle, volumes)
 
 
 def _little_endian(codec: Any) -> bool:
@@ -168,16 +174,16 @@ def _encode_chunk(
         full[tuple(slice(0, n) for n in values.shape)] = values
         values = full
     values = np.ascontiguousarray(form.stored(values), form.dtype)
-    if not form.compressed:
+    if form.shuffle is None:
         return values.reshape(-1).view(np.uint8).data
-    return _blosc(COMPRESSION_LEVEL if shrinks else 0).encode(values)
+    return _blosc(COMPRESSION_LEVEL if shrinks else 0, form.shuffle).encode(values)
 
 
 @functools.cache
-def _blosc(level: int) -> Any:
+def _blosc(level: int, shuffle: str) -> Any:
     from numcodecs import Blosc
 
-    return Blosc(COMPRESSOR, level, Blosc.BITSHUFFLE)
+    return Blosc(COMPRESSOR, level, getattr(Blosc, shuffle.upper()))
 
 
 # ---------------------------------------------------------------------- reading
@@ -185,7 +191,7 @@ def _blosc(level: int) -> Any:
 
 def reading_bytes(form: ArrayFormat) -> int:
     """What reading holds at most beside its result: a chunk encoded, decoded and picked from."""
-    return 3 * form.chunk_bytes + 4096 + 3 * form.index_bytes
+    return 3 * form.chunk_bytes + FRAME_BYTES + 3 * form.index_bytes
 
 
 def read_chunks(folder: Path, form: ArrayFormat, indexers: tuple[Indexer, ...]) -> np.ndarray:
@@ -197,6 +203,7 @@ def read_chunks(folder: Path, form: ArrayFormat, indexers: tuple[Indexer, ...]) 
     out = form.empty(tuple(max(0, indexer_length(pick)) for pick in picks))
     if not out.size:
         return out
+    memory = tuple(np.empty(form.chunk_bytes + FRAME_BYTES, np.uint8) for _ in range(2))
     files = [list(_parts(pick, size)) for pick, size in zip(picks, form.unit, strict=True)]
     for parts in _product(files, form):
         key, inner, into = zip(*parts, strict=True)
@@ -207,7 +214,7 @@ def read_chunks(folder: Path, form: ArrayFormat, indexers: tuple[Indexer, ...]) 
             target[...] = form.fill_value
             continue
         try:
-            _read_file(fd, form, inner, target)
+            _read_file(fd, form, inner, target, memory)
         except (ValueError, RuntimeError) as error:
             raise OSError(f"{folder.joinpath('c', *map(str, key))}: damaged ({error})") from error
         finally:
@@ -215,7 +222,13 @@ def read_chunks(folder: Path, form: ArrayFormat, indexers: tuple[Indexer, ...]) 
     return out
 
 
-def _read_file(fd: int, form: ArrayFormat, picks: tuple[Indexer, ...], out: np.ndarray) -> None:
+def _read_file(
+    fd: int,
+    form: ArrayFormat,
+    picks: tuple[Indexer, ...],
+    out: np.ndarray,
+    memory: tuple[np.ndarray, ...],
+) -> None:
     """Fill `out` with a region of one shard or chunk."""
     size = os.fstat(fd).st_size
     if form.shards is None:
@@ -230,7 +243,9 @@ def _read_file(fd: int, form: ArrayFormat, picks: tuple[Indexer, ...], out: np.n
         if offset == length == MISSING:
             out[into] = form.fill_value
             continue
-        chunk = _read_chunk(fd, form, offset, length, size)
+        if offset + length > size or length > form.chunk_bytes + FRAME_BYTES:
+            raise ValueError("it does not hold what its index says")
+        chunk = _read_chunk(fd, form, offset, memory[0][:length], memory[1])
         if not all(isinstance(pick, slice) for pick in within):
             within = np.ix_(
                 *(np.arange(p.start, p.stop) if isinstance(p, slice) else p for p in within)
@@ -248,26 +263,24 @@ def _read_index(fd: int, form: ArrayFormat, size: int) -> np.ndarray:
     return np.frombuffer(raw[:-4], "<u8").reshape(*form.counts, 2)
 
 
-def _read_chunk(fd: int, form: ArrayFormat, offset: int, length: int, size: int) -> np.ndarray:
-    """The values of a chunk, in memory that the next call uses again."""
-    if offset + length > size:
-        raise ValueError(f"it ends after {size} bytes, before a chunk does")
-    raw = scratch_buffer("stored-chunk", (length,), np.uint8)
-    view, position = raw.data, offset
+def _read_chunk(
+    fd: int, form: ArrayFormat, offset: int, raw: np.ndarray, decoded: np.ndarray
+) -> np.ndarray:
+    """The values of a chunk: its bytes are read into `raw`, and inflated into `decoded`."""
+    view = raw.data
     while len(view):
-        n = os.preadv(fd, [view], position)
+        n = os.preadv(fd, [view], offset)
         if n == 0:
             raise ValueError("it became shorter while it was read")
-        view, position = view[n:], position + n
-    if form.compressed:
+        view, offset = view[n:], offset + n
+    if form.shuffle is not None:
         from numcodecs.blosc import decompress
 
         # (bytes 4 to 8 of a Blosc frame: how many it holds)
-        if length < 16 or int.from_bytes(raw[4:8].tobytes(), "little") != form.chunk_bytes:
+        if raw.nbytes < FRAME_BYTES or int(raw[4:8].view("<u4")[0]) != form.chunk_bytes:
             raise ValueError("a compressed chunk has another size than the array says")
-        decoded = scratch_buffer("decoded-chunk", (form.chunk_bytes,), np.uint8)
         decompress(raw, decoded)
-        raw = decoded
+        raw = decoded[: form.chunk_bytes]
     if raw.nbytes != form.chunk_bytes:
         raise ValueError("a chunk has another size than the array says")
     return form.chunk_view(raw)

@@ -306,12 +306,12 @@ class BaseMasker(TransformerMixin, BaseEstimator):
         given = {name: getattr(self, name) for name in CLEANING}
         given["standardize"] = given["standardize"] or None
         extra = self._further_options()
-        if sample_mask is not None:
+        if sample_mask is not None and self.runs is not None:  # (it may be a list for each run)
             from penstock.fmri.cleaning import kept_volumes
 
-            flags = np.asarray(sample_mask)
-            n_times = len(flags) if flags.dtype == bool else int(flags.max(initial=-1)) + 1
-            sample_mask = tuple(map(int, kept_volumes(sample_mask, n_times)))
+            sample_mask = kept_volumes(sample_mask, len(self.runs), self.runs)
+        if sample_mask is not None:
+            sample_mask = tuple(np.asarray(sample_mask).tolist())
         runs = None if self.runs is None else tuple(np.asarray(self.runs).tolist())
         return (
             CleanSignals(

@@ -263,7 +263,7 @@ def test_confounds_of_every_kind(bold, atlas, confounds, tmp_path):
         np.testing.assert_allclose(masker.transform(bold, given), expected, atol=1e-9)
 
 
-def test_censored_volumes_are_left_out(bold, atlas):
+def test_censored_volumes_are_left_out(bold, atlas, tmp_path):
     keep = np.setdiff1d(np.arange(120), [0, 40, 41, 119])
     masker = NiftiLabelsMasker(image(atlas), standardize="zscore_sample").fit()
     raw = NiftiLabelsMasker(image(atlas)).fit_transform(bold)
@@ -273,6 +273,15 @@ def test_censored_volumes_are_left_out(bold, atlas):
     np.testing.assert_array_equal(keep, before)
     flags = np.isin(np.arange(120), keep)
     np.testing.assert_allclose(masker.transform(bold, sample_mask=flags), expected, atol=1e-9)
+    for number, kept in enumerate((keep, flags)):
+        made = masker.transform(bold, sample_mask=kept, out=tmp_path / f"{number}.zarr")
+        np.testing.assert_allclose(made.signal.values.T, expected, atol=1e-9)
+        np.testing.assert_allclose(made.time.values, 2.0 * keep)
+    masker.set_params(runs=np.repeat([0, 1], 60))
+    of_runs = [np.arange(1, 60), np.arange(59)]
+    made = masker.transform(bold, sample_mask=of_runs, out=tmp_path / "runs.zarr")
+    expected = masker.transform(bold, sample_mask=of_runs)
+    np.testing.assert_allclose(made.signal.values.T, expected, atol=1e-9)
 
 
 def test_a_mask_is_computed_where_none_is_given(bold_values):
