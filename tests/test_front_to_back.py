@@ -37,7 +37,7 @@ def test_a_run_reads_once_and_in_order(name, workers, tmp_path):
     source = tape(tmp_path / "tape.npy")
     ds = dataset(source)
     pipeline = ps.Pipeline(PIPELINES[name])
-    report = pipeline.run(ds, tmp_path / "out", memory="600MiB", workers=workers, progress=False)
+    report = pipeline.run(ds, tmp_path / "out", memory="3GiB", workers=workers, progress=False)
     assert report.ok, report.failed
     expected = pipeline(ds.load()).signal.values
     made = open_store(tmp_path / "out" / "tape.zarr")

@@ -30,7 +30,7 @@ def test_a_result_in_memory_is_the_lazy_one(workers, small):
 def test_steps_that_need_other_dims_whole_follow_in_memory():
     ds = virtual_dataset((64, 400_000))
     pipeline = ps.Pipeline([Demean(), SortChannels()])
-    made = pipeline.compute(ds, memory="1.5GiB", workers=2)
+    made = pipeline.compute(ds, memory="3GiB", workers=2)
     expected = np.sort(ds.signal.values - ds.signal.values.mean(axis=-1, keepdims=True), axis=0)
     np.testing.assert_allclose(made.signal.values, expected, atol=1e-5)
 
