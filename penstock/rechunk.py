@@ -3,7 +3,7 @@
 A pipeline that filters along time and then mixes channels needs two kinds of blocks. The first
 stage writes its blocks (rows of time) into a scratch array cut in pieces that the second stage
 (stretches of all channels) reads whole. Both sides stay within one block of memory, and every
-piece is a file of its own, so that machines can share the folder.
+block is a file of its own, so that machines can share the folder.
 """
 
 from __future__ import annotations
@@ -17,7 +17,15 @@ import numpy as np
 
 from penstock.chain import Chain, Step
 from penstock.dataset import SIGNAL, Region, blank_variable, indexer_length
-from penstock.store import create_array, read_array, store_version, stored_variable
+from penstock.store import (
+    CHUNK_BYTES,
+    create_array,
+    divided,
+    fill_shape,
+    read_array,
+    store_version,
+    stored_variable,
+)
 
 SCRATCH = "scratch"
 PARTIALS = "partials"
@@ -38,6 +46,8 @@ def reading_scratch(first: Chain, rest: tuple[Step, ...]) -> Chain:
     """Steps over an outline of the result of `first`, to be read from scratch."""
     outline = first.output
     blank = blank_variable(first.dims, first.shape, first.dtype, outline[SIGNAL].attrs)
+    # (what `stored_variable` will say of pieces of this size)
+    blank.encoding = {"read_scratch": 0.0, "read_scratch_bytes": 4 * CHUNK_BYTES}
     return Chain(outline.assign({SIGNAL: blank}), rest, start=outline)
 
 
@@ -50,11 +60,10 @@ def create_scratch(folder: Path, number: int, stage: Any, following: Any) -> Non
             max(1, min(unit, indexer_length(needed[dim]), size))
             for dim, unit, size in zip(chain.dims, stage.grid.block, chain.shape, strict=True)
         )
-        # a piece must divide the block that writes it
-        pieces = tuple(
-            _divisor(piece, unit) if unit < size else piece
-            for piece, unit, size in zip(pieces, stage.grid.block, chain.shape, strict=True)
-        )
+        # a piece must divide the block that writes it; larger ones are read in parts
+        pieces = divided(pieces, stage.grid.block, chain.shape)
+        part = fill_shape(pieces, max(1, CHUNK_BYTES // chain.dtype.itemsize))
+        pieces = divided(part, pieces, chain.shape)
         create_array(
             folder,
             f"{SCRATCH}{number}",
@@ -68,23 +77,17 @@ def create_scratch(folder: Path, number: int, stage: Any, following: Any) -> Non
     if stage.reduces is not None:
         step: Step = following.chain.steps[0]
         n_stats, dims, shape, rows = partial_shape(stage, step)
+        block = dict(zip(chain.dims, stage.grid.block, strict=True))
+        part = (1, n_stats, *(block[dim] for dim in dims))
         create_array(
             folder,
             f"{PARTIALS}{number}",
             ("part", "statistic", *dims),
             (rows, n_stats, *shape),
             np.float64,
-            (),
+            part,
             compress=False,
-            chunks=(
-                1,
-                n_stats,
-                *(
-                    unit
-                    for dim, unit in zip(chain.dims, stage.grid.block, strict=True)
-                    if dim in dims
-                ),
-            ),
+            chunks=part,
         )
 
 
@@ -139,9 +142,3 @@ def _read_reduced(
         folder, name, store_version(Path(folder)), everything, everything, *remaining
     )
     return processor.combine(partials)
-
-
-def _divisor(piece: int, unit: int) -> int:
-    while unit % piece:
-        piece -= 1
-    return piece

@@ -138,7 +138,7 @@ def encode_shard(file: BinaryIO, form: ArrayFormat, values: np.ndarray) -> None:
 
     Noise hardly shrinks: filtered EEG in float32 by 15 %, for half the time of the filter. Where
     the first whole chunk says so, the others are stored in Blosc frames of level 0, which every
-    Blosc codec reads.
+    Blosc codec reads. (Not so volumes, where one slab is brain and the next is background.)
     """
     if form.shards is None:
         file.write(_encode_chunk(values, form))
@@ -154,7 +154,7 @@ def encode_shard(file: BinaryIO, form: ArrayFormat, values: np.ndarray) -> None:
             # (what a chunk at the end of the array is filled up with shrinks to nothing)
             whole = chunk.shape == form.chunks
             encoded = _encode_chunk(chunk, form, shrinks=shrinks or not whole)
-            if whole and len(encoded) > WORTH_COMPRESSING * chunk.nbytes:
+            if whole and not form.volumes and len(encoded) > WORTH_COMPRESSING * chunk.nbytes:
                 shrinks = False
             file.write(encoded)
             places[index] = offset, len(encoded)
@@ -191,7 +191,7 @@ def _blosc(level: int, shuffle: str) -> Any:
 
 def reading_bytes(form: ArrayFormat) -> int:
     """What reading holds at most beside its result: a chunk encoded, decoded and picked from."""
-    return 3 * form.chunk_bytes + FRAME_BYTES + 3 * form.index_bytes
+    return 3 * form.chunk_bytes + 2 * FRAME_BYTES + 3 * form.index_bytes
 
 
 def read_chunks(folder: Path, form: ArrayFormat, indexers: tuple[Indexer, ...]) -> np.ndarray:

@@ -75,7 +75,6 @@ class SortChannels(Processor):
     """Needs all channels at once and has no reduction: only a transpose helps."""
 
     core_dims = ("channel",)
-    scratch = 1.0
 
     def kernel(self, block: np.ndarray, ctx: Context) -> np.ndarray:
         return np.sort(block, axis=-1)
