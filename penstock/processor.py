@@ -446,7 +446,7 @@ def _check_parameters(processor: Processor) -> None:
 
 
 @functools.cache
-def _hints(kind: type[Processor]) -> dict[str, Any]:
+def _hints(kind: Any) -> dict[str, Any]:
     return typing.get_type_hints(kind)
 
 

@@ -56,7 +56,7 @@ CASES: dict[str, dict[str, Any]] = {
         ],
     },
     "four times the budget": {
-        **VIRTUAL, "shape": [4, 80_000_000], "memory": "300MiB", "workers": 2,
+        **VIRTUAL, "shape": [4, 110_000_000], "memory": "400MiB", "workers": 2,
         "pipeline": [{"BandPassFilter": [1.0, 40.0]}, {"Resample": 250.0}],
     },
     "to edf": {
