@@ -445,9 +445,14 @@ def _check_parameters(processor: Processor) -> None:
             object.__setattr__(processor, f.name, coerced)
 
 
-@functools.cache
+_hints_of: dict[Any, dict[str, Any]] = {}
+"""Types of a class's parameters; working them out takes longer than all else in making one."""
+
+
 def _hints(kind: Any) -> dict[str, Any]:
-    return typing.get_type_hints(kind)
+    if kind not in _hints_of:
+        _hints_of[kind] = typing.get_type_hints(kind)
+    return _hints_of[kind]
 
 
 def _got(value: Any, hint: Any) -> str:
