@@ -217,10 +217,10 @@ def test_an_interleaved_file_is_read_once(tmp_path: Path, monkeypatch: pytest.Mo
         ("channel", "time"), File(), values.shape, "f4", encoding={"interleaved": True}
     )
     ds = ps.make_dataset(signal, sampling_frequency=100.0)
-    plan = ps.Pipeline([Demean()]).plan(ds, memory="1 GiB", workers=2)
+    plan = ps.Pipeline([Demean()]).plan(ds, memory="3 GiB", workers=2)
     assert [stage.kind for stage in plan.stages] == ["scratch", "process"]
     assert "file order" in str(plan)
-    report = ps.Pipeline([Demean()]).run(ds, tmp_path, memory="1 GiB", workers=2, progress=False)
+    report = ps.Pipeline([Demean()]).run(ds, tmp_path, memory="3 GiB", workers=2, progress=False)
     assert report.ok, report
     assert sum(read) == values.size
     made = ps.open_dataset(tmp_path / "dataset.zarr").signal.values

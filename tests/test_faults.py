@@ -28,7 +28,7 @@ SCRIPT = """
 import penstock as ps
 from generic import Slow, Demean
 report = ps.Pipeline([Demean(), Slow({seconds}, {marks!r})]).run(
-    {source!r}, {out!r}, memory="1 GiB", workers=2, progress=False)
+    {source!r}, {out!r}, memory="3 GiB", workers=2, progress=False)
 print(report)
 """
 
@@ -77,19 +77,19 @@ def test_killed_and_resumed_run_ends_with_the_same_bytes(
     assert not (out / "recording.zarr").exists()
     before = len(list(marks.iterdir()))
     total = len(
-        ps.Pipeline([Demean(), Slow()]).plan(source, memory="1 GiB", workers=2).stages[0].grid
+        ps.Pipeline([Demean(), Slow()]).plan(source, memory="3 GiB", workers=2).stages[0].grid
     )
     assert 0 < len(finished) < total
 
     # the same command, with the same parameters, goes on
     pipeline = ps.Pipeline([Demean(), Slow(0.4, str(marks))])
-    report = pipeline.run(source, out, memory="1 GiB", workers=2, progress=False)
+    report = pipeline.run(source, out, memory="3 GiB", workers=2, progress=False)
     assert report.ok, report
     assert report.blocks == total - len(finished)
     assert len(list(marks.iterdir())) - before == total - len(finished)
 
     undisturbed = tmp_path / "undisturbed"
-    pipeline.run(source, undisturbed, memory="1 GiB", workers=2, progress=False)
+    pipeline.run(source, undisturbed, memory="3 GiB", workers=2, progress=False)
     assert content(out / "recording.zarr") == content(undisturbed / "recording.zarr")
     assert not list(out.glob(".*"))
 
@@ -202,13 +202,13 @@ def test_a_full_disk_keeps_what_is_finished(
     monkeypatch.setattr(work, "write_block", full)
     out = tmp_path / "out"
     pipeline = ps.Pipeline([Demean()])
-    report = pipeline.run(source, out, memory="1 GiB", workers=1, progress=False)
+    report = pipeline.run(source, out, memory="3 GiB", workers=1, progress=False)
     assert "no space left" in report.failed["recording"]
     assert "run the same command again" in report.failed["recording"]
     assert not (out / "recording.zarr").exists()
     assert not report.retries
     monkeypatch.setattr(work, "write_block", write)
-    again = pipeline.run(source, out, memory="1 GiB", workers=1, progress=False)
+    again = pipeline.run(source, out, memory="3 GiB", workers=1, progress=False)
     assert again.ok
     assert "3 of" in again.notes["recording"]
 
@@ -224,7 +224,7 @@ def test_a_disk_that_is_really_full(source: Path, tmp_path: Path) -> None:
         pytest.skip("a tmpfs cannot be mounted here")
     try:
         report = ps.Pipeline([Demean()]).run(
-            source, small / "out", memory="1 GiB", workers=2, progress=False
+            source, small / "out", memory="3 GiB", workers=2, progress=False
         )
         assert "no space left" in report.failed["recording"]
         assert not (small / "out" / "recording.zarr").exists()

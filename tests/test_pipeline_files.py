@@ -326,12 +326,12 @@ def test_provenance_rebuilds_the_pipeline(small: xr.Dataset, tmp_path: Path) -> 
         [HighPassFilter(2.0, method="iir"), Demean(), MovingAverage(5), np.abs,
          Resample(100.0), Rereference(("C1", "C2"))]
     )  # fmt: skip
-    report = pipeline.run(small, tmp_path, memory="1 GiB", workers=1, progress=False)
+    report = pipeline.run(small, tmp_path, memory="3 GiB", workers=1, progress=False)
     assert report.ok, report
     about = ps.open_dataset(tmp_path / "dataset.zarr").attrs["penstock"]
     steps = [{step["processor"]: step["parameters"]} for step in about["pipeline"]]
     again = ps.Pipeline.from_dict({"pipeline": steps}, allow=["generic"])
     same(pipeline, again)
-    assert again.run(small, tmp_path, memory="1 GiB", progress=False).skipped == ["dataset"]
+    assert again.run(small, tmp_path, memory="3 GiB", progress=False).skipped == ["dataset"]
     assert about["pipeline"] == pipeline.canonical()
     assert not math.isnan(about["pipeline"][0]["parameters"]["freq"])

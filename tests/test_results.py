@@ -117,5 +117,5 @@ class Slow(ps.Processor):
 
 def test_blocks_of_slow_processors_are_cut_by_time(grid) -> None:
     fast = ps.Pipeline([ps.Apply(np.abs, core_dims=("frequency",), dtype="float32")])
-    assert fast.plan(grid, memory="1 GiB", workers=2).n_blocks == 1
-    assert ps.Pipeline([Slow()]).plan(grid, memory="1 GiB", workers=2).n_blocks >= 12 * 9 / 5
+    assert fast.plan(grid, memory="3 GiB", workers=2).n_blocks == 1
+    assert ps.Pipeline([Slow()]).plan(grid, memory="3 GiB", workers=2).n_blocks >= 12 * 9 / 5

@@ -13,7 +13,6 @@ from generic import Demean, FailsAt, Slow, SubtractMean
 import penstock as ps
 from penstock import events
 from penstock.ledger import Ledger, partial_path
-from penstock.memory import MIB
 from penstock.store import open_store, write_store
 
 BUDGET = "1 GiB"
@@ -221,8 +220,8 @@ def test_slow_blocks_run_side_by_side(tmp_path: Path) -> None:
 
 
 def test_plan_predicts_within_budget(small: xr.Dataset) -> None:
-    plan = ps.Pipeline([Demean()]).plan(small, memory="700 MiB", workers=2)
-    assert plan.predicted_memory <= 700 * MIB
+    plan = ps.Pipeline([Demean()]).plan(small, memory="3 GiB", workers=2)
+    assert plan.predicted_memory <= 3 << 30
     text = str(plan)
     assert "Demean" in text
     assert "predicted peak" in text

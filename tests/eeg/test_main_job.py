@@ -32,7 +32,7 @@ def expected(motor_runs: Path) -> dict[str, mne.io.BaseRaw]:
 @pytest.fixture(scope="module")
 def results(motor_runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("results")
-    report = PIPELINE.run(motor_runs, out, memory="1 GiB", workers=2, progress=False)
+    report = PIPELINE.run(motor_runs, out, memory="3 GiB", workers=2, progress=False)
     assert report.ok, report
     assert sorted(report.outputs) == RUNS
     assert report.peak_memory > 0
@@ -69,7 +69,7 @@ def test_double_precision_is_exact(
     motor_runs: Path, tmp_path: Path, expected: dict[str, mne.io.BaseRaw]
 ) -> None:
     source = motor_runs / f"{RUNS[0]}.edf"
-    PIPELINE.run(source, tmp_path, memory="1 GiB", dtype="float64", progress=False)
+    PIPELINE.run(source, tmp_path, memory="3 GiB", dtype="float64", progress=False)
     made = values(tmp_path / f"{RUNS[0]}.zarr")
     reference = expected[RUNS[0]].get_data(units="uV")
     assert made.dtype == np.float64
@@ -81,7 +81,7 @@ def test_export_reopens_in_mne_with_the_events(
 ) -> None:
     name = RUNS[1]
     report = PIPELINE.run(
-        motor_runs / f"{name}.edf", tmp_path, memory="1 GiB", format="edf", progress=False
+        motor_runs / f"{name}.edf", tmp_path, memory="3 GiB", format="edf", progress=False
     )
     assert report.ok, report
     with warnings.catch_warnings():

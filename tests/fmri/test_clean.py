@@ -216,7 +216,7 @@ def test_two_cleanings_are_the_same_if_their_confounds_are(derivatives):
 
 def test_a_run_into_a_store_ends_with_the_same_values(tmp_path):
     ds, processor = dataset("volumes", "f4"), PROCESSORS[3]
-    report = ps.Pipeline([processor]).run(ds, tmp_path, memory="1 GiB", progress=False)
+    report = ps.Pipeline([processor]).run(ds, tmp_path, memory="3 GiB", progress=False)
     (path,) = report.outputs.values()
     stored = ps.open_dataset(path)
     expected = cleaned(processor, ds)

@@ -304,7 +304,7 @@ def slowly(self, *args, **kwargs):
     time.sleep({pause})
 penstock.work.Ledger.add = slowly
 pipeline = ps.Pipeline.from_yaml({pipeline!r})
-report = pipeline.run({images!r}, {out!r}, memory="1GiB", workers=2, format="csv", progress=False)
+report = pipeline.run({images!r}, {out!r}, memory="3 GiB", workers=2, format="csv", progress=False)
 sys.exit(0 if report.ok else 1)
 """
 
