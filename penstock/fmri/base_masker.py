@@ -13,9 +13,9 @@ import numpy as np
 import xarray as xr
 
 from penstock.chain import Chain
-from penstock.dataset import SIGNAL, outline_of
+from penstock.dataset import SIGNAL
 from penstock.fmri.images import SpatialImage, VoxelGrid, load_image, to_nibabel, voxel_grid
-from penstock.fmri.volumes import repetition_time
+from penstock.fmri.volumes import as_volumes, repetition_time
 from penstock.pipeline import Pipeline
 from penstock.processor import Processor
 
@@ -103,6 +103,10 @@ class BaseMasker(TransformerMixin, BaseEstimator):
         self.options()  # (wrong parameters are told before any image is opened)
         self._names: list[str] | None = None
         self._fit(imgs)
+        if imgs is not None and self._target() is None:
+            from penstock.fmri.one_pass import as_list
+
+            self._seen_grid = voxel_grid(as_volumes(as_list(imgs)[0]))
         self._extractor()  # (tells wrong parameters of its own)
         self._fitted = True
         return self
@@ -165,10 +169,9 @@ class BaseMasker(TransformerMixin, BaseEstimator):
         from penstock.fmri.one_pass import extract, extract_to
 
         self._check_fitted()
-        as_frame = getattr(self, "_sklearn_output_config", {}).get("transform", "default")
-        if out is not None and as_frame != "default":
+        if out is not None and self._frames != "default":
             raise ValueError(
-                f"out= writes a store, and set_output asks for {as_frame}: give one of the two "
+                f"out= writes a store, and set_output asks for {self._frames}: give one of the two "
                 '(set_output(transform="default") takes it back)'
             )
         if out is not None:
@@ -181,7 +184,13 @@ class BaseMasker(TransformerMixin, BaseEstimator):
             imgs, [self], confounds=confounds, sample_mask=sample_mask, memory=self._budget(),
             workers=self.n_jobs, progress=self._progress(),
         )  # fmt: skip
-        return np.atleast_2d(signals) if as_frame != "default" else signals
+        return np.atleast_2d(signals) if self._frames != "default" else signals
+
+    @property
+    def _frames(self) -> str:
+        """What `set_output` asks for."""
+        config = getattr(self, "_sklearn_output_config", {})
+        return str(config.get("transform", "default"))
 
     def fit_transform(
         self, imgs: Any, y: Any = None, confounds: Any = None, sample_mask: Any = None
@@ -378,10 +387,12 @@ class BaseMasker(TransformerMixin, BaseEstimator):
         from penstock.fmri.together import region_names
 
         if self._names is None:
-            grid = self.grid
-            chain = Chain(outline_of(blank_volume(grid))).bind([self._extractor()])
-            self._names = list(region_names(chain))
+            self._names = list(region_names(self._on_grid()))
         return self._names
+
+    def _on_grid(self) -> Chain:
+        """The extraction, bound to one volume without values."""
+        return Chain(blank_volume(self.grid)).bind([self._extractor()])
 
     def see(self, ds: xr.Dataset) -> None:
         """Remember where the volumes lie: names and the way back depend on it."""

@@ -16,11 +16,10 @@ from typing import Any
 import numpy as np
 
 from penstock.fmri.base_masker import BaseMasker
-from penstock.fmri.images import SpatialImage, VoxelGrid, same_grid, voxel_grid
+from penstock.fmri.images import SpatialImage, VoxelGrid, same_grid
 from penstock.fmri.masks import check_mask, compute_mask
 from penstock.fmri.regions import ExtractLabels, ExtractVoxels
 from penstock.fmri.resampling import resample_image, target_grid
-from penstock.fmri.volumes import as_volumes
 from penstock.fmri.weighted import ExtractMaps, ExtractSpheres
 from penstock.processor import Processor
 
@@ -206,8 +205,6 @@ class NiftiLabelsMasker(BaseMasker):
         self._mask = _optional(self, self.mask_img)
         if self.resampling_target == "labels" and self._mask is not None:
             self._mask = resample_image(self._mask, self._labels.grid, interpolation="nearest")
-        if imgs is not None:
-            self._seen_grid = voxel_grid(as_volumes(_first(imgs)))
 
     def _own_grid(self) -> VoxelGrid:
         return self._labels.grid
@@ -231,7 +228,7 @@ class NiftiLabelsMasker(BaseMasker):
     @property
     def labels_(self) -> list[int]:
         """Values of the regions that have a column, in their order."""
-        return [int(value) for value in self._outline()["label"].values]
+        return [int(value) for value in self._on_grid().output["label"].values]
 
     @property
     def lut_(self) -> Any:
@@ -249,12 +246,6 @@ class NiftiLabelsMasker(BaseMasker):
     def region_ids_(self) -> dict[int, int]:
         """Label value of every column."""
         return dict(enumerate(self.labels_))
-
-    def _outline(self) -> Any:
-        from penstock.chain import Chain
-        from penstock.fmri.base_masker import blank_volume
-
-        return Chain(blank_volume(self.grid)).bind([self._extractor()]).output
 
 
 @dataclass(eq=False, repr=False)
@@ -312,8 +303,6 @@ class NiftiMapsMasker(BaseMasker):
                 self._maps = resample_image(self._maps, target, interpolation="linear")
             if self._mask is not None:
                 self._mask = resample_image(self._mask, target, interpolation="nearest")
-        if imgs is not None:
-            self._seen_grid = voxel_grid(as_volumes(_first(imgs)))
 
     def _own_grid(self) -> VoxelGrid:
         return self._maps.grid
@@ -379,8 +368,6 @@ class NiftiSpheresMasker(BaseMasker):
                 f"{self.seeds!r}"
             )
         self._mask = _optional(self, self.mask_img)
-        if imgs is not None:
-            self._seen_grid = voxel_grid(as_volumes(_first(imgs)))
 
     def _own_grid(self) -> VoxelGrid:
         if self._mask is None:
@@ -419,10 +406,6 @@ def _optional(masker: BaseMasker, mask_img: Any) -> SpatialImage | None:
         return None
     mask = masker._image(mask_img, "mask_img")
     return SpatialImage(check_mask(mask), mask.affine, mask.source)
-
-
-def _first(imgs: Any) -> Any:
-    return imgs[0] if isinstance(imgs, list | tuple) and imgs else imgs
 
 
 def _check_target(value: Any, known: tuple[str, ...]) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import copy
 import glob
-import warnings
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -71,8 +71,7 @@ class _Multi(BaseMasker, auto_wrap_output_keys=None):  # type: ignore[call-arg]
         tables = _one_each(confounds, len(images), "confounds")
         masks = _one_each(sample_mask, len(images), "sample masks")
         self._check_fitted()
-        as_frames = getattr(self, "_sklearn_output_config", {}).get("transform", "default")
-        if confounds is None and sample_mask is None and as_frames == "default":
+        if confounds is None and sample_mask is None and self._frames == "default":
             rows = single_volumes(
                 images, self, memory=self._budget(), workers=self.n_jobs, progress=self._progress()
             )
@@ -86,27 +85,18 @@ class _Multi(BaseMasker, auto_wrap_output_keys=None):  # type: ignore[call-arg]
 
         def one(number: int) -> Any:
             # (a masker remembers the grid of its image: each image has a masker of its own)
-            masker = self._copy()
+            masker = copy.copy(self)
             masker.memory, masker.n_jobs = share, 1
             return BaseMasker.transform(
                 masker, images[number], tables[number], masks[number]
             ), masker
 
-        with ThreadPoolExecutor(workers) as pool, warnings.catch_warnings():
+        with ThreadPoolExecutor(workers) as pool:
             found = list(pool.map(one, range(len(images))))
-        if found:
-            self._remember(found[-1][1])
+        last = found[-1][1]
+        self._seen_grid, self._seen_t_r = last._seen_grid, last._seen_t_r
+        self._names = last._names
         return [signals for signals, _ in found]
-
-    def _copy(self) -> BaseMasker:
-        copy = type(self).__new__(type(self))
-        copy.__dict__.update(self.__dict__)
-        return copy
-
-    def _remember(self, other: BaseMasker) -> None:
-        self.__dict__.update(
-            {k: v for k, v in other.__dict__.items() if k in ("_seen_grid", "_seen_t_r", "_names")}
-        )
 
     def inverse_transform(self, X: Any, out: Any = None) -> Any:
         """Images of a list of signals; see the masker of one image."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import itertools
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,10 +92,11 @@ def extract(
     if len(volumes) == 1 and "time" not in ds[SIGNAL].dims:
         return [_cast(raw[:, 0], masker.dtype) for raw, masker in zip(found, maskers, strict=True)]
     copied = sum(raw.nbytes for raw in found) <= COPY_BYTES
+    tables = _Tables(volumes, confounds, memory)
     signals: list[np.ndarray] = []
     while found:  # (each is let go of as the next is made)
         masker = maskers[len(signals)]
-        cleaned = _clean(found.pop(0), masker, volumes, confounds, sample_mask, memory)
+        cleaned = _clean(found.pop(0), masker, volumes[0], tables, sample_mask)
         cleaned = np.ascontiguousarray(cleaned.T) if copied else cleaned.T
         signals.append(_cast(cleaned, masker.dtype))
     return signals
@@ -173,62 +174,81 @@ def _raw(ds: xr.Dataset, maskers: Sequence[BaseMasker], **budget: Any) -> list[n
 
 
 def _clean(
-    signals: np.ndarray,
-    masker: BaseMasker,
-    volumes: Sequence[xr.Dataset],
-    confounds: Any,
-    sample_mask: Any,
-    memory: Any,
+    signals: np.ndarray, masker: BaseMasker, ds: xr.Dataset, tables: _Tables, sample_mask: Any
 ) -> np.ndarray:
-    """Cleaned signals (volumes kept, regions), in the place of the raw ones where that goes."""
+    """Cleaned signals (regions, volumes kept), in the place of the raw ones where that goes."""
     from penstock.fmri.cleaning import plan_cleaning
 
-    n_times = signals.shape[1]
-    table, names = _confounds(confounds, masker, volumes, n_times)
-    if masker.high_variance_confounds:
-        from penstock.fmri.high_variance import high_variance_confounds
-
-        if len(volumes) > 1:
-            raise ValueError("high_variance_confounds are those of one image: give one, not a list")
-        components = high_variance_confounds(volumes[0], memory=memory)
-        table = components if table is None else np.hstack([components, table])
-        names = (*(f"high variance {i}" for i in range(components.shape[1])), *names)
+    table, names = tables.of(masker)
     cleaning = plan_cleaning(
-        n_times,
-        masker.options(volumes[0]),
+        signals.shape[1],
+        masker.options(ds),
         confounds=table,
         names=names,
         sample_mask=sample_mask,
         runs=masker.runs,
     )
-    return cleaning.apply_rows(signals, signals if cleaning.n_kept == n_times else None)
+    return cleaning.apply_rows(signals, signals if cleaning.n_kept == signals.shape[1] else None)
 
 
-def _confounds(
-    confounds: Any, masker: BaseMasker, volumes: Sequence[xr.Dataset], n_times: int
-) -> tuple[np.ndarray | None, tuple[str, ...]]:
-    """Values and names of the confounds; those of several images below each other."""
-    from penstock.fmri.confounds import find_confounds, load_confounds_table
+class _Tables:
+    """Confounds of the maskers of one pass: tables and components are worked out once for all."""
 
-    if confounds is None:
-        return None, ()
-    columns = masker.confound_columns
-    if isinstance(confounds, str) and confounds == "auto":
-        sources = [ds.attrs.get("source") for ds in volumes]
-        if not all(sources):
-            raise ValueError(
-                "confounds='auto' looks beside the image, and this one does not come from a file: "
-                "give the table"
-            )
-        confounds = [find_confounds(str(source)) for source in sources]
-    tables = as_list(confounds)
-    if len(volumes) > 1 and len(tables) == len(volumes):
-        each = [load_confounds_table([table], columns) for table in tables]
-        lengths = [ds.sizes.get("time", 1) for ds in volumes]
-        if [len(values) for values, _ in each] == lengths:
-            return np.vstack([values for values, _ in each]), tuple(each[0][1])
-    values, names = load_confounds_table(tables, columns, n_times)
-    return values, tuple(names)
+    def __init__(self, volumes: Sequence[xr.Dataset], confounds: Any, memory: Any):
+        self.volumes, self.confounds, self.memory = volumes, confounds, memory
+        self.n_times = sum(_n_volumes(ds) for ds in volumes)
+        self._loaded: dict[Any, tuple[np.ndarray | None, tuple[str, ...]]] = {}
+
+    def of(self, masker: BaseMasker) -> tuple[np.ndarray | None, tuple[str, ...]]:
+        """Values and names of the confounds of a masker."""
+        columns = masker.confound_columns
+        key = columns if columns is None or isinstance(columns, str) else tuple(columns)
+        table, names = self._once(key, lambda: self._load(columns))
+        if masker.high_variance_confounds:
+            components, theirs = self._once(_Tables, self._components)
+            assert components is not None
+            table = components if table is None else np.hstack([components, table])
+            names = (*theirs, *names)
+        return table, names
+
+    def _once(self, key: Any, make: Callable[[], Any]) -> tuple[np.ndarray | None, tuple[str, ...]]:
+        if key not in self._loaded:
+            self._loaded[key] = make()
+        return self._loaded[key]
+
+    def _components(self) -> tuple[np.ndarray, tuple[str, ...]]:
+        from penstock.fmri.high_variance import high_variance_confounds
+
+        if len(self.volumes) > 1:
+            raise ValueError("high_variance_confounds are those of one image: give one, not a list")
+        components = high_variance_confounds(self.volumes[0], memory=self.memory)
+        return components, tuple(f"high variance {i}" for i in range(components.shape[1]))
+
+    def _load(self, columns: Any) -> tuple[np.ndarray | None, tuple[str, ...]]:
+        """Values and names of tables; those of several images below each other."""
+        from penstock.fmri.confounds import find_confounds, load_confounds_table
+
+        confounds = self.confounds
+        if confounds is None:
+            return None, ()
+        if isinstance(confounds, str) and confounds == "auto":
+            sources = [ds.attrs.get("source") for ds in self.volumes]
+            if not all(sources):
+                raise ValueError(
+                    "confounds='auto' looks beside the image, and this one does not come from a "
+                    "file: give the table"
+                )
+            confounds = [find_confounds(str(source)) for source in sources]
+        tables = as_list(confounds)
+        if len(self.volumes) > 1 and len(tables) == len(self.volumes):
+            each = [load_confounds_table([table], columns) for table in tables]
+            if [len(values) for values, _ in each] == list(map(_n_volumes, self.volumes)):
+                return np.vstack([values for values, _ in each]), each[0][1]
+        return load_confounds_table(tables, columns, self.n_times)
+
+
+def _n_volumes(ds: xr.Dataset) -> int:
+    return int(ds.sizes.get("time", 1))
 
 
 def _cast(signals: np.ndarray, dtype: Any) -> np.ndarray:

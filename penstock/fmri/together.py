@@ -14,7 +14,7 @@ import xarray as xr
 
 from penstock.buffers import new_array, trim_scratch
 from penstock.chain import Chain, Step, run_step
-from penstock.dataset import SIGNAL, Region, blank_variable, indexer_length, outline_of
+from penstock.dataset import SIGNAL, Region, blank_variable, indexer_length
 from penstock.fmri.extraction import Regions, _Extract
 from penstock.fmri.images import AFFINE, AFFINE_DIMS, SPACE, VoxelGrid, voxel_grid
 from penstock.fmri.reducers import Segments, reduce_segments
@@ -24,7 +24,7 @@ from penstock.processor import Context, Processor
 REGION, VOXEL = "region", "voxel"
 PART = "part"
 
-_recent: deque[tuple[Any, xr.Dataset, tuple[Chain, ...]]] = deque(maxlen=4)
+_recent: deque[tuple[Any, xr.Dataset, tuple[Chain, ...]]] = deque(maxlen=16)
 """Parts bound to outlines: while blocks are chosen the same one is asked about many times."""
 
 
@@ -100,11 +100,8 @@ class ExtractTogether(Processor):
 
     # ------------------------------------------------------------------ the contract
 
-    def prepare(self, ds: xr.Dataset) -> tuple[Chain, ...]:
-        """The parts, bound to the outline of the volumes; neighbours that average are joined."""
-        return self._bound(outline_of(ds))
-
     def _bound(self, outline: xr.Dataset) -> tuple[Chain, ...]:
+        """The parts, bound to the outline of the volumes; neighbours that average are joined."""
         for known, of, chains in tuple(_recent):  # (other threads may append)
             if of is outline and known == self:
                 return chains
@@ -113,7 +110,7 @@ class ExtractTogether(Processor):
         return chains
 
     def outline(self, ds: xr.Dataset, state: Any) -> xr.Dataset:
-        chains = state if state is not None else self._bound(ds)
+        chains = self._bound(ds)
         names: list[str] = []
         parts: list[int] = []
         for chain in chains:
@@ -137,7 +134,7 @@ class ExtractTogether(Processor):
         return max(_beside_input(chain, region) for chain in self._bound(ds))
 
     def kernel(self, block: np.ndarray, ctx: Context) -> np.ndarray:
-        chains = ctx.state if ctx.state is not None else self._bound(ctx.dataset)
+        chains = self._bound(ctx.dataset)
         dims = tuple(map(str, ctx.dataset.variables[SIGNAL].dims))
         loops = tuple(dim for dim in dims if dim not in SPACE)
         # back in the order of the dataset, a view: sub-steps put their core dims last themselves

@@ -29,7 +29,7 @@ from penstock.fmri import (
     extract,
     signal_clean,
 )
-from penstock.io.nifti_stream import NiftiStream
+from penstock.io.nifti_stream import NiftiStream, close_streams, open_streams
 from penstock.memory import MIB, process_now
 
 SEEDS = [(45.0, -35.0, -30.0), (50.0, -38.0, -26.0)]
@@ -601,6 +601,7 @@ def test_patterns_name_images_that_follow_each_other(bold, bold_values, atlas, t
         image(bold_values[..., : 10 * i].astype("int16")).to_filename(tmp_path / f"run{i}.nii.gz")
     masker = NiftiLabelsMasker(image(atlas)).fit()
     assert masker.transform(str(tmp_path / "run*.nii.gz")).shape == (30, 12)
+    assert masker.fit_transform(str(tmp_path / "run*.nii.gz")).shape == (30, 12)
     multi = MultiNiftiLabelsMasker(image(atlas)).fit()
     assert [s.shape for s in multi.transform(str(tmp_path / "run*.nii.gz"))] == [(10, 12), (20, 12)]
     with pytest.raises(FileNotFoundError, match="no file matches"):
@@ -650,3 +651,16 @@ def test_fitted_images_are_there_as_in_nilearn(atlas, mask, bold, tmp_path):
     found = SpatialImage(mask.astype(bool), AFFINE)
     nibabel.save(found, tmp_path / "mask.nii.gz")
     np.testing.assert_array_equal(nibabel.load(tmp_path / "mask.nii.gz").get_fdata(), mask)
+
+
+def test_components_are_computed_once_for_all_maskers(bold, atlas, mask):
+    options = {"high_variance_confounds": True, "detrend": True}
+    maskers = [NiftiLabelsMasker(image(atlas), **options), NiftiMasker(image(mask), **options)]
+    expected = [masker.fit_transform(bold) for masker in maskers]
+    close_streams(bold)
+    found = extract(bold, maskers)
+    (stream,) = open_streams(bold)
+    # (one pass for the signals, two for the components)
+    assert stream.inflated <= 3 * (352 + 9 * 8 * 7 * 120 * 2)
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-6)
