@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from penstock.dataset import SIGNAL, Region, read_region
+from penstock.dataset import SIGNAL
+from penstock.fmri.volumes import as_volumes, blocks_in_file_order
 from penstock.memory import parse_bytes, single_threaded_kernels
 
 if TYPE_CHECKING:
@@ -208,8 +209,6 @@ def _volumes(source: Any) -> xr.Dataset:
     if isinstance(source, xr.DataArray):
         source = source.to_dataset(name=SIGNAL)
     if not isinstance(source, xr.Dataset) or {"x", "y", "z"} <= set(source.dims):
-        from penstock.fmri.volumes import as_volumes
-
         source = as_volumes(source, dtype="float64")
     if SIGNAL not in source.data_vars or "time" not in source[SIGNAL].dims:
         name = getattr(source, "attrs", {}).get("source", "the dataset")
@@ -221,28 +220,19 @@ def _volumes(source: Any) -> xr.Dataset:
 
 def _blocks_of_volumes(ds: xr.Dataset, mask_img: Any) -> Callable[[], Iterator[np.ndarray]]:
     """Blocks of a dataset, its voxels in the order of image files (x fastest)."""
-    signal = ds.variables[SIGNAL]
-    dims = tuple(map(str, signal.dims))
-    voxel_dims = [dim for dim in dims if dim != "time"][::-1]
-    order = [dims.index(dim) for dim in ("time", *voxel_dims)]
-    n_times = ds.sizes["time"]
-    n_voxels = int(np.prod([ds.sizes[dim] for dim in voxel_dims]))
-    inside = None if mask_img is None else _inside(ds, mask_img, voxel_dims)
-    length = max(1, BLOCK_BYTES // max(1, n_voxels * signal.dtype.itemsize))
+    inside = None if mask_img is None else _inside(ds, mask_img)
 
     def blocks() -> Iterator[np.ndarray]:
-        for start in range(0, n_times, length):
-            region: Region = {dim: slice(0, ds.sizes[dim]) for dim in dims}
-            region["time"] = slice(start, min(start + length, n_times))
-            block = read_region(ds, region).transpose(order).reshape(-1, n_voxels)
-            yield block if inside is None else block[:, inside]
+        for block in blocks_in_file_order(ds, BLOCK_BYTES):
+            voxels = block.reshape(len(block), -1)
+            yield voxels if inside is None else voxels[:, inside]
 
     return blocks
 
 
-def _inside(ds: xr.Dataset, mask_img: Any, voxel_dims: list[str]) -> np.ndarray:
+def _inside(ds: xr.Dataset, mask_img: Any) -> np.ndarray:
     """Numbers of the voxels inside a mask."""
-    from penstock.fmri.images import SPACE, load_image, same_grid
+    from penstock.fmri.images import load_image, same_grid
     from penstock.fmri.masks import check_mask
 
     mask = load_image(mask_img, name="mask_img", ndim=(3, 4))
@@ -251,8 +241,7 @@ def _inside(ds: xr.Dataset, mask_img: Any, voxel_dims: list[str]) -> np.ndarray:
             "mask_img does not lie on the grid of the volumes: resample it to them first "
             "(penstock.fmri.resample_image)"
         )
-    inside = check_mask(mask).transpose([SPACE.index(dim) for dim in voxel_dims])
-    return np.flatnonzero(inside)
+    return np.flatnonzero(check_mask(mask).T)
 
 
 def _blocks_of_array(series: Any) -> Callable[[], Iterator[np.ndarray]]:

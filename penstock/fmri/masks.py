@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
-import xarray as xr
 
-from penstock.dataset import SIGNAL, make_dataset, read_region
+from penstock.dataset import SIGNAL
 from penstock.fmri.images import (
-    AFFINE,
-    AFFINE_DIMS,
     SPACE,
     ImageLike,
     SpatialImage,
@@ -24,6 +19,7 @@ from penstock.fmri.images import (
 )
 from penstock.fmri.resampling import resample_image
 from penstock.fmri.smoothing import smooth
+from penstock.fmri.volumes import as_volumes, blocks_in_file_order
 from penstock.memory import parse_bytes
 
 Strategy: TypeAlias = Literal[
@@ -75,55 +71,19 @@ def mean_image(images: Any, *, memory: int | float | str | None = None) -> Spati
     >>> float(mean_image(ds).data[0, 0, 0])
     1.0
     """
-    ds = _volumes(images)
+    ds = as_volumes(images)
     affine = image_affine(ds)
-    dims = tuple(map(str, ds[SIGNAL].dims))
-    loops = [dim for dim in dims if dim not in SPACE]
-    shape = tuple(ds.sizes[dim] for dim in SPACE)
-    n_volumes = int(np.prod([ds.sizes[dim] for dim in loops]))
-    if not n_volumes or min(shape) < 1:
+    if not ds[SIGNAL].size:
         raise ValueError(f"there are no volumes to average: sizes {dict(ds.sizes)}")
-    total = np.zeros(shape[::-1])  # (z, y, x), the order of files
-    limit = BLOCK_BYTES if memory is None else parse_bytes(memory)
-    per_volume = total.size * ds[SIGNAL].dtype.itemsize
-    order = [dims.index(dim) for dim in (*loops, *SPACE[::-1])]
-    for region in _stretches(ds, loops, max(1, limit // per_volume)):
-        block = read_region(ds, region).transpose(order)
+    total = np.zeros([ds.sizes[dim] for dim in SPACE[::-1]])
+    n_volumes = 0
+    for block in blocks_in_file_order(ds, BLOCK_BYTES if memory is None else parse_bytes(memory)):
         for index in np.ndindex(block.shape[:-3]):
             total += block[index]
+            n_volumes += 1
         del block  # (before the next one is read)
     total /= n_volumes
     return SpatialImage(total.T, affine)
-
-
-def _volumes(images: Any) -> xr.Dataset:
-    """A dataset of volumes, lazy where it comes from a file."""
-    if isinstance(images, xr.Dataset):
-        voxel_grid(images)
-        return images
-    if isinstance(images, str | os.PathLike):
-        from penstock.io import open_dataset
-
-        return _volumes(open_dataset(Path(images)))
-    filename = images.get_filename() if hasattr(images, "get_filename") else None
-    if filename and hasattr(images.dataobj, "get_unscaled"):  # (its voxels are still in the file)
-        return _volumes(filename)
-    found = load_image(images, name="images", ndim=(3, 4))
-    dims = (*SPACE, "time")[: found.data.ndim]
-    return make_dataset(found.data, dims, coords={AFFINE: (AFFINE_DIMS, found.affine)})
-
-
-def _stretches(ds: xr.Dataset, loops: list[str], n: int) -> Iterator[dict[str, Any]]:
-    """Regions of up to `n` volumes that follow one another."""
-    whole = {dim: slice(0, ds.sizes[dim]) for dim in map(str, ds[SIGNAL].dims)}
-    if not loops:
-        yield whole
-        return
-    *outer, along = loops
-    for index in np.ndindex(*(ds.sizes[dim] for dim in outer)):
-        at = {dim: slice(i, i + 1) for dim, i in zip(outer, index, strict=True)}
-        for start in range(0, ds.sizes[along], n):
-            yield {**whole, **at, along: slice(start, min(start + n, ds.sizes[along]))}
 
 
 # ---------------------------------------------------------------------- masks

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,10 +9,11 @@ import numpy as np
 import xarray as xr
 
 from penstock.axes import require_matplotlib
-from penstock.dataset import SIGNAL, check_dataset
-from penstock.fmri.images import SPACE, SpatialImage, load_image, voxel_grid
+from penstock.dataset import SIGNAL
+from penstock.fmri.images import SPACE, SpatialImage, load_image
 from penstock.fmri.overlay import Kind, Overlay
 from penstock.fmri.slices import Box, plane
+from penstock.fmri.volumes import as_volumes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -97,7 +97,7 @@ def plot_regions(
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha must be from 0 to 1, got {alpha!r}")
     overlay = Overlay.of(regions, kind, names)
-    beneath = None if background is None else mean_image(background)
+    beneath = None if background is None else mean_of_few(background)
     box = overlay.box()
     where = _where(cuts, overlay, box)
     view = _view(box, beneath)
@@ -110,7 +110,7 @@ def plot_regions(
     return axes
 
 
-def mean_image(image: Any, n_volumes: int = MEAN_VOLUMES) -> SpatialImage:
+def mean_of_few(image: Any, n_volumes: int = MEAN_VOLUMES) -> SpatialImage:
     """One volume of an image: itself, or the mean of a few volumes, of which only those are read.
 
     Parameters
@@ -128,33 +128,21 @@ def mean_image(image: Any, n_volumes: int = MEAN_VOLUMES) -> SpatialImage:
     Examples
     --------
     >>> from penstock.fmri.simulate import simulate_fmri
-    >>> from penstock.fmri.view import mean_image
-    >>> mean_image(simulate_fmri((20, 24, 20), n_volumes=500)).shape
+    >>> from penstock.fmri.view import mean_of_few
+    >>> mean_of_few(simulate_fmri((20, 24, 20), n_volumes=500)).shape
     (20, 24, 20)
     """
-    if isinstance(image, xr.Dataset):
-        signal = check_dataset(image)[SIGNAL]
-        rest = [dim for dim in signal.dims if dim not in SPACE]
-        few = {}
-        for dim in rest:
-            n = signal.sizes[dim]
-            last = min(n, n_volumes) if signal.encoding.get("sequential") else n
-            few[dim] = np.unique(np.linspace(0, last - 1, n_volumes).round().astype(int))
-        mean = signal.isel(few).mean(rest)
-        return load_image(image.assign({SIGNAL: mean}), name="background")
-    if isinstance(image, str | os.PathLike):
-        voxel_grid(image)  # (says what is wrong with it, and reads no voxel)
-        import nibabel
-
-        image = nibabel.load(image)
-    shape: tuple[int, ...] = getattr(image, "shape", ())
-    if len(shape) == 4 and hasattr(image, "dataobj"):
-        volumes = np.asarray(image.dataobj[..., : min(n_volumes, shape[3])])
-        return SpatialImage(volumes.mean(axis=3), image.affine)
-    found = load_image(image, name="background", ndim=(3, 4))
-    if found.data.ndim == 3:
-        return found
-    return SpatialImage(found.data[..., :n_volumes].mean(axis=3), found.affine, found.source)
+    if isinstance(image, SpatialImage) and image.data.ndim == 3:
+        return image
+    ds = as_volumes(image)
+    signal = ds[SIGNAL]
+    few = {}
+    for dim in (dim for dim in signal.dims if dim not in SPACE):
+        n = signal.sizes[dim]
+        first_ones = signal.encoding.get("sequential") or not isinstance(image, xr.Dataset)
+        last = min(n, n_volumes) if first_ones else n
+        few[dim] = np.unique(np.linspace(0, last - 1, n_volumes).round().astype(int))
+    return load_image(ds.assign({SIGNAL: signal.isel(few).mean(list(few))}), name="background")
 
 
 # ---------------------------------------------------------------------- planes

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,6 +100,37 @@ def as_volumes(image: Any, *, t_r: float | None = None, dtype: Any = "float32") 
             sampled_coordinate("time", ds.sizes["time"], 1 / t_r)
         )
     return ds
+
+
+def blocks_in_file_order(ds: xr.Dataset, n_bytes: int) -> Iterator[np.ndarray]:
+    """All volumes of a dataset, a few at a time, read once and in the order of image files.
+
+    Parameters
+    ----------
+    ds : xarray.Dataset
+        ``signal`` over any dims.
+    n_bytes : int
+        Most that a block takes; one volume at least.
+
+    Yields
+    ------
+    numpy.ndarray
+        (volumes, ..., z, y, x): other dims before those of space, ``time`` first where it is one.
+    """
+    signal = ds.variables[SIGNAL]
+    dims = tuple(map(str, signal.dims))
+    inner = [dim for dim in dims if dim not in (*SPACE, "time")]
+    inner += [dim for dim in SPACE[::-1] if dim in dims]
+    order = [dims.index(dim) for dim in ("time", *inner) if dim in dims]
+    whole: Region = {dim: slice(0, ds.sizes[dim]) for dim in dims}
+    if "time" not in dims:
+        yield read_region(ds, whole).transpose(order)[np.newaxis]
+        return
+    n_values = math.prod(ds.sizes[dim] for dim in inner)
+    length = max(1, n_bytes // max(1, n_values * signal.dtype.itemsize))
+    for start in range(0, ds.sizes["time"], length):
+        run: Region = {**whole, "time": slice(start, min(start + length, ds.sizes["time"]))}
+        yield read_region(ds, run).transpose(order)
 
 
 def joined_in_time(volumes: Sequence[xr.Dataset]) -> xr.Dataset:

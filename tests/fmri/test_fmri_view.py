@@ -21,7 +21,7 @@ from penstock.fmri.cleaning_view import plot_cleaning
 from penstock.fmri.figures import extraction_figures
 from penstock.fmri.images import SpatialImage, to_nibabel
 from penstock.fmri.simulate import simulate_fmri, simulated_atlas, simulated_masks
-from penstock.fmri.view import mean_image, plot_regions
+from penstock.fmri.view import mean_of_few, plot_regions
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -250,21 +250,21 @@ def test_a_background_is_the_mean_of_a_few_volumes(tmp_path):
         return values[np.ix_(*(np.arange(n)[i] for n, i in zip(values.shape, region, strict=True)))]
 
     lazy = lazy_variable(ds.signal.dims, read, values.shape, "float32")
-    found = mean_image(ds.assign(signal=lazy), 5)
+    found = mean_of_few(ds.assign(signal=lazy), 5)
     taken = np.concatenate([np.arange(200)[one] for one in reads])
     np.testing.assert_array_equal(taken, [0, 50, 100, 149, 199])
     np.testing.assert_allclose(found.data, values[..., taken].mean(axis=3), rtol=1e-5)
     np.testing.assert_array_equal(found.affine, ds.affine.values)
-    assert mean_image(found) is found
+    assert mean_of_few(found) is found
 
     image = to_nibabel(SpatialImage(values, ds.affine.values))
     image.to_filename(tmp_path / "bold.nii.gz")
     for given_as in (tmp_path / "bold.nii.gz", str(tmp_path / "bold.nii.gz"), image):
         np.testing.assert_allclose(
-            mean_image(given_as, 5).data, values[..., :5].mean(axis=3), rtol=1e-5
+            mean_of_few(given_as, 5).data, values[..., :5].mean(axis=3), rtol=1e-5
         )
     with pytest.raises(FileNotFoundError, match="no such file"):
-        mean_image(tmp_path / "none.nii")
+        mean_of_few(tmp_path / "none.nii")
     drawn_on = plot_regions(simulated_atlas(ds, 4), tmp_path / "bold.nii.gz")
     assert len(drawn_on[0].get_images()) == 2
 
