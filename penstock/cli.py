@@ -5,58 +5,37 @@ Exit codes: 0 all done, 1 some recordings failed (each is named with its reason)
 
 from __future__ import annotations
 
-import contextlib
 import sys
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from penstock import cli_extract as cli_extract  # (it adds its command)
+from penstock.cli_options import (
+    DatasetName,
+    Dims,
+    Files,
+    Format,
+    Memory,
+    Scheduler,
+    Workers,
+    app,
+    client_at,
+    end_with,
+    say,
+)
+
 if TYPE_CHECKING:
     import xarray as xr
 
     from penstock.pipeline import Pipeline
-    from penstock.report import Report
-
-app = typer.Typer(
-    help="Recordings larger than memory, through pipelines, inside a memory budget.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
 
 PipelineFile = Annotated[Path, typer.Argument(metavar="PIPELINE.yaml", help="Pipeline file.")]
-Files = Annotated[
-    list[str], typer.Argument(metavar="FILE...", help="Recordings, patterns or folders.")
-]
-Memory = Annotated[
-    str | None,
-    typer.Option("--memory", "-m", help="Budget of all processes together, e.g. 1GiB."),
-]
-Workers = Annotated[
-    int | None, typer.Option("--workers", "-j", help="Blocks at work at once (default: cores).")
-]
-Format = Annotated[
-    str, typer.Option(help="Of the results: zarr, edf, fif, nifti, nii, parquet, csv or tsv.")
-]
 Allow = Annotated[
     list[str] | None,
     typer.Option(help="Module whose processors or functions the pipeline file may name."),
-]
-DatasetName = Annotated[
-    str | None,
-    typer.Option(help="Which dataset of files that hold several (h5USID, NSID, HDF5, npz)."),
-]
-Dims = Annotated[
-    str | None,
-    typer.Option(help="Names of the dims of plain arrays, e.g. y,x,frequency (HDF5, npy, npz)."),
-]
-Scheduler = Annotated[
-    str | None,
-    typer.Option(help="Address of a Dask scheduler to run on, e.g. tcp://127.0.0.1:8786."),
 ]
 
 
@@ -72,7 +51,7 @@ def main() -> None:
                 raise KeyboardInterrupt
             sys.exit(code)
         except (typer.Abort, KeyboardInterrupt):
-            _say("stopped; run the same command again to go on where it stopped")
+            say("stopped; run the same command again to go on where it stopped")
             sys.exit(130)
         except Exception as error:
             _fail(error)
@@ -86,24 +65,20 @@ def _fail(error: Exception) -> None:
             print(context.get_help())
             sys.exit(0)
         path = context.command_path if context is not None else "penstock"
-        _say(f"{error.format_message()} (try '{path} --help')")
+        say(f"{error.format_message()} (try '{path} --help')")
         sys.exit(2)
     if isinstance(error, OSError | ValueError | TypeError | ImportError):
         from penstock.engine import one_sentence
 
-        _say(one_sentence(error))
+        say(one_sentence(error))
         sys.exit(2)
     raise error
-
-
-def _say(text: str) -> None:
-    print(f"penstock: {text}", file=sys.stderr)
 
 
 def _show_warning(message: Any, category: Any, *rest: Any, **more: Any) -> None:
     text = " ".join(str(message).split())
     if issubclass(category, UserWarning | RuntimeWarning):
-        _say(f"warning: {text}")
+        say(f"warning: {text}")
 
 
 def _pipeline(path: Path, allow: list[str] | None) -> Pipeline:
@@ -142,7 +117,7 @@ def info(files: Files, dataset: DatasetName = None, dims: Dims = None) -> None:
         except (OSError, ValueError, TypeError) as error:
             failed += 1
             text = one_sentence(error)
-            _say(text if path.name in text else f"{path}: {text}")
+            say(text if path.name in text else f"{path}: {text}")
     raise typer.Exit(1 if failed else 0)
 
 
@@ -259,7 +234,7 @@ def plan(
         except (OSError, ValueError) as error:
             readable.remove(path)
             failed += 1
-            _say(one_sentence(error))
+            say(one_sentence(error))
     if readable:
         sources = readable if len(readable) > 1 else readable[0]
         print(
@@ -309,31 +284,6 @@ def run(
     end_with(report)
 
 
-@contextlib.contextmanager
-def client_at(scheduler: str | None) -> Iterator[Any]:
-    """A client of the Dask scheduler at an address; None without one."""
-    if scheduler is None:
-        yield None
-        return
-    from distributed import Client
-
-    try:
-        client = Client(scheduler, timeout=10, set_as_default=False)
-    except (OSError, ValueError) as error:
-        raise OSError(f"no Dask scheduler answers at {scheduler} ({error})") from None
-    with client:
-        yield client
-
-
-def end_with(report: Report) -> None:
-    """Say what a run did, and where its report is; exit with its code."""
-    print(report.summary(), flush=True)
-    for line in report.failures():
-        _say(line)
-    print(f"report: {report.path}")
-    raise typer.Exit(0 if report.ok else 1)
-
-
 @app.command()
 def convert(
     source: Annotated[str, typer.Argument(help="Recording or image.")],
@@ -347,18 +297,14 @@ def convert(
     dims: Dims = None,
 ) -> None:
     """Write a recording or image in another format, once; a .zarr is then read by region."""
-    from penstock.formats import FORMATS, format_of
+    from penstock.formats import named_target, target_format
     from penstock.pipeline import Pipeline
 
-    wanted = format_of(target)
-    if wanted is None:
-        known = ", ".join(end for each in FORMATS.values() for end in each.extensions)
-        raise ValueError(f"cannot tell the format of {target}: end its name in one of {known}")
-    if not target.name.endswith(wanted.suffix):
-        raise ValueError(f"{target}: results of this format are named *{wanted.suffix}")
+    wanted = target_format(target)
+    name, folder = named_target(target, wanted)
     report = Pipeline().run(
-        {target.name.removesuffix(wanted.suffix): source},
-        target.parent,
+        {name: source},
+        folder,
         memory=memory,
         workers=workers,
         format=wanted.name,
@@ -394,6 +340,3 @@ def _version(
 
         print(f"penstock {penstock.__version__}")
         raise typer.Exit
-
-
-from penstock import cli_extract  # noqa: E402, F401  (registers its command)

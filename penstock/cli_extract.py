@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from penstock.cli import Memory, Scheduler, Workers, app, client_at, end_with
+from penstock.cli_options import Memory, Scheduler, Workers, app, client_at, end_with
 from penstock.memory import MIB, process_now
 
 FIGURES_KEPT = 3
@@ -167,7 +167,7 @@ def _targets(
     files: list[str], out: Path, format: str | None, *, only_voxels: bool
 ) -> tuple[Any, Path, str]:
     """Sources with the names of their results, the folder for them, and their format."""
-    from penstock.formats import check_format, format_of
+    from penstock.formats import check_format, format_of, named_target
     from penstock.sources import expand_paths
 
     paths = [path for file in files for path in expand_paths(file)]
@@ -186,9 +186,8 @@ def _targets(
             f"{len(paths)} images cannot go into one file: give --out a folder (and --format "
             f"{wanted.name})"
         )
-    if not out.name.endswith(wanted.suffix):
-        raise ValueError(f"{out}: results of this format are named *{wanted.suffix}")
-    return {out.name.removesuffix(wanted.suffix): paths[0]}, out.parent, wanted.name
+    name, folder = named_target(out, wanted)
+    return {name: paths[0]}, folder, wanted.name
 
 
 def _add_figures(report: Any, regions: str | None, image: Path) -> None:
@@ -202,38 +201,16 @@ def _add_figures(report: Any, regions: str | None, image: Path) -> None:
         return
     from penstock.fmri.figures import extraction_figures, overlay_figure
     from penstock.io import open_dataset
+    from penstock.io.table_export import read_table
+    from penstock.store import open_store
 
     try:
         if regions is not None:
             picture = overlay_figure(regions, open_dataset(image))
             report.figures[f"{Path(regions).name} on {image.name}"] = picture
         for name, path in list(made.items())[:FIGURES_KEPT]:
-            for title, picture in extraction_figures(_result(path)):
+            made_of = open_store(path) if path.suffix == ".zarr" else read_table(path)
+            for title, picture in extraction_figures(made_of):
                 report.figures[f"{name}: {title}"] = picture
     except (OSError, TypeError, ValueError) as error:  # (the results themselves are there)
         warnings.warn(f"the report has no pictures: {error}", stacklevel=2)
-
-
-def _result(path: Path) -> Any:
-    """A finished result as a dataset of regions and time."""
-    import pandas as pd
-
-    from penstock.dataset import make_dataset
-    from penstock.store import open_store
-
-    if path.suffix == ".zarr":
-        return open_store(path)
-    if path.suffix == ".parquet":
-        table = pd.read_parquet(path)
-    else:
-        table = pd.read_csv(path, sep="\t" if path.suffix == ".tsv" else ",")
-    rate = None
-    if "time" in table:
-        times = table.pop("time").to_numpy()
-        rate = (len(times) - 1) / (times[-1] - times[0]) if len(times) > 1 else None
-    return make_dataset(
-        table.to_numpy().T,
-        ("region", "time"),
-        sampling_frequency=rate,
-        coords={"region": [str(name) for name in table.columns]},
-    )

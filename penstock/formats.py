@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from pathlib import Path
 
 from penstock.memory import MIB
 
@@ -14,19 +15,14 @@ class Format:
     """One format of results."""
 
     name: str
-    extensions: tuple[str, ...]
-    """The first is the one that results get."""
+    suffix: str
+    """What the names of files end in."""
     export_bytes: int = 0
     """Memory of exporting a finished result (see `penstock.io.export`), its libraries included."""
     several: bool = False
     """Whether it can hold several results at every position."""
     contents: str = ""
     """What it can hold, one of `CONTENTS`; everything where it is empty."""
-
-    @property
-    def suffix(self) -> str:
-        """What the names of results end in."""
-        return self.extensions[0]
 
     def check_dims(self, dims: Collection[str]) -> None:
         """Raise a ValueError if the format cannot hold a signal of these dims."""
@@ -50,14 +46,14 @@ CONTENTS: dict[str, Callable[[set[str]], bool]] = {
 FORMATS = {
     each.name: each
     for each in (
-        Format("zarr", (".zarr",), several=True),
-        Format("edf", (".edf",), 48 * MIB, contents=RECORDINGS),
-        Format("fif", (".fif",), 160 * MIB, contents=RECORDINGS),
-        Format("nifti", (".nii.gz",), 96 * MIB, contents=VOLUMES),
-        Format("nii", (".nii",), 96 * MIB, contents=VOLUMES),
-        Format("parquet", (".parquet",), 128 * MIB, contents=TABLES),
-        Format("csv", (".csv",), 64 * MIB, contents=TABLES),
-        Format("tsv", (".tsv",), 64 * MIB, contents=TABLES),
+        Format("zarr", ".zarr", several=True),
+        Format("edf", ".edf", 48 * MIB, contents=RECORDINGS),
+        Format("fif", ".fif", 160 * MIB, contents=RECORDINGS),
+        Format("nifti", ".nii.gz", 96 * MIB, contents=VOLUMES),
+        Format("nii", ".nii", 96 * MIB, contents=VOLUMES),
+        Format("parquet", ".parquet", 128 * MIB, contents=TABLES),
+        Format("csv", ".csv", 64 * MIB, contents=TABLES),
+        Format("tsv", ".tsv", 64 * MIB, contents=TABLES),
     )
 }
 
@@ -79,6 +75,36 @@ def format_of(path: str | os.PathLike[str]) -> Format | None:
     """The format that a file name asks for by its extension; None if it asks for none."""
     lower = os.fspath(path).lower()
     for each in FORMATS.values():
-        if lower.endswith(each.extensions):
+        if lower.endswith(each.suffix):
             return each
     return None
+
+
+def target_format(path: str | os.PathLike[str]) -> Format:
+    """The format that the name of a new file asks for.
+
+    Raises
+    ------
+    ValueError
+        If it asks for none.
+    """
+    found = format_of(path)
+    if found is None:
+        known = ", ".join(each.suffix for each in FORMATS.values())
+        raise ValueError(
+            f"cannot tell the format of {path}: end its name in one of {known}, or name the format"
+        )
+    return found
+
+
+def named_target(path: Path, format: Format) -> tuple[str, Path]:
+    """Name of a result and its folder, for a run that is to make one file.
+
+    Raises
+    ------
+    ValueError
+        If results of the format are called otherwise.
+    """
+    if not path.name.endswith(format.suffix):
+        raise ValueError(f"{path}: results of this format are named *{format.suffix}")
+    return path.name.removesuffix(format.suffix), path.parent

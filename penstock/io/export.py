@@ -18,7 +18,7 @@ from penstock.dataset import (
     sampling_frequency,
     with_events,
 )
-from penstock.formats import FORMATS, check_format, format_of
+from penstock.formats import check_format, target_format
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -101,14 +101,7 @@ def export(
     check_dataset(ds)
     path = os.path.abspath(os.path.expanduser(os.fspath(path)))
     if format is None:
-        named = format_of(path)
-        if named is None:
-            endings = ", ".join(end for each in FORMATS.values() for end in each.extensions)
-            raise ValueError(
-                f"cannot tell the format to export {path} in: end its name in one of {endings} or "
-                "give format="
-            )
-        format = named.name
+        format = target_format(path).name
     check_format(format)
     if os.path.exists(path) and not overwrite:
         raise FileExistsError(f"{path} exists: choose another name or give overwrite=True")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from penstock.dataset import SIGNAL, read_region
+from penstock.dataset import SIGNAL, make_dataset, read_region
 from penstock.io.export import ExportReport
 from penstock.io.publish import published_file
 from penstock.io.registry import MissingExtraError
@@ -81,6 +82,24 @@ def write_table(
                 file.write(text.encode())
                 _tell(progress, start + step, n_rows)
     return ExportReport(path, format)
+
+
+def read_table(path: Path) -> xr.Dataset:
+    """A table of `write_table` as a dataset of regions and time, in memory."""
+    if path.suffix == ".parquet":
+        table = pd.read_parquet(path)
+    else:
+        table = pd.read_csv(path, sep="\t" if path.suffix == ".tsv" else ",")
+    rate = None
+    if "time" in table:
+        times = table.pop("time").to_numpy()
+        rate = (len(times) - 1) / (times[-1] - times[0]) if len(times) > 1 else None
+    return make_dataset(
+        table.to_numpy().T,
+        ("region", "time"),
+        sampling_frequency=rate,
+        coords={"region": [str(name) for name in table.columns]},
+    )
 
 
 def column_names(ds: xr.Dataset, dim: str) -> list[str]:

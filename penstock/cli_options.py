@@ -1,0 +1,77 @@
+"""What the commands share: the program itself, options, and how they begin and end."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from penstock.report import Report
+
+app = typer.Typer(
+    help="Recordings larger than memory, through pipelines, inside a memory budget.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Files = Annotated[
+    list[str], typer.Argument(metavar="FILE...", help="Recordings, patterns or folders.")
+]
+Memory = Annotated[
+    str | None,
+    typer.Option("--memory", "-m", help="Budget of all processes together, e.g. 1GiB."),
+]
+Workers = Annotated[
+    int | None, typer.Option("--workers", "-j", help="Blocks at work at once (default: cores).")
+]
+Format = Annotated[
+    str, typer.Option(help="Of the results: zarr, edf, fif, nifti, nii, parquet, csv or tsv.")
+]
+DatasetName = Annotated[
+    str | None,
+    typer.Option(help="Which dataset of files that hold several (h5USID, NSID, HDF5, npz)."),
+]
+Dims = Annotated[
+    str | None,
+    typer.Option(help="Names of the dims of plain arrays, e.g. y,x,frequency (HDF5, npy, npz)."),
+]
+Scheduler = Annotated[
+    str | None,
+    typer.Option(help="Address of a Dask scheduler to run on, e.g. tcp://127.0.0.1:8786."),
+]
+
+
+def say(text: str) -> None:
+    """Tell people something, on standard error."""
+    print(f"penstock: {text}", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def client_at(scheduler: str | None) -> Iterator[Any]:
+    """A client of the Dask scheduler at an address; None without one."""
+    if scheduler is None:
+        yield None
+        return
+    from distributed import Client
+
+    try:
+        client = Client(scheduler, timeout=10, set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise OSError(f"no Dask scheduler answers at {scheduler} ({error})") from None
+    with client:
+        yield client
+
+
+def end_with(report: Report) -> None:
+    """Say what a run did, and where its report is; exit with its code."""
+    print(report.summary(), flush=True)
+    for line in report.failures():
+        say(line)
+    print(f"report: {report.path}")
+    raise typer.Exit(0 if report.ok else 1)
