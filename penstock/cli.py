@@ -19,6 +19,7 @@ from penstock.cli_options import (
     Files,
     Format,
     Memory,
+    Precision,
     Scheduler,
     Workers,
     app,
@@ -256,7 +257,7 @@ def run(
     workers: Workers = None,
     format: Format = "zarr",
     overwrite: Annotated[bool, typer.Option(help="Replace results that are there.")] = False,
-    dtype: Annotated[str, typer.Option(help="Precision: float32 or float64.")] = "float32",
+    dtype: Precision = None,
     executor: Annotated[
         str | None, typer.Option(help="threads or processes (default: what the pipeline needs).")
     ] = None,
@@ -291,7 +292,7 @@ def convert(
     memory: Memory = None,
     workers: Workers = None,
     overwrite: Annotated[bool, typer.Option(help="Replace a target that is there.")] = False,
-    dtype: Annotated[str, typer.Option(help="Precision: float32 or float64.")] = "float32",
+    dtype: Precision = None,
     quiet: Annotated[bool, typer.Option(help="No progress.")] = False,
     dataset: DatasetName = None,
     dims: Dims = None,

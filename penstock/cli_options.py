@@ -41,6 +41,12 @@ Dims = Annotated[
     str | None,
     typer.Option(help="Names of the dims of plain arrays, e.g. y,x,frequency (HDF5, npy, npz)."),
 ]
+Precision = Annotated[
+    str | None,
+    typer.Option(
+        "--dtype", help="Precision: float32 or float64 (default: what holds the values exactly)."
+    ),
+]
 Scheduler = Annotated[
     str | None,
     typer.Option(help="Address of a Dask scheduler to run on, e.g. tcp://127.0.0.1:8786."),

@@ -51,7 +51,7 @@ def key_of(
     pipeline: list[dict[str, Any]],
     source: dict[str, Any],
     format: str = "zarr",
-    dtype: str = "float32",
+    dtype: str | None = None,
 ) -> str:
     """The key of what a pipeline, in canonical form, makes of a source."""
     content = {

@@ -213,7 +213,7 @@ class Pipeline:
         workers: int | None = None,
         format: str = "zarr",
         overwrite: bool = False,
-        dtype: str = "float32",
+        dtype: str | None = None,
         executor: str | None = None,
         client: Any = None,
         progress: bool | None = None,
@@ -239,8 +239,9 @@ class Pipeline:
             What to write.
         overwrite : bool, default False
             Replace results that are there already.
-        dtype : {"float32", "float64"}, default "float32"
-            Precision in which files are read and processed.
+        dtype : {"float32", "float64"}, optional
+            Precision in which files are read and processed. Default: the smallest one that holds
+            their values exactly (see `penstock.open_dataset`).
         executor : {"threads", "processes"}, optional
             Default: threads, or processes where a processor holds Python's lock. An active
             `distributed.Client` comes first.

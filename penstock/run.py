@@ -72,7 +72,7 @@ def run(
     workers: int | None = None,
     format: str = "zarr",
     overwrite: bool = False,
-    dtype: str = "float32",
+    dtype: str | None = None,
     executor: str | None = None,
     client: Any = None,
     progress: bool | None = None,
@@ -83,7 +83,7 @@ def run(
     from penstock.progress import progress_listener
 
     result_format = check_format(format)
-    if dtype not in ("float32", "float64"):
+    if dtype not in (None, "float32", "float64"):
         raise ValueError(f"dtype must be 'float32' or 'float64', got {dtype!r}")
     out = out.expanduser().absolute()
     items = resolve_sources(source, out)

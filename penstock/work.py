@@ -65,7 +65,8 @@ class Job:
     """Canonical form of the processors, as they are in the client."""
     target: Path
     format: str
-    dtype: str
+    dtype: str | None
+    """In which files are read; None: what holds their values exactly."""
     overwrite: bool
     limits: Resources
     identity: dict[str, Any] | None = None

@@ -182,6 +182,15 @@ def described(
     return ds
 
 
+def exact_type(stored: np.dtype) -> np.dtype:
+    """The smallest floating type that holds every value of a stored type exactly.
+
+    float32 for bool, integers of 16 bit and float16, float64 for wider ones; complex numbers keep
+    both parts. (Integers of 64 bit have no larger float than float64.)
+    """
+    return np.result_type(stored.newbyteorder("="), np.float32)
+
+
 def as_dtype(dtype: Any) -> np.dtype:
     """float32 or float64."""
     result = np.dtype(dtype)

@@ -39,7 +39,7 @@ class PenstockBackend(BackendEntrypoint):
         *,
         drop_variables: str | Iterable[str] | None = None,
         reader: str | None = None,
-        dtype: Any = "float32",
+        dtype: Any = None,
         channel_types: dict[str, str] | None = None,
         rate: float | None = None,
         dataset: str | None = None,

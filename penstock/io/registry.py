@@ -92,7 +92,7 @@ def open_dataset(
     path: str | os.PathLike[str],
     *,
     engine: str | None = None,
-    dtype: Any = "float32",
+    dtype: Any = None,
     channel_types: Mapping[str, str] | None = None,
     rate: float | None = None,
     **kwargs: Any,
@@ -108,8 +108,9 @@ def open_dataset(
         A recording, an HDF5 or NumPy file, or a Zarr store written by Penstock.
     engine : str, optional
         Name of the reader to use (see `readers`) instead of the one the file asks for.
-    dtype : {"float32", "float64"}, default "float32"
-        Type of the samples. Zarr stores keep the type they were written with.
+    dtype : {"float32", "float64"}, optional
+        Type of the samples. Default: the smallest one that holds the stored values exactly, as the
+        reader of the format says. Zarr stores keep the type they were written with.
     channel_types : mapping of str to str, optional
         Channel name to type (``"eeg"``, ``"eog"``, ``"stim"``, ...), for channels whose type the
         file does not tell.
@@ -151,7 +152,9 @@ def open_dataset(
             f"{path} needs {' and '.join(missing)} to be read: pip install "
             f'"penstock[{reader.extra}]"'
         )
-    options: dict[str, Any] = dict(kwargs, dtype=dtype)
+    options: dict[str, Any] = dict(kwargs)
+    if dtype is not None:
+        options["dtype"] = dtype
     if channel_types is not None:
         options["channel_types"] = dict(channel_types)
     if rate is not None:
