@@ -26,6 +26,7 @@ from penstock.dataset import (
     SIGNAL,
     Region,
     check_dataset,
+    in_floats,
     indexer_length,
     outline_of,
     read_region,
@@ -112,10 +113,22 @@ class Chain:
 
     def then(self, processor: Processor, state: Any = None) -> Chain:
         """This chain with one more step."""
-        before = self.output
         self._check(processor)
+        chain = self.ready_for(processor)
+        before = chain.output
         after = processor.outline(before, state)
-        return replace(self, steps=(*self.steps, Step(processor, before, after, state)))
+        return replace(chain, steps=(*chain.steps, Step(processor, before, after, state)))
+
+    def ready_for(self, processor: Processor) -> Chain:
+        """This chain, reading whole numbers as floats if the next processor computes with those."""
+        if processor.selects or processor.takes_integers:
+            return self
+        if self.output[SIGNAL].dtype.kind not in "biu":
+            return self
+        if not all(step.processor.selects for step in self.steps):
+            return self  # (a step before has made them: it knows why)
+        selecting = [step.processor for step in self.steps]
+        return Chain(in_floats(self.source)).bind(selecting, self.states)
 
     def _check(self, processor: Processor) -> None:
         """Refuse a processor that cannot follow, before it reads anything to prepare."""
@@ -154,6 +167,7 @@ class Chain:
         chain = self
         for processor in processors:
             chain._check(processor)
+            chain = chain.ready_for(processor)
             state = None
             if type(processor).prepare is not Processor.prepare:
                 # a prepare that computes does so in this thread: it may be running on a worker

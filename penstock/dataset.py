@@ -8,6 +8,7 @@ and attributes.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -408,6 +409,50 @@ def check_dataset(ds: Any) -> xr.Dataset:
 def reads_fresh(variable: xr.Variable) -> bool:
     """Whether reading a region gives a new array, and not a view of data kept in memory."""
     return isinstance(variable._data, indexing.LazilyIndexedArray)
+
+
+def floating_type(dtype: np.dtype) -> np.dtype:
+    """float32 or float64, the smaller that holds every value of a type of numbers exactly.
+
+    (Of 64 bits, those beyond 2**53 are rounded.)
+    """
+    if dtype.kind in "biu":
+        return np.dtype(np.float32 if dtype.itemsize <= 2 else np.float64)
+    return dtype
+
+
+@dataclass(frozen=True, eq=False)
+class _Floats:
+    """Reads regions of a variable in another type."""
+
+    variable: xr.Variable
+    dtype: np.dtype
+
+    def __call__(self, *indexers: Indexer) -> np.ndarray:
+        part = self.variable.isel(dict(zip(self.variable.dims, indexers, strict=True)))
+        return part.values.astype(self.dtype)
+
+
+def in_floats(ds: xr.Dataset) -> xr.Dataset:
+    """The dataset with whole numbers and truth values of its signal as floats, read lazily."""
+    variable = ds.variables[SIGNAL]
+    dtype = floating_type(variable.dtype)
+    if dtype == variable.dtype:
+        return ds
+    if variable.chunks is not None:
+        return ds.assign({SIGNAL: variable.astype(dtype)})
+    encoding = dict(variable.encoding)
+    ratio = variable.dtype.itemsize / dtype.itemsize  # (of what is read to what becomes of it)
+    encoding["read_scratch"] = (1 + encoding.get("read_scratch", 0.0)) * ratio
+    floats = lazy_variable(
+        tuple(map(str, variable.dims)),
+        _Floats(variable, dtype),
+        variable.shape,
+        dtype,
+        variable.attrs,
+        encoding,
+    )
+    return ds.assign({SIGNAL: floats})
 
 
 def read_region(ds: xr.Dataset, region: Region, name: str = SIGNAL) -> np.ndarray:

@@ -130,6 +130,10 @@ class Processor:
     """Whether the kernel spends its time in code that releases Python's lock."""
     overwrites: ClassVar[bool] = False
     """Whether the kernel may write into its input block (it is then given one of its own)."""
+    takes_integers: ClassVar[bool] = False
+    """Whether whole numbers and truth values are handed to the kernel as they are. Otherwise they
+    come as the smallest floating type that holds them exactly (see `penstock.dataset.in_floats`).
+    """
     selects: ClassVar[bool] = False
     """Whether the output is a selection of the input: no kernel, only `source_region`."""
     reduce_dims: ClassVar[tuple[str, ...]] = ()
@@ -338,6 +342,11 @@ class Apply(Processor):
     def validate(self) -> None:
         if not callable(self.function):
             raise TypeError(f"function must be callable, got {self.function!r}")
+
+    @property
+    def takes_integers(self) -> bool:  # type: ignore[override]
+        """Whether the result is announced as whole numbers or truth values."""
+        return self.dtype is not None and np.dtype(self.dtype).kind in "biu"
 
     def margin(self, ds: xr.Dataset) -> int | None:
         return self.margin_samples

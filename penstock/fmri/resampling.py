@@ -322,6 +322,7 @@ class ResampleVolumes(Processor):
     row_scratch: ClassVar[float] = 8.0
     scratch_bytes: ClassVar[int] = 2 * SLAB_BYTES
     modules: ClassVar[tuple[str, ...]] = ("scipy.ndimage",)
+    takes_integers: ClassVar[bool] = True
 
     target_img: str | None = None
     target_affine: tuple[tuple[float, ...], ...] | None = None

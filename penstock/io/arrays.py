@@ -83,18 +83,23 @@ def dim_names(dims: Any, path: str, fields: tuple[str, ...] | None = None) -> tu
 def result_type(stored: np.dtype, dtype: Any, what: str) -> tuple[np.dtype, tuple[str, ...]]:
     """Type that stored values have in memory, and the fields that become a dim of their own.
 
-    ``dtype`` is float32 or float64; complex values become complex of that precision. The fields of
-    a compound type become a last dim, of the type that holds all of them.
+    ``dtype`` is float32 or float64; complex values become complex of that precision. None: the
+    type that they are stored in (half precision becomes float32; NumPy's long double, which no
+    store knows, float64). The fields of a compound type become a last dim, of the type that holds
+    all of them.
 
     Raises
     ------
     ValueError
         If the values are no numbers.
     """
-    real = as_dtype(dtype)
+    real = None if dtype is None else as_dtype(dtype)
     fields = stored.names or ()
     kinds = {stored[name].kind if not stored[name].shape else "V" for name in fields}
     if (fields and kinds <= set("biufc")) or stored.kind in "biufc":
+        if real is None:
+            parts = [stored[name] for name in fields] or [stored]
+            return np.result_type(*(_in_memory(part) for part in parts)), fields
         is_complex = "c" in kinds or stored.kind == "c"
         return (np.result_type(real, np.complex64) if is_complex else real), fields
     if stored.hasobject:
@@ -102,6 +107,16 @@ def result_type(stored: np.dtype, dtype: Any, what: str) -> tuple[np.dtype, tupl
             f"{what} holds Python objects, which are never unpickled: save it as numbers"
         )
     raise ValueError(f"{what} holds {stored}, not numbers: choose another array")
+
+
+def _in_memory(stored: np.dtype) -> np.dtype:
+    """The type in memory that holds stored numbers exactly."""
+    if stored.kind == "f":
+        return np.dtype(np.float32 if stored.itemsize <= 4 else np.float64)
+    if stored.kind == "c":
+        return np.dtype(np.complex64 if stored.itemsize <= 8 else np.complex128)
+    # (an enumeration of HDF5 is the whole numbers that stand for its names)
+    return np.dtype(stored.str).newbyteorder("=")
 
 
 def convert(values: np.ndarray, out: np.ndarray, fields: tuple[str, ...]) -> None:

@@ -71,7 +71,7 @@ def list_main_datasets(path: str | os.PathLike[str]) -> list[MainDataset]:
 def open_hdf5(
     path: str,
     *,
-    dtype: Any = "float32",
+    dtype: Any = None,
     dataset: str | None = None,
     dims: str | Sequence[str] | None = None,
     coords: Mapping[str, Any] | None = None,
@@ -86,8 +86,9 @@ def open_hdf5(
     ----------
     path : str
         The file.
-    dtype : {"float32", "float64"}, default "float32"
-        Type of the values; complex values keep both parts, each of this type.
+    dtype : {"float32", "float64"}, optional
+        Type of the values; complex values keep both parts, each of this type. Default: the type
+        that they are stored in.
     dataset : str, optional
         Name of the dataset, or an end of it that only one has. Default: the only main dataset, or
         the only array of numbers.

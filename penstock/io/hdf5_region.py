@@ -255,8 +255,9 @@ def hdf5_dataset(
         Names of the dims, without ``component``.
     coords : mapping of str to xarray.Variable
         Coordinates over them.
-    dtype : {"float32", "float64"}
-        Type of the values; complex values keep both parts, each of this type.
+    dtype : {"float32", "float64"} or None
+        Type of the values; complex values keep both parts, each of this type. None: the type that
+        they are stored in.
     path : str
         The file that the user has opened.
     shape : tuple of int, optional

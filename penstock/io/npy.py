@@ -39,7 +39,7 @@ from penstock.io.positioned import SCRATCH_BYTES, read_array
 def open_npy(
     path: str,
     *,
-    dtype: Any = "float32",
+    dtype: Any = None,
     dataset: str | None = None,
     dims: str | Sequence[str] | None = None,
     coords: Mapping[str, Any] | None = None,
@@ -52,8 +52,9 @@ def open_npy(
     ----------
     path : str
         The file.
-    dtype : {"float32", "float64"}, default "float32"
-        Type of the values; complex values keep both parts, each of this type.
+    dtype : {"float32", "float64"}, optional
+        Type of the values; complex values keep both parts, each of this type. Default: the type
+        that they are stored in.
     dataset : str, optional
         Name of the array in an ``.npz`` archive. Default: the only one.
     dims : str or sequence of str, optional

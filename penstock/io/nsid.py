@@ -26,15 +26,16 @@ _BESIDE = ("metadata", "original_metadata", "provenance")
 """Groups beside a main dataset that describe it."""
 
 
-def open_nsid(path: str, *, dtype: Any = "float32", dataset: str | None = None) -> xr.Dataset:
+def open_nsid(path: str, *, dtype: Any = None, dataset: str | None = None) -> xr.Dataset:
     """Open a main dataset of an NSID file; its values stay in the file until a region is read.
 
     Parameters
     ----------
     path : str
         The file.
-    dtype : {"float32", "float64"}, default "float32"
-        Type of the values; complex values keep both parts, each of this type.
+    dtype : {"float32", "float64"}, optional
+        Type of the values; complex values keep both parts, each of this type. Default: the type
+        that they are stored in.
     dataset : str, optional
         Name of the main dataset, or an end of it that only one has. Default: the only one.
 

@@ -40,15 +40,16 @@ from penstock.io.usid_tables import (
 TABLES = ("Position_Indices", "Position_Values", "Spectroscopic_Indices", "Spectroscopic_Values")
 
 
-def open_usid(path: str, *, dtype: Any = "float32", dataset: str | None = None) -> xr.Dataset:
+def open_usid(path: str, *, dtype: Any = None, dataset: str | None = None) -> xr.Dataset:
     """Open a main dataset of an h5USID file; its values stay in the file until a region is read.
 
     Parameters
     ----------
     path : str
         The file.
-    dtype : {"float32", "float64"}, default "float32"
-        Type of the values; complex values keep both parts, each of this type.
+    dtype : {"float32", "float64"}, optional
+        Type of the values; complex values keep both parts, each of this type. Default: the type
+        that they are stored in.
     dataset : str, optional
         Name of the main dataset, or an end of it that only one has, such as
         ``"Channel_001/Raw_Data"``. Default: the only one, leaving aside results of tools

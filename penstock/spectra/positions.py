@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import xarray as xr
 
-from penstock.dataset import SIGNAL
+from penstock.dataset import SIGNAL, Region
 from penstock.processor import Context, Processor, function_identity
 from penstock.results import (
     STATUS_ATTRS,
@@ -88,6 +88,7 @@ class PerPosition(Processor):
 
     # what a function takes beside its spectrum is not known: as `Apply` assumes, for one position
     row_scratch = 6.0
+    takes_integers = True
     scratch_bytes = 1 << 20
 
     def validate(self) -> None:
@@ -136,6 +137,11 @@ class PerPosition(Processor):
     def __call__(self, spectrum: np.ndarray) -> Any:
         """The function's value for one spectrum."""
         return self.function(spectrum, *self.args, **self.kwargs)
+
+    def kernel_bytes(self, ds: xr.Dataset, region: Region) -> int:
+        # (what a function makes of whole numbers of few bits is likely to be floats)
+        wider = max(1.0, 4 / ds.variables[SIGNAL].dtype.itemsize)
+        return int(super().kernel_bytes(ds, region) * wider)
 
     def row_seconds(self, ds: xr.Dataset, state: Tried | None) -> float | None:
         return GUESSED_SECONDS if state is None else state.seconds

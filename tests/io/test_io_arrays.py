@@ -426,7 +426,7 @@ def test_npy_without_names(tmp_path, cube):
     np.save(tmp_path / "cube.npy", cube)
     ds = ps.open_dataset(tmp_path / "cube.npy")
     assert ds.signal.dims == ("dim_0", "dim_1", "dim_2")
-    assert ds.signal.dtype == np.float32
+    assert ds.signal.dtype == np.float64
     with pytest.raises(ValueError, match="holds a single array"):
         ps.open_dataset(tmp_path / "cube.npy", dataset="cube")
 

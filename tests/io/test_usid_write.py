@@ -431,7 +431,7 @@ def test_what_was_read_can_be_written(path, tmp_path):
     wave = ds.assign(signal=ds.signal.sel(component="B").astype(complex) * 1j)
     write_usid(wave, tmp_path / "wave.h5")
     found = ps.open_dataset(tmp_path / "wave.h5").signal
-    assert found.dtype == np.complex64
+    assert found.dtype == np.complex128
     assert np.array_equal(found.values, wave.signal.values)
 
 
