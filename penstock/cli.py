@@ -150,7 +150,7 @@ def describe(path: Path, ds: xr.Dataset) -> str:
             text += f", {array.attrs['units']}"
         lines.append(f"  {name:<9} {text}")
     if SIGNAL in ds:
-        lines += _describe_signal(ds[SIGNAL])
+        lines += _describe_signal(ds[SIGNAL], ds.attrs.get("stored_as"))
     if "affine" in ds.coords:
         from penstock.fmri.images import voxel_sizes
 
@@ -184,10 +184,12 @@ def describe(path: Path, ds: xr.Dataset) -> str:
     return "\n".join(lines)
 
 
-def _describe_signal(signal: xr.DataArray) -> list[str]:
+def _describe_signal(signal: xr.DataArray, stored_as: str | None = None) -> list[str]:
     from penstock.memory import format_bytes
 
     text = f"  in memory {format_bytes(signal.size * signal.dtype.itemsize)} as {signal.dtype}"
+    if stored_as:
+        text += f" (stored as {stored_as})"
     if signal.encoding.get("interleaved") and "time" in signal.dims:
         if "x" in signal.dims:
             text += ", stored volume by volume: the series of one voxel costs reading all of it"

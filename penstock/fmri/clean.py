@@ -15,6 +15,7 @@ from penstock.fmri.cleaning import Cleaning, CleaningOptions, kept_volumes, plan
 from penstock.fmri.cleaning_steps import BATCH_BYTES, LEAST_BATCH, as_slice
 from penstock.fmri.confounds import find_confounds, load_confounds_table
 from penstock.fmri.volumes import repetition_time
+from penstock.io.arrays import exact_type
 from penstock.processor import Context, Processor
 from penstock.sources import result_name
 
@@ -82,7 +83,7 @@ class CleanSignals(Processor):
     Notes
     -----
     Where volumes are left out, the time coordinate holds the times of the kept ones. All is
-    computed in float64; float64 stays float64, anything else becomes float32.
+    computed in float64; the result has the type that holds the signals exactly.
 
     Confounds given as values become part of the pipeline's file.
 
@@ -282,7 +283,7 @@ def _shown(value: Any) -> str:
 
 
 def _result_type(dtype: np.dtype) -> np.dtype:
-    return np.dtype(np.float64 if dtype == np.float64 else np.float32)
+    return np.dtype(np.float32 if exact_type(dtype).itemsize == 4 else np.float64)
 
 
 def _with_times(ds: xr.Dataset, kept: np.ndarray, n_times: int) -> xr.Dataset:

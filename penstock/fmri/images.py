@@ -18,6 +18,7 @@ import numpy as np
 import xarray as xr
 
 from penstock.dataset import SIGNAL
+from penstock.io.arrays import exact_type
 
 if TYPE_CHECKING:
     from penstock.processor import Processor
@@ -157,11 +158,11 @@ def _signal_variable(ds: xr.Dataset) -> xr.Variable:
 
 
 def floating_type(dtype: np.dtype) -> np.dtype:
-    """The floating type in which voxels are filtered: integers of 64 bit become float64."""
+    """The floating type in which voxels are filtered: the smallest that holds them exactly."""
     dtype = np.dtype(dtype)
     if dtype.kind not in "biuf":
         raise ValueError(f"volumes hold real numbers, not {dtype}")
-    return np.dtype(np.float64 if dtype.itemsize >= 8 else np.float32)
+    return np.dtype(np.float32 if exact_type(dtype).itemsize == 4 else np.float64)
 
 
 # ---------------------------------------------------------------------- images
@@ -202,7 +203,7 @@ class SpatialImage:
         if data.ndim not in (3, 4) or 0 in data.shape:
             raise ValueError(f"an image has three or four dims that are not empty: {data.shape}")
         if data.dtype.kind == "f" and data.dtype.itemsize not in (4, 8):
-            data = data.astype(np.float32 if data.dtype.itemsize < 4 else np.float64)
+            data = data.astype(floating_type(data.dtype))
         data = data.astype(data.dtype.newbyteorder("="), copy=False).view()
         data.flags.writeable = False  # (several threads, and the cache of files, share it)
         affine = check_affine(self.affine)

@@ -40,7 +40,8 @@ _COMMON = """smoothing_fwhm : float, optional
         Repetition time [s]. Default: that of the image.
     dtype : numpy dtype or "auto", optional
         Type of the result; with float64, files are read in double precision, too. Default:
-        float64 for region signals, that of the image (float32) for voxels.
+        float64 for region signals, for voxels the type that holds the image exactly (float32 for
+        integers of 16 bit without a slope).
     memory : str or int, optional
         Memory budget, e.g. ``"500 MiB"``. Default: half of what is available.
     verbose : int, default 0

@@ -83,7 +83,7 @@ def extract(
     """
     maskers = _checked(maskers)
     wide = any(_is_double(masker.dtype) for masker in maskers)
-    volumes = [as_volumes(img, dtype="float64" if wide else "float32") for img in as_list(imgs)]
+    volumes = [as_volumes(img, dtype="float64" if wide else None) for img in as_list(imgs)]
     for masker in maskers:
         if not masker.__sklearn_is_fitted__():
             masker.fit(imgs if masker.looks_at_images else None)
@@ -289,7 +289,7 @@ def extract_to(
         raise ValueError("images of a list are written one by one: give one image with out=")
     if not masker.__sklearn_is_fitted__():
         masker.fit(imgs)
-    ds = as_volumes(images[0], dtype="float64" if _is_double(masker.dtype) else "float32")
+    ds = as_volumes(images[0], dtype="float64" if _is_double(masker.dtype) else None)
     masker.see(ds)
     steps = (*masker.processors(voxel_grid(ds)), *masker.cleaner(confounds, sample_mask))
     report = Pipeline(steps).run(

@@ -32,12 +32,15 @@ from penstock.fmri.images import (
     same_grid,
     voxel_grid,
 )
+from penstock.io.arrays import exact_type
 
+PLAIN = ("float32", "float64", "complex64", "complex128")
+"""Types in which arrays in memory are used as they are."""
 BLOCK_SCRATCH = 1.0
 """Converting a region of an image in memory takes at most a copy of it in its own type."""
 
 
-def as_volumes(image: Any, *, t_r: float | None = None, dtype: Any = "float32") -> xr.Dataset:
+def as_volumes(image: Any, *, t_r: float | None = None, dtype: Any = None) -> xr.Dataset:
     """A dataset of volumes over an image, without reading or copying its values.
 
     Parameters
@@ -47,8 +50,9 @@ def as_volumes(image: Any, *, t_r: float | None = None, dtype: Any = "float32") 
         y, z and, where it is a series, time.
     t_r : float, optional
         Repetition time [s], where it is not that of the header.
-    dtype : {"float32", "float64"}, default "float32"
-        Type of the values of files and of images of integers.
+    dtype : {"float32", "float64"}, optional
+        Type of the values of files and of images of integers. Default: the smaller one if it holds
+        all values exactly, otherwise float64.
 
     Returns
     -------
@@ -228,10 +232,14 @@ def _in_memory(values: np.ndarray, affine: Any, t_r: float | None, dtype: Any) -
     data: Any = values
     if values.dtype.kind not in "biufc":
         raise ValueError(f"an image of {values.dtype} holds no numbers: colours have no signals")
-    if values.dtype.kind != "c" and values.dtype not in (np.float32, np.float64):
+    wanted = exact_type(values.dtype) if dtype is None else np.dtype(dtype)
+    if wanted.itemsize > (16 if wanted.kind == "c" else 8):  # (float64 is the widest that we know)
+        wanted = np.dtype(np.complex128 if wanted.kind == "c" else np.float64)
+    is_plain = values.dtype.isnative and values.dtype.name in PLAIN
+    if not is_plain:
         encoding = {"read_scratch": BLOCK_SCRATCH, "interleaved": values.flags.f_contiguous}
         data = lazy_variable(
-            dims, _Converted(values, np.dtype(dtype)), values.shape, dtype, encoding=encoding
+            dims, _Converted(values, wanted), values.shape, wanted, encoding=encoding
         )
     return make_dataset(
         data,

@@ -22,7 +22,7 @@ from penstock.io.nifti_stream import open_streams as open_streams
 from penstock.io.nifti_values import ImageRegion
 
 
-def open_nifti(path: str, *, dtype: Any = "float32", t_r: float | None = None) -> xr.Dataset:
+def open_nifti(path: str, *, dtype: Any = None, t_r: float | None = None) -> xr.Dataset:
     """Open an image or a series of volumes; values stay in the file until a region is read.
 
     Parameters
@@ -31,9 +31,10 @@ def open_nifti(path: str, *, dtype: Any = "float32", t_r: float | None = None) -
         ``.nii``, ``.hdr`` or ``.img`` of a pair (also Analyze 7.5), ``.mgh``, ``.dtseries.nii`` and
         other CIFTI-2 files of places over times or maps; the same compressed (``.nii.gz``,
         ``.img.gz``, ``.mgz``).
-    dtype : {"float32", "float64"}, default "float32"
+    dtype : {"float32", "float64"}, optional
         Type of the values, after slope and intercept of the file are applied; complex values keep
-        both parts, each of this type.
+        both parts, each of this type. Default: the smaller one if it holds all values exactly, as
+        it does for integers of 16 bit without a slope and for float32, otherwise float64.
     t_r : float, optional
         Repetition time [s], where the header has none or a wrong one.
 
@@ -45,8 +46,9 @@ def open_nifti(path: str, *, dtype: Any = "float32", t_r: float | None = None) -
         (4, 4), from voxel positions to mm, as nibabel chooses it (sform, else qform, else from the
         voxel sizes). CIFTI-2: ``signal`` (grayordinate, time) with ``structure``, ``vertex`` and
         ``voxel_x``, ``voxel_y``, ``voxel_z`` along grayordinates (-1: not on a surface, or not in
-        the volume). ``attrs`` hold format, codes of the affine, description, intent, and
-        ``repetition_time_note`` where the header leaves something open.
+        the volume). ``attrs`` hold format, the type of the values in the file (``stored_as``),
+        codes of the affine, description, intent, and ``repetition_time_note`` where the header
+        leaves something open.
 
     Raises
     ------
@@ -77,7 +79,6 @@ def open_nifti(path: str, *, dtype: Any = "float32", t_r: float | None = None) -
     (4, 5, 6, 6)
     """
     path = os.path.abspath(path)
-    target = as_dtype(dtype)
     if t_r is not None and not _is_positive(t_r):
         raise ValueError(f"t_r={t_r!r} for {path} must be a positive number of seconds")
     header = read_header(path)
@@ -89,6 +90,7 @@ def open_nifti(path: str, *, dtype: Any = "float32", t_r: float | None = None) -
     for doubt in (*header.doubts, *filter(None, [time.doubt])):
         warnings.warn(doubt, stacklevel=3)
     values = header.values
+    target = values.exact_type if dtype is None else as_dtype(dtype)
     if values.dtype.kind == "c":
         target = np.result_type(target, np.complex64)
     region = ImageRegion(values, target, header.order)
@@ -104,7 +106,7 @@ def open_nifti(path: str, *, dtype: Any = "float32", t_r: float | None = None) -
     if header.affine is not None:
         matrix = np.asarray(header.affine, np.float64)
         coords["affine"] = (("affine_row", "affine_column"), matrix)
-    attrs = {"source": path, **header.attrs}
+    attrs = {"source": path, "stored_as": values.stored_as, **header.attrs}
     if time.note:
         attrs["repetition_time_note"] = time.note
     return make_dataset(

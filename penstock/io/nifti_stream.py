@@ -23,6 +23,8 @@ from typing import Any
 
 import numpy as np
 
+from penstock.io.arrays import exact_type
+
 PIECE_BYTES = 256 * 1024
 """Inflated at once; also what is read of the compressed file at once."""
 STREAM_BYTES = 1024 * 1024 + 2 * PIECE_BYTES
@@ -68,6 +70,34 @@ class StoredValues:
     def is_scaled(self) -> bool:
         """Whether stored values are other than the values meant."""
         return (self.slope, self.inter) != (1.0, 0.0)
+
+    @property
+    def exact_type(self) -> np.dtype:
+        """The smallest floating type that holds every value meant exactly.
+
+        For scaled integers of 16 bit each of the values that there may be is tried. Products of
+        wider types with a slope have more digits than float32, and as many as float64 rounds.
+        """
+        exact = exact_type(self.dtype)
+        if not self.is_scaled or exact.kind == "c":
+            return np.result_type(exact, np.complex128) if self.is_scaled else exact
+        if self.dtype.kind == "f" or self.dtype.itemsize > 2:
+            return np.dtype(np.float64)
+        held = np.iinfo(self.dtype)
+        values = np.arange(held.min, held.max + 1) * self.slope + self.inter
+        with np.errstate(over="ignore"):
+            fits = bool((values.astype(np.float32) == values).all())
+        return np.dtype(np.float32 if fits else np.float64)
+
+    @property
+    def stored_as(self) -> str:
+        """Type of the values in the file, and how they are scaled, for people."""
+        text = self.dtype.name
+        if self.slope != 1:
+            text += f" × {self.slope:.6g}"
+        if self.inter:
+            text += f" {'+' if self.inter > 0 else '-'} {abs(self.inter):.6g}"
+        return text
 
     def work_type(self, target: np.dtype) -> np.dtype:
         """Type to scale values in: the target's where a value is then rounded once, as it is cast.

@@ -186,9 +186,15 @@ def test_stored_types(tmp_path: Path, name: str, scaling: tuple[float, float], o
         wide = np.complex128 if dtype.kind == "c" else np.float64
         expected = stored.astype(wide) * slope + inter
         assert np.array_equal(open_nifti(str(path), dtype="float64").signal.values, expected)
-        found = open_nifti(str(path)).signal.values
+        found = open_nifti(str(path), dtype="float32").signal.values
         assert found.dtype == (np.complex64 if dtype.kind == "c" else np.float32)
         assert np.array_equal(found, expected.astype(found.dtype)), dtype
+        # by default nothing is lost, and nothing is wider than it must be
+        exact = open_nifti(str(path)).signal
+        assert np.array_equal(exact.values.astype(wide), expected), dtype
+        small = ("u1", "i1", "u2", "i2", *(("f4", "c8") if slope == 1 else ()))
+        real = exact.dtype.itemsize // (2 if dtype.kind == "c" else 1)
+        assert real == (4 if kind in small and scaling != (0.1, 0.0) else 8), dtype
         close_streams()
 
 
