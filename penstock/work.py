@@ -522,6 +522,10 @@ def _export_facts(result: Any) -> dict[str, Any]:
         facts["clipped"] = clipped
     if result.padded_seconds:
         facts["padded_seconds"] = round(float(result.padded_seconds), 6)
+    if result.renamed:
+        facts["renamed"] = dict(result.renamed)
+    if result.notes:
+        facts["not_kept"] = list(result.notes)
     return facts
 
 
@@ -536,7 +540,11 @@ def result_note(facts: dict[str, Any]) -> str:
         parts.append(
             f"the last data record is filled with {facts['padded_seconds']:g} s of the last value"
         )
-    return " and ".join(parts)
+    if "renamed" in facts:
+        pairs = [f"{before} to {after}" for before, after in facts["renamed"].items()]
+        more = f" and {len(pairs) - 5} more" if len(pairs) > 5 else ""
+        parts.append(f"channels are renamed ({', '.join(pairs[:5])}{more})")
+    return "; ".join(part for part in (" and ".join(parts), *facts.get("not_kept", ())) if part)
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:

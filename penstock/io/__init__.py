@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from penstock.io.edf import read_annotations
+from penstock.io.edf_events import read_annotations
 from penstock.io.export import ExportReport, export
 from penstock.io.registry import (
     Reader,

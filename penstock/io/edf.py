@@ -3,37 +3,32 @@
 from __future__ import annotations
 
 import datetime
-import os
-import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from penstock.dataset import SIGNAL, lazy_variable, sampled_coordinate, with_events
 from penstock.io.arrays import as_dtype
+from penstock.io.edf_events import read_events, table, without_gaps
 from penstock.io.edf_header import EdfHeader, SignalHeader, read_header
-from penstock.io.edf_records import (
-    GAP_BYTES,
-    EdfRecords,
-    read_signal_bytes,
-)
+from penstock.io.edf_labels import read_labels
+from penstock.io.edf_records import GAP_BYTES, EdfRecords
+from penstock.io.edf_scaling import SIGNALS, describe_signals
 from penstock.io.labels import (
     VOLTAGE_TYPES,
     apply_channel_types,
     clean_unit,
-    split_label,
-    unique_names,
+    listed,
+    says_eeg,
     volts,
 )
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-_TAL = re.compile(rb"([+-]\d+(?:\.\d*)?)(?:\x15(\d+(?:\.\d*)?))?\x14(.*?)\x14?\Z", re.DOTALL)
+BRAIN_TYPES = frozenset({"eeg", "seeg", "ecog", "dbs"})
 
 
 def open_edf(
@@ -57,12 +52,14 @@ def open_edf(
         Channel name to type, over what the labels say.
     rate : float, optional
         Sampling frequency [Hz] of the channels that become ``signal``. Default: the rate with the
-        most samples. Every other rate keeps its own ``signal_<rate>Hz``.
+        most EEG, and the most samples where there is none. Every other rate keeps its own
+        ``signal_<rate>Hz``.
     gaps : {"raise", "join"}
-        What to do with an interrupted recording (EDF+D). Its samples lie on no regular time axis,
-        and a filter across an interruption is wrong, so it is refused; ``"join"`` puts the pieces
-        one after the other, moves events to the joined time, and marks each seam with an event
-        ``BAD_ACQ_SKIP`` of duration 0. EDF+D files without interruption open in either case.
+        What to do with a recording whose time stamps jump: an interrupted one (EDF+D), or one that
+        says it is not (EDF+C). Its samples lie on no regular time axis, and a filter across an
+        interruption is wrong, so it is refused; ``"join"`` puts the pieces one after the other,
+        moves events to the joined time, and marks each seam with an event ``BAD_ACQ_SKIP`` of
+        duration 0. EDF+D files without interruption open in either case.
     stim_mask : int or None
         Bits of a BDF status channel to keep. The default leaves out the amplifier's own codes
         (bits 17 to 23), as MNE-Python does; None keeps all 24 bits with their sign.
@@ -78,56 +75,35 @@ def open_edf(
     ------
     ValueError
         If the file is not usable, interrupted, or holds annotations only.
+
+    Notes
+    -----
+    ``signal.attrs["edf_signals"]`` is JSON text with what the header says of every channel beside
+    its label and unit (physical and digital range, transducer, prefiltering); writing EDF uses it.
     """
     if gaps not in ("raise", "join"):
         raise ValueError(f"gaps must be 'raise' or 'join', got {gaps!r}")
     header = read_header(path)
-    events = _read_events(header)
+    events = read_events(header)
     if not header.signals:
         raise ValueError(
             f"{path} holds annotations only ({len(events.rows)} events, no signals): read them "
             "with penstock.io.read_annotations(path) and add them to a recording with "
             "penstock.with_events"
         )
-    rows = events.rows
-    if header.kind.endswith("+D"):
-        rows = _without_gaps(header, events, gaps)
+    rows = without_gaps(header, events, gaps)
+    _warn_of_flat(header)
     channels = _channels(header, channel_types)
     groups: dict[int, list[int]] = {}
     for i, signal in enumerate(header.signals):
         groups.setdefault(signal.samples, []).append(i)
-    main = _main_group(header, groups, rate)
+    main = _main_group(header, channels, groups, rate)
     ds = xr.Dataset(attrs=_attrs(header, events.first))
     for samples in sorted(groups, key=lambda samples: (samples != main, -samples)):
         suffix = "" if samples == main else f"_{_rate(header, samples):.10g}Hz"
         members = groups[samples]
         ds = _add_group(ds, header, channels, members, suffix, as_dtype(dtype), stim_mask)
-    return with_events(ds, _table(rows)) if header.annotations else ds
-
-
-def read_annotations(path: str | os.PathLike[str]) -> pd.DataFrame:
-    """Events of an EDF+ or BDF+ file, such as a hypnogram without signals.
-
-    Parameters
-    ----------
-    path : path-like
-        The file.
-
-    Returns
-    -------
-    pandas.DataFrame
-        ``onset`` [s] from the start of the recording, ``duration`` [s], ``label``: what
-        `penstock.with_events` takes.
-
-    Examples
-    --------
-    >>> from penstock.io import read_annotations
-    >>> stages = read_annotations("SC4001EC-Hypnogram.edf")  # doctest: +SKIP
-    """
-    path = os.path.abspath(os.path.expanduser(os.fspath(path)))
-    if not os.path.exists(path):
-        raise FileNotFoundError(f"no such file: {path}; check the path for typing errors")
-    return _table(_read_events(read_header(path)).rows)
+    return with_events(ds, table(rows)) if header.annotations else ds
 
 
 # ---------------------------------------------------------------------- signals
@@ -138,6 +114,7 @@ class _Channel:
     name: str
     label: str
     kind: str
+    bad: bool
     unit: str
     """Unit of the values in the dataset."""
     factor: float
@@ -145,26 +122,57 @@ class _Channel:
 
 
 def _channels(header: EdfHeader, wanted: Mapping[str, str] | None) -> list[_Channel]:
-    parts = [split_label(signal.label, signal.unit) for signal in header.signals]
-    names = unique_names(name for name, _ in parts)
-    kinds = apply_channel_types(names, [kind for _, kind in parts], wanted, header.path)
+    found = read_labels(
+        [signal.label for signal in header.signals],
+        [signal.unit for signal in header.signals],
+        [signal.reserved for signal in header.signals],
+    )
+    names = [channel.name for channel in found]
+    kinds = apply_channel_types(names, [c.kind for c in found], wanted, header.path)
     channels = []
-    for signal, name, kind in zip(header.signals, names, kinds, strict=True):
+    for signal, channel, kind in zip(header.signals, found, kinds, strict=True):
         factor = volts(signal.unit) if kind != "stim" else None
         unit = clean_unit(signal.unit)
         if factor is not None or (not unit and kind in VOLTAGE_TYPES):
             unit = "uV"
-        channels.append(_Channel(name, signal.label, kind, unit, factor or 1.0))
+        channels.append(
+            _Channel(channel.name, signal.label, kind, channel.bad, unit, factor or 1.0)
+        )
     return channels
+
+
+def _warn_of_flat(header: EdfHeader) -> None:
+    """Scaling is guessed, as by MNE-Python, for channels whose header gives none."""
+    flat = [signal.label for signal in header.signals if signal.flat]
+    if flat:
+        warnings.warn(
+            f"{header.path} gives no scaling for {listed(flat)} (smallest and largest value are "
+            "the same): their range is taken to be 1",
+            stacklevel=4,
+        )
 
 
 def _rate(header: EdfHeader, samples: int) -> float:
     return samples / header.record_duration
 
 
-def _main_group(header: EdfHeader, groups: Mapping[int, list[int]], rate: float | None) -> int:
+def _main_group(
+    header: EdfHeader,
+    channels: list[_Channel],
+    groups: Mapping[int, list[int]],
+    rate: float | None,
+) -> int:
+    """Samples a record of the rate that is the recording: of the EEG, not of a faster snore."""
     if rate is None:
-        return max(groups, key=lambda samples: (samples * len(groups[samples]), samples))
+
+        def size(samples: int) -> tuple[float, int, int]:
+            members = [channels[i] for i in groups[samples]]
+            brain = [channel for channel in members if channel.kind in BRAIN_TYPES]
+            # a label that says nothing is called EEG as well: it counts less than one that does
+            sure = sum(channel.kind != "eeg" or says_eeg(channel.label) for channel in brain)
+            return sure + 0.25 * (len(brain) - sure), samples * len(members), samples
+
+        return max(groups, key=size)
     for samples in groups:
         if abs(_rate(header, samples) - rate) <= 1e-6 * rate:
             return samples
@@ -194,18 +202,13 @@ def _add_group(
         records,
         shape,
         dtype,
-        {"units": units},
+        {"units": units, SIGNALS: describe_signals((c.name for c in chosen), signals)},
         {
             "source": header.path,
             # beside it, and beside a fixed batch of records, a read holds nothing
             "read_scratch": 0.0,
             "read_scratch_bytes": records.buffer_bytes,
             "interleaved": samples * header.sample_bytes < GAP_BYTES and len(header.signals) > 1,
-            "edf_scaling": {
-                c.name: (s.physical_min, s.physical_max, s.digital_min, s.digital_max, s.unit)
-                for c, s in zip(chosen, signals, strict=True)
-                if header.sample_bytes == 2
-            },
         },
     )
     ds = ds.assign_coords(
@@ -213,7 +216,7 @@ def _add_group(
             dims[0]: np.array([c.name for c in chosen]),
             f"channel_type{suffix}": (dims[0], np.array([c.kind for c in chosen])),
             f"channel_unit{suffix}": (dims[0], np.array([c.unit for c in chosen])),
-            f"bad{suffix}": (dims[0], np.zeros(len(chosen), dtype=bool)),
+            f"bad{suffix}": (dims[0], np.array([c.bad for c in chosen], dtype=bool)),
         }
     )
     if any(c.label != c.name for c in chosen):
@@ -260,111 +263,3 @@ def _attrs(header: EdfHeader, first: Decimal) -> dict[str, Any]:
     if header.recording:
         attrs["edf_recording"] = header.recording
     return attrs
-
-
-# ---------------------------------------------------------------------- annotations
-
-_Row = tuple[Decimal, float, str]
-
-
-@dataclass(frozen=True)
-class _Events:
-    first: Decimal
-    """Onset of the first record: the fraction of a second after the start in the header."""
-    rows: list[_Row]
-    """Onset relative to the first sample, duration, label."""
-    onsets: list[Decimal]
-    """Onset of every data record, relative to the first; empty where the file gives none."""
-
-
-def _read_events(header: EdfHeader) -> _Events:
-    """Time-stamped annotation lists (TAL) of all records, through reads of their bytes only."""
-    first: Decimal | None = None
-    rows: list[_Row] = []
-    onsets: list[Decimal] = []
-    plus = "+" in header.kind
-    for number, signal in enumerate(header.annotations):
-        n_bytes = signal.samples * header.sample_bytes
-        for record, data in read_signal_bytes(
-            header.path,
-            signal.offset,
-            n_bytes,
-            header.header_bytes,
-            header.record_bytes,
-            header.n_records,
-        ):
-            data = data.strip(b"\x00 ")
-            if number == 0 and data and plus and data[:1] not in (b"+", b"-"):
-                raise ValueError(
-                    f"the annotations of {header.path} are not where its header says (data record "
-                    f"{record + 1} of {header.n_records}), as after a transfer in text mode: copy "
-                    "it again in binary mode, or export it again"
-                )
-            for tal in data.split(b"\x00"):
-                match = _TAL.match(tal) if tal else None
-                if match is None:
-                    continue
-                onset = Decimal(match[1].decode())
-                texts = match[3].split(b"\x14")
-                if number == 0 and len(onsets) == record and not texts[0]:
-                    onsets.append(onset)
-                    first = onset if first is None else first
-                duration = float(match[2]) if match[2] else 0.0
-                rows.extend((onset, duration, _decode(text)) for text in texts if text)
-    zero = first or Decimal(0)
-    relative = [(onset - zero, duration, label) for onset, duration, label in rows]
-    relative.sort(key=lambda row: row[0])
-    return _Events(zero, relative, [onset - zero for onset in onsets])
-
-
-def _decode(text: bytes) -> str:
-    try:
-        return text.decode("utf-8")
-    except UnicodeDecodeError:
-        return text.decode("latin-1")
-
-
-def _without_gaps(header: EdfHeader, events: _Events, gaps: str) -> list[_Row]:
-    """Events in the time of the joined records."""
-    if len(events.onsets) != header.n_records:
-        raise ValueError(
-            f"{header.path} is a discontinuous recording (EDF+D) that does not say when each of "
-            "its data records begins: export it again as EDF+C"
-        )
-    onsets = np.array([float(onset) for onset in events.onsets])
-    duration = header.record_duration
-    # records begin where the last one ends, up to half a sample of rounding
-    slack = 0.5 * duration / max(signal.samples for signal in header.signals)
-    steps = np.diff(onsets) - duration
-    seams = np.flatnonzero(np.abs(steps) > slack) + 1
-    if not len(seams):
-        return events.rows
-    if gaps == "raise":
-        raise ValueError(
-            f"{header.path} is interrupted {len(seams)} time(s), first after "
-            f"{seams[0] * duration:g} s for {steps[seams[0] - 1]:g} s (EDF+D): cut it into "
-            "continuous pieces, or open it with gaps='join' to join them and mark every seam "
-            "with a BAD_ACQ_SKIP event"
-        )
-    rows: list[_Row] = []
-    for onset, length, label in events.rows:
-        record = max(0, int(np.searchsorted(onsets, float(onset) + slack, side="right")) - 1)
-        within = float(onset) - onsets[record]
-        if record < header.n_records - 1:
-            # what happened during an interruption belongs to its seam
-            within = min(within, duration)
-        rows.append((Decimal(repr(float(record * duration + within))), length, label))
-    rows.extend((Decimal(repr(float(seam * duration))), 0.0, "BAD_ACQ_SKIP") for seam in seams)
-    return sorted(rows, key=lambda row: row[0])
-
-
-def _table(rows: list[_Row]) -> pd.DataFrame:
-    import pandas as pd
-
-    return pd.DataFrame(
-        {
-            "onset": np.array([float(onset) for onset, _, _ in rows], dtype=np.float64),
-            "duration": np.array([duration for _, duration, _ in rows], dtype=np.float64),
-            "label": pd.Series([label for _, _, label in rows], dtype=object),
-        }
-    )

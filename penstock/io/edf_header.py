@@ -42,6 +42,14 @@ class SignalHeader:
     """Samples in one data record."""
     offset: int
     """First byte of its samples within a data record."""
+    transducer: str = ""
+    prefiltering: str = ""
+    reserved: str = ""
+
+    @property
+    def flat(self) -> bool:
+        """Whether the header gives no scaling: a physical or digital range of zero."""
+        return self.physical_min == self.physical_max or self.digital_min == self.digital_max
 
     def scaling(self) -> tuple[float, float]:
         """Gain and offset: physical = digital * gain + offset.
@@ -182,6 +190,9 @@ def _signals(
             digital_max=int(digital_high),
             samples=samples,
             offset=offset,
+            transducer=_text(columns["transducer"][i]),
+            prefiltering=_text(columns["prefiltering"][i]),
+            reserved=_text(columns["reserved"][i]),
         )
         offset += samples * sample_bytes
         if is_annotation:

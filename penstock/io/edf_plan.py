@@ -1,4 +1,4 @@
-"""How a dataset is laid out as EDF+: data records, labels, scaling, annotation bytes.
+"""How a dataset is laid out as EDF+: data records, numbers of the header, annotation bytes.
 
 Pure functions: nothing here reads or writes.
 """
@@ -6,7 +6,6 @@ Pure functions: nothing here reads or writes.
 from __future__ import annotations
 
 import math
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -14,13 +13,17 @@ from fractions import Fraction
 
 import numpy as np
 
-from penstock.io.labels import TYPE_PREFIXES, split_label
-
 RECORD_BYTES = 61440
 """Largest data record that the EDF specification recommends."""
 LONGEST_RECORD_BYTES = 1 << 24
 """Largest that is written at all, for sampling frequencies that need it."""
 LOW, HIGH = -32768, 32767
+SHORTEST = Fraction(1, 100)
+"""Seconds of a record that divides the recording; the annotations cost space in every record."""
+SHORT, LONG = Fraction(1, 4), Fraction(2)
+"""Seconds of ordinary records, tried first where none divides the recording."""
+LITTLE = Fraction(1, 50)
+"""Seconds of padding that are not worth shorter records."""
 
 
 @dataclass(frozen=True)
@@ -37,13 +40,17 @@ class RecordLayout:
 
 
 def plan_records(
-    rates: Sequence[float], lengths: Sequence[int], n_signals: Sequence[int]
+    rates: Sequence[float],
+    lengths: Sequence[int],
+    n_signals: Sequence[int],
+    source_duration: float | None = None,
 ) -> RecordLayout:
     """Data records in which every rate has whole samples.
 
-    Preferred, in this order: records that divide the recording, within the 61,440 bytes that the
-    specification recommends, lasting about one second. Where no duration divides the recording,
-    the last record is longer than the signal.
+    Preferred, in this order: the records of the file that the recording came from, if they fit;
+    records that divide the recording, within the 61,440 bytes that the specification recommends,
+    lasting about one second. Where no duration divides the recording, the last record is longer
+    than the signal, by as little as records of ordinary lengths allow.
 
     Parameters
     ----------
@@ -53,42 +60,82 @@ def plan_records(
         Samples of the signals of each rate.
     n_signals : sequence of int
         Number of signals of each rate.
+    source_duration : float, optional
+        Seconds that a data record of the source lasts.
 
     Raises
     ------
     ValueError
         If no duration that EDF can write (8 characters) gives every rate whole samples.
     """
+    source = _source_records(rates, lengths, source_duration)
+    if source is not None and source.exact:
+        return source
     exact_rates = [Fraction(rate).limit_denominator(100_000) for rate in rates]
-    # the shortest time with whole samples of every rate; every duration is a multiple of it
-    unit = Fraction(
-        math.lcm(*(rate.denominator for rate in exact_rates)),
-        math.gcd(*(rate.numerator for rate in exact_rates)),
-    )
-    per_unit = [int(rate * unit) for rate in exact_rates]
-    units_needed = max(-(-n // k) for n, k in zip(lengths, per_unit, strict=True))
-    divides = all(n == k * units_needed for n, k in zip(lengths, per_unit, strict=True))
-    unit_bytes = 2 * sum(n * k for n, k in zip(n_signals, per_unit, strict=True))
-    most = max(1, RECORD_BYTES // unit_bytes)
-    candidates = [m for m in range(1, min(most, units_needed) + 1) if _writable(unit * m)]
-    best = _about_one_second(
-        [m for m in candidates if divides and units_needed % m == 0 and unit * m >= 0.01], unit
-    )
-    if best is None:
-        best = _about_one_second(candidates, unit)
-    if best is None:
-        longest = LONGEST_RECORD_BYTES // unit_bytes
-        best = next((m for m in range(most, longest + 1) if _writable(unit * m)), None)
     inexact = any(
         abs(float(exact) - rate) > 1e-9 * rate
         for rate, exact in zip(rates, exact_rates, strict=True)
     )
-    if best is None or inexact:
+    layout = None if inexact else _planned(exact_rates, lengths, n_signals)
+    if layout is None:
+        layout = source
+    if layout is None:
         raise ValueError(
             f"EDF has no data record duration for sampling frequencies of "
             f"{', '.join(f'{rate:g}' for rate in rates)} Hz: resample first, or export as .fif "
             "or .zarr"
         )
+    return layout
+
+
+def _source_records(
+    rates: Sequence[float], lengths: Sequence[int], duration: float | None
+) -> RecordLayout | None:
+    """The records of the source, if they hold whole samples of every rate."""
+    if duration is None or not duration > 0:
+        return None
+    exact = Fraction(repr(float(duration)))
+    samples = [round(rate * duration) for rate in rates]
+    same = all(
+        n > 0 and abs(n / duration - rate) <= 1e-12 * rate
+        for n, rate in zip(samples, rates, strict=True)
+    )
+    if not same or not _writable(exact):
+        return None
+    n_records = max(-(-n // k) for n, k in zip(lengths, samples, strict=True))
+    divides = all(n == k * n_records for n, k in zip(lengths, samples, strict=True))
+    return RecordLayout(exact, tuple(samples), n_records, divides)
+
+
+def _planned(
+    rates: Sequence[Fraction], lengths: Sequence[int], n_signals: Sequence[int]
+) -> RecordLayout | None:
+    # the shortest time with whole samples of every rate; every duration is a multiple of it
+    unit = Fraction(
+        math.lcm(*(rate.denominator for rate in rates)),
+        math.gcd(*(rate.numerator for rate in rates)),
+    )
+    per_unit = [int(rate * unit) for rate in rates]
+    units_needed = max(-(-n // k) for n, k in zip(lengths, per_unit, strict=True))
+    divides = all(n == k * units_needed for n, k in zip(lengths, per_unit, strict=True))
+    unit_bytes = 2 * sum(n * k for n, k in zip(n_signals, per_unit, strict=True))
+    most = max(1, RECORD_BYTES // unit_bytes)
+    best = None
+    if divides:
+        dividing = (m for m in range(1, most + 1) if units_needed % m == 0)
+        best = _about_one_second(
+            [m for m in dividing if unit * m >= SHORTEST and _writable(unit * m)], unit
+        )
+    if best is None:
+        longest = max(most, LONGEST_RECORD_BYTES // unit_bytes)
+        ordinary = range(1, max(1, min(most, int(LONG / unit))) + 1)
+        candidates = [m for m in ordinary if _writable(unit * m)]
+        candidates = candidates or [m for m in range(1, most + 1) if _writable(unit * m)][:1]
+        if not candidates:
+            candidates = [m for m in range(most, longest + 1) if _writable(unit * m)][:1]
+        if not candidates:
+            return None
+        best = _least_padding(candidates, units_needed, unit)
     n_records = -(-units_needed // best)
     return RecordLayout(
         unit * best,
@@ -96,6 +143,17 @@ def plan_records(
         n_records,
         divides and units_needed % best == 0,
     )
+
+
+def _least_padding(candidates: list[int], units_needed: int, unit: Fraction) -> int:
+    """Of ordinary lengths, unless shorter records would spare much of what is filled up."""
+    chosen = [m for m in candidates if unit * m >= SHORT] or candidates
+    least, padded = (min(-units_needed % m for m in some) for some in (candidates, chosen))
+    if unit * padded > max(LITTLE, units_needed * unit / 100) and least < padded:
+        chosen, padded = candidates, least
+    best = _about_one_second([m for m in chosen if -units_needed % m == padded], unit)
+    assert best is not None
+    return best
 
 
 def _about_one_second(candidates: list[int], unit: Fraction) -> int | None:
@@ -117,71 +175,76 @@ def seconds_text(duration: Fraction) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
-# ---------------------------------------------------------------------- labels and scaling
-
-
-def edf_label(name: str, kind: str, unit: str) -> str:
-    """Label of at most 16 ASCII characters that reads back as this name and type if any does."""
-    prefixed = f"{TYPE_PREFIXES[kind]} {name}" if kind in TYPE_PREFIXES else name
-    candidates = [name, prefixed] if kind == "stim" else [prefixed, name]
-    for label in candidates:
-        fits = len(label) <= 16 and label.isascii() and label.isprintable()
-        if fits and split_label(label, unit) == (name, kind):
-            return label
-    plain, prefix = ascii_text(name), prefixed.removesuffix(name)
-    return prefix + plain if len(prefix + plain) <= 16 else plain[:16]
-
-
-def ascii_text(text: str) -> str:
-    """Text in printable ASCII: accents dropped, micro as u, anything else as ``?``."""
-    text = unicodedata.normalize("NFKD", text.replace("µ", "u").replace("μ", "u"))
-    kept = (c for c in text if not unicodedata.combining(c))
-    return "".join(c if c.isascii() and c.isprintable() else "?" for c in kept)
+# ---------------------------------------------------------------------- scaling
 
 
 def physical_range(low: float, high: float) -> tuple[float, float]:
     """The narrowest range around `low` and `high` that EDF's 8 characters hold.
 
-    Values far below 1 are written with an exponent where digits after the point are too few; the
-    specification does not foresee that, EDF readers understand it.
+    Values far below 1 or above 10 million are written with an exponent; the specification does not
+    foresee that, EDF readers understand it.
+
+    Raises
+    ------
+    ValueError
+        If the values are too large for that as well.
     """
     if low == high:
-        high = low + 1
-    plain = _eight_characters(low, -1), _eight_characters(high, 1)
-    largest = max(abs(low), abs(high))
-    # exponents of three digits do not fit
-    if plain[1] - plain[0] <= 1.01 * (high - low) or not 1e-90 < largest < 1e-3:
+        high = low + (1.0 if abs(low) < 1e7 else abs(low) * 1e-6)
+    ranges = [
+        (first, last)
+        for first, last in zip(_eight_characters(low, -1), _eight_characters(high, 1), strict=True)
+        if first is not None and last is not None
+    ]
+    if not ranges:
+        raise ValueError(
+            f"EDF cannot hold values from {low:g} to {high:g} (8 characters): rescale the channel "
+            "or export as .fif or .zarr"
+        )
+    plain = ranges[0]
+    if plain[1] - plain[0] <= 1.01 * (high - low):
         return plain
-    step = Decimal(1).scaleb(Decimal(largest).adjusted() - 1)
-    return (
-        float(Decimal(low).quantize(step, rounding=_rounding(-1))),
-        float(Decimal(high).quantize(step, rounding=_rounding(1))),
-    )
+    return min(ranges, key=lambda found: found[1] - found[0])
 
 
-def _rounding(direction: int) -> str:
-    return "ROUND_FLOOR" if direction < 0 else "ROUND_CEILING"
+def _eight_characters(value: float, direction: int) -> tuple[float | None, ...]:
+    """Round down (-1) or up (1) to the next number of at most 8 characters, by ways to write it.
 
-
-def _eight_characters(value: float, direction: int) -> float:
-    """Round down (-1) or up (1) to a number whose text has at most 8 characters."""
+    With digits after the point, then with an exponent.
+    """
     exact = Decimal(value)
-    for decimals in range(7, -1, -1):
-        step = Decimal(1).scaleb(-decimals)
-        if abs(exact) < 10**8:
-            rounded = float(exact.quantize(step, rounding=_rounding(direction)))
-            text = number_text(rounded)
-            if len(text) <= 8 and "e" not in text:
-                return rounded
-    raise ValueError(
-        f"EDF cannot hold a value of {value:g} (8 characters): rescale the channel or export as "
-        ".fif or .zarr"
-    )
+    rounding = "ROUND_FLOOR" if direction < 0 else "ROUND_CEILING"
+    size = exact.adjusted() if exact else 0
+    plain = [-decimals for decimals in range(7, -1, -1)] if size < 8 else []
+    exponent = [size - digits for digits in range(5, -1, -1)]
+    found = []
+    for places, marked in ((plain, False), (exponent, True)):
+        rounded = (
+            float(exact.quantize(Decimal(1).scaleb(place), rounding=rounding)) for place in places
+        )
+        found.append(
+            next(
+                (
+                    number
+                    for number in rounded
+                    if (text := exact_text(number)) is not None and (marked or "e" not in text)
+                ),
+                None,
+            )
+        )
+    return tuple(found)
 
 
 def number_text(value: float) -> str:
-    """The text that edfio writes for a number."""
+    """A number as text, whole ones without a point."""
     return str(int(value)) if float(value).is_integer() else str(float(value))
+
+
+def exact_text(value: float) -> str | None:
+    """Text of at most 8 characters that reads as this number and no other; None if none does."""
+    texts = (number_text(value), repr(float(value)), *(f"{value:.{n}g}" for n in range(1, 8)))
+    short = (text.replace("e-0", "e-").replace("e+0", "e").replace("e+", "e") for text in texts)
+    return next((text for text in short if len(text) <= 8 and float(text) == value), None)
 
 
 # ---------------------------------------------------------------------- annotations
@@ -253,6 +316,4 @@ def _tal(onset: float, duration: float, label: str, first: Decimal) -> bytes:
     text = _onset(Decimal(repr(float(onset))) + first)
     if duration > 0:
         text += "\x15" + _onset(Decimal(repr(float(duration))))[1:]
-    for separator in "\x00\x14\x15":
-        label = label.replace(separator, " ")
     return f"{text}\x14{label}\x14\x00".encode()

@@ -52,6 +52,7 @@ def export(
     overwrite: bool = False,
     progress: Callable[[float], None] | None = None,
     ranges: tuple[np.ndarray, np.ndarray] | None = None,
+    typed_labels: bool = False,
     buffer_bytes: int = BUFFER_BYTES,
 ) -> ExportReport:
     """Write a dataset to a file: a recording as EDF+ or FIF, volumes as NIfTI, a table, or Zarr.
@@ -78,6 +79,10 @@ def export(
     ranges : tuple of two arrays, optional
         Lowest and highest value of every channel of ``signal``, in its unit, if known. EDF then
         needs one pass over the data instead of two.
+    typed_labels : bool, default False
+        EDF: whether labels begin with the type of the channel, as the standard texts of EDF+ do
+        (``EEG Cz``). By default they are the names, and the type stands beside them where the name
+        does not tell it; channels that came from EDF keep the labels that they had.
     buffer_bytes : int, default 32 MiB
         Memory to work in.
 
@@ -132,7 +137,7 @@ def export(
     if format == "edf":
         from penstock.io.edf_export import write_edf
 
-        return write_edf(ds, path, ranges=ranges, **options)
+        return write_edf(ds, path, ranges=ranges, typed_labels=typed_labels, **options)
     from penstock.io.fif_export import write_fif
 
     return write_fif(ds, path, **options)

@@ -47,6 +47,32 @@ TYPE_PREFIXES = {
 
 VOLTAGE_TYPES = frozenset({"eeg", "seeg", "ecog", "dbs", "eog", "ecg", "emg", "bio"})
 
+_WORD_TYPES = {
+    word: kind
+    for kind, words in {
+        "resp": "flow airflow nasal cannula ptaf therm thermistor thor thorax thoracic tho chest "
+        "abd abdo abdomen abdominal effort",
+        "misc": "snore snoring mic microphone audio sound phono position body light cpap epap ipap "
+        "leak capno etco",
+        "bio": "pleth plethysmogram ppg",
+        "emg": "chin leg legs lleg rleg tib tibialis submental masseter",
+        "eog": "loc roc",
+        "gsr": "eda",
+    }.items()
+    for word in words.split()
+}
+"""First word of a label of a sleep recording (in lower case, without its number) to type."""
+_WORD = re.compile(r"([a-z]+)(\d?)", re.IGNORECASE)
+
+_ELECTRODE = (
+    r"(?:fp|af|afp|aff|f|ff[ct]|ft|ftt|fc|fcc|c|ccp|cp|cpp|t|ttp|tp|tpp|p|ppo|po|poo|o|oi|i|n)"
+    r"(?:z|10|[1-9])h?"
+)
+_EEG_LABEL = re.compile(
+    rf"(?:eeg(?![a-z]).*|{_ELECTRODE}(?:[ap]?[am][12])?(?![a-z0-9]).*)", re.IGNORECASE
+)
+"""A label that begins with EEG, or with a place of the 10-20 system and its extensions."""
+
 _TYPED_NAME = re.compile(r"[hvlr]?(eog|ecg|ekg|emg|resp|temp|sao2|spo2)(?![a-z])", re.IGNORECASE)
 _STIM_NAME = re.compile(r"(status|trigger|trig|stim?|event|marker)(?![a-z])", re.IGNORECASE)
 
@@ -80,7 +106,17 @@ def split_label(label: str, unit: str = "uV") -> tuple[str, str]:
         return name, PREFIX_TYPES[match.group(1).lower()]
     if _STIM_NAME.match(name):
         return name, "stim"
+    word = _WORD.match(name)
+    kind = _WORD_TYPES.get(word[1].lower(), "") if word is not None else ""
+    # LOC and ROC are canthi; LOC3 is a contact of a depth electrode
+    if word is not None and kind and (kind != "eog" or not word[2]):
+        return name, kind
     return name, "eeg" if not unit or volts(unit) is not None else "misc"
+
+
+def says_eeg(label: str) -> bool:
+    """Whether a label says that its channel is EEG: ``"EEG 1"``, ``"Fp1"``, ``"C4-A1"``."""
+    return _EEG_LABEL.fullmatch(label.strip().rstrip(". ")) is not None
 
 
 def clean_unit(unit: str) -> str:
@@ -94,6 +130,13 @@ def clean_unit(unit: str) -> str:
 def volts(unit: str) -> float | None:
     """Microvolts in one of `unit`; None if it is no unit of voltage."""
     return _VOLTS.get(clean_unit(unit).lower())
+
+
+def listed(names: Iterable[str], most: int = 10) -> str:
+    """Names for a sentence, the first of them where they are many."""
+    names = list(names)
+    shown = ", ".join(names[:most])
+    return f"{shown} and {len(names) - most} more" if len(names) > most else shown
 
 
 def unique_names(names: Iterable[str]) -> list[str]:
