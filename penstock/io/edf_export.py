@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 PEEK_SAMPLES = 4096
 """Samples of each channel that tell whether its values may lie on a grid."""
 HELD = frozenset({"source", "edf_type", "edf_record_duration", "edf_patient", "edf_recording",
-                  "measurement_date", "penstock"})  # fmt: skip
+                  "measurement_date", "penstock", "store"})  # fmt: skip
 """Attributes of a dataset that are written, or that say where and how it was made."""
 
 
