@@ -34,7 +34,7 @@ from penstock.dataset import (
 )
 from penstock.memory import MIB, single_threaded_kernels
 from penstock.processor import Context, Processor
-from penstock.results import failures_text, fields_of, unpacked
+from penstock.results import failures_text, fields_of, remarks_texts, unpacked
 
 SINGLE_ROWS = 1 << 13
 """Rows up to which a lazy result has a block for each of them where that is asked."""
@@ -276,10 +276,12 @@ class Chain:
         region: Region,
         seconds: dict[str, float] | None = None,
         failures: list[tuple[dict[str, int], str]] | None = None,
+        remarks: dict[str, int] | None = None,
     ) -> np.ndarray:
         """Values of a region of the result.
 
-        Time spent is added to `seconds` by step, positions that failed to `failures`.
+        Time spent is added to `seconds` by step, positions that failed to `failures`, what else was
+        lost to `remarks`.
         """
         regions = self.regions(region)
         clock = {} if seconds is None else seconds
@@ -292,7 +294,7 @@ class Chain:
             name = type(step.processor).__name__
             try:
                 with _timed(clock, name):
-                    result = run_step(step, block, source, target, failures, owned=owned)
+                    result = run_step(step, block, source, target, failures, remarks, owned=owned)
             except Exception as error:
                 error.add_note(f"in {name}, {describe_region(source)}")
                 raise
@@ -306,10 +308,14 @@ class Chain:
         return block
 
     def partial(
-        self, region: Region, step: Step, seconds: dict[str, float] | None = None
+        self,
+        region: Region,
+        step: Step,
+        seconds: dict[str, float] | None = None,
+        remarks: dict[str, int] | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """The result of a region, and the partial reduction that `step` (the next) makes of it."""
-        block = self.compute(region, seconds)
+        block = self.compute(region, seconds, remarks=remarks)
         ctx = Context(region, region, step.input, step.state)
         moved = _core_last(block, self.dims, step.processor.core_dims)
         return block, step.processor.partial(moved, ctx)
@@ -394,8 +400,11 @@ def _refuse(need: int, limit: int, chain: Chain, region: Region) -> np.ndarray:
 def compute_block(chain: Chain, region: Region) -> np.ndarray:
     """One task of a lazy dataset."""
     failures: list[tuple[dict[str, int], str]] = []
+    remarks: dict[str, int] = {}
     with single_threaded_kernels():
-        block = chain.compute(region, failures=failures)
+        block = chain.compute(region, failures=failures, remarks=remarks)
+    for text in remarks_texts(remarks):
+        warnings.warn(text, RuntimeWarning, stacklevel=2)
     if failures:
         warnings.warn(failures_text(len(failures), failures[0]), RuntimeWarning, stacklevel=2)
     return block
@@ -407,6 +416,7 @@ def run_step(
     source: Region,
     target: Region,
     failures: list[tuple[dict[str, int], str]] | None = None,
+    remarks: dict[str, int] | None = None,
     *,
     owned: bool,
 ) -> np.ndarray:
@@ -424,7 +434,8 @@ def run_step(
             ctx = Context(source, target, step.input, step.state)
             reduced = processor.combine(processor.partial(moved, ctx)[np.newaxis])
     noted = [] if failures is None else failures
-    ctx = Context(source, target, step.input, step.state, reduced, noted)
+    told = {} if remarks is None else remarks
+    ctx = Context(source, target, step.input, step.state, reduced, noted, told)
     result = np.asarray(processor.kernel(moved, ctx))
     out_signal = step.output.variables[SIGNAL]
     out_dims = tuple(map(str, out_signal.dims))

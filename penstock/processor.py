@@ -54,6 +54,8 @@ class Context:
     """What `combine` returned, for processors with `reduce_dims`; cut to the block's region."""
     failures: list[tuple[dict[str, int], str]] = field(default_factory=list)
     """Positions that could not be done, as `failed` noted them."""
+    remarks: dict[str, int] = field(default_factory=dict)
+    """What was lost on the way, as `remark` noted it, and how often."""
 
     @property
     def sampling_frequency(self) -> float:
@@ -87,6 +89,15 @@ class Context:
             where[dim] = int(indexer.start + i if isinstance(indexer, slice) else indexer[i])
         text = reason if isinstance(reason, str) else f"{type(reason).__name__}: {reason}"
         self.failures.append((where, text))
+
+    def remark(self, text: str, count: int) -> None:
+        """Note what the result does not hold, such as codes lost by resampling.
+
+        Counts of all blocks add up; ``{count}`` in `text` is replaced by the sum, which must be
+        above zero to be told: as a warning, or in the notes of a run's report.
+        """
+        if count:
+            self.remarks[text] = self.remarks.get(text, 0) + int(count)
 
     buffer = staticmethod(scratch_buffer)
     empty = staticmethod(new_array)
@@ -245,6 +256,10 @@ class Processor:
     def partial(self, block: np.ndarray, ctx: Context) -> np.ndarray:
         """Partial reduction over `reduce_dims`: (statistics, *remaining dims), float64."""
         raise NotImplementedError(f"{type(self).__name__} defines no partial reduction")
+
+    def statistics(self, ds: xr.Dataset) -> int:
+        """Statistics in a partial reduction of a dataset (outline `ds`), where it decides."""
+        return self.n_statistics
 
     def combine(self, partials: np.ndarray) -> np.ndarray:
         """Merge partial results stacked along the first axis, in block order."""

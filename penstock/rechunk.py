@@ -101,7 +101,7 @@ def partial_shape(stage: Any, step: Step) -> tuple[int, tuple[str, ...], tuple[i
     for dim, count in zip(chain.dims, stage.grid.counts, strict=True):
         if dim in reduced:
             parts *= count
-    return step.processor.n_statistics, dims, shape, parts
+    return step.processor.statistics(step.input), dims, shape, parts
 
 
 def part_number(stage: Any, step: Step, number: int) -> int:

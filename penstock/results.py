@@ -73,6 +73,11 @@ def failures_text(n_failed: int, first: tuple[Mapping[str, int], str]) -> str:
     return f"{n} failed (the first, {place}: {reason})"
 
 
+def remarks_texts(remarks: Mapping[str, int]) -> list[str]:
+    """What was lost on the way, one sentence each (see `penstock.processor.Context.remark`)."""
+    return [text.replace("{count}", str(n)) for text, n in remarks.items() if n > 0]
+
+
 def record_dtype(fields: Mapping[str, Field]) -> np.dtype:
     """Structured type of one position: a field for every result.
 

@@ -13,7 +13,7 @@ import os
 import socket
 import threading
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,13 @@ from penstock.rechunk import (
     scratch_source,
     with_reduction,
 )
-from penstock.results import OutputArray, failures_text, fields_of, output_arrays
+from penstock.results import (
+    OutputArray,
+    failures_text,
+    fields_of,
+    output_arrays,
+    remarks_texts,
+)
 from penstock.store import (
     FORMAT,
     add_provenance,
@@ -391,9 +397,10 @@ def run_block(opened: Opened, number: int, block: int) -> BlockFinished:
     region = stage.grid.region(block)
     seconds: dict[str, float] = {}
     facts: dict[str, Any] = {}
+    remarks: dict[str, int] = {}
     if stage.reduces is not None:
         step = _workplace(opened)[number + 1].chain.steps[0]
-        values, partial = stage.chain.partial(region, step, seconds)
+        values, partial = stage.chain.partial(region, step, seconds, remarks)
         began = time.perf_counter()
         if stage.keeps:
             write_block(job.scratch, f"{SCRATCH}{number}", region, values)
@@ -409,7 +416,7 @@ def run_block(opened: Opened, number: int, block: int) -> BlockFinished:
         write_block(job.scratch, f"{PARTIALS}{number}", where, partial[np.newaxis])
     else:
         failures: list[tuple[dict[str, int], str]] = []
-        values = stage.chain.compute(region, seconds, failures)
+        values = stage.chain.compute(region, seconds, failures, remarks)
         began = time.perf_counter()
         if failures:
             facts = {"n_failed": len(failures), "failures": failures[:FAILURES_KEPT]}
@@ -423,6 +430,8 @@ def run_block(opened: Opened, number: int, block: int) -> BlockFinished:
                 axes = tuple(range(1, values.ndim))
                 facts["low"] = values.min(axis=axes).astype(float).tolist()
                 facts["high"] = values.max(axis=axes).astype(float).tolist()
+    if remarks:
+        facts["remarks"] = remarks
     Ledger(job.building / "ledger").add(number, block, **facts)
     n_bytes = values.nbytes
     if reads_fresh(stage.chain.source.variables[SIGNAL]):
@@ -458,7 +467,7 @@ def finish_recording(opened: Opened) -> Done:
                 f"{job.building}: run the same command again"
             )
     clean_leftovers(job.store)
-    facts = _failures(ledger)
+    facts = _failures(ledger) | _remarks(ledger)
     if facts:
         add_provenance(job.store, facts)
     if job.format == "zarr":
@@ -514,6 +523,15 @@ def _failures(ledger: Ledger) -> dict[str, Any]:
     }
 
 
+def _remarks(ledger: Ledger) -> dict[str, Any]:
+    """What all blocks together lost on the way, as sentences; empty where nothing was lost."""
+    total: Counter[str] = Counter()
+    for entry in ledger.entries():
+        total.update(entry.get("remarks", {}))
+    texts = remarks_texts(total)
+    return {"remarks": texts} if texts else {}
+
+
 def _export_facts(result: Any) -> dict[str, Any]:
     """What the format could not hold as it was: for the sidecar and the report."""
     facts: dict[str, Any] = {}
@@ -534,6 +552,7 @@ def result_note(facts: dict[str, Any]) -> str:
     parts = []
     if "n_failed" in facts:
         parts.append(failures_text(facts["n_failed"], facts["failures"][0]))
+    parts += facts.get("remarks", [])
     if "clipped" in facts:
         parts.append(f"{sum(facts['clipped'].values())} samples were clipped")
     if "padded_seconds" in facts:

@@ -6,7 +6,7 @@ import importlib
 from typing import Any
 
 from penstock.eeg.aas import AASCorrection
-from penstock.eeg.channels import Crop, DropChannels, PickChannels, Rereference, Scale
+from penstock.eeg.channels import Crop, DropChannels, PickChannels, Rereference
 from penstock.eeg.filters import (
     BandPassFilter,
     Filter,
@@ -16,6 +16,7 @@ from penstock.eeg.filters import (
 )
 from penstock.eeg.mne_methods import MNE
 from penstock.eeg.resampling import DownSample, Resample, UpSample
+from penstock.eeg.scaling import Scale
 from penstock.eeg.triggers import TriggerDetector
 
 __all__ = [

@@ -11,7 +11,9 @@ import numpy as np
 
 from penstock.dataset import sampling_frequency
 from penstock.eeg.alignment import EpochTransform, combine_offsets, estimate_offsets
+from penstock.eeg.overlap import missing_stretches
 from penstock.eeg.picks import (
+    bad_rows,
     channel_kinds,
     channel_names,
     floating_outline,
@@ -110,7 +112,8 @@ class AASCorrection(Processor):
     ------
     ValueError
         Without triggers, with fewer than three whole epochs, without a channel to align on, and for
-        samples that are not finite (with channel and time).
+        samples that are not finite in a channel that is not marked bad (with channel and time); in
+        bad channels they become NaN and the rest is corrected.
 
     Notes
     -----
@@ -334,9 +337,16 @@ class AASCorrection(Processor):
             int(np.searchsorted(epochs.starts, high)),
         )
         names = ctx.take("channel", channel_names(ctx.dataset))
+        bad = bad_rows(ctx)
         for channel in np.flatnonzero(ctx.take("channel", epochs.picks)):
             check = partial(check_finite, channel=str(names[channel]), ds=ctx.dataset)
+            # (a channel marked bad is corrected where it has values, as if the others were 0)
+            missing = list(missing_stretches(block[channel])) if bad[channel] else []
+            for start, stop in missing:
+                block[channel, start:stop] = 0
             self._correct(block[channel], first, epochs, targets, check)
+            for start, stop in missing:
+                block[channel, start:stop] = np.nan
         return block
 
     def _windows(self, epochs: Epochs) -> tuple[np.ndarray, np.ndarray]:

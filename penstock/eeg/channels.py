@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -12,7 +13,6 @@ from penstock.buffers import scratch_buffer
 from penstock.dataset import (
     SIGNAL,
     Region,
-    blank_variable,
     sampled_coordinate,
     sampling_frequency,
 )
@@ -24,8 +24,6 @@ from penstock.eeg.picks import (
     floating_outline,
     listed,
     pick_mask,
-    picked_rows,
-    refuse_not_finite,
     unknown_channel,
 )
 from penstock.processor import Context, Processor
@@ -154,7 +152,8 @@ class Crop(Processor):
     """Keep a stretch of time. As in `mne.io.Raw.crop`, time begins at 0 afterwards.
 
     Events and triggers move along; those outside are left out, and events that reach over an end
-    are cut to it. Channels of another sampling frequency are cropped to the same seconds.
+    are cut to it. Channels of another sampling frequency are cropped to the same seconds. The
+    measurement date is that of the first sample that is kept.
 
     Parameters
     ----------
@@ -230,7 +229,8 @@ class Crop(Processor):
             cropped = cropped.isel({dim: slice(low, high)}).assign_coords(
                 sampled_coordinate(dim, high - low, rate, began, ds[dim].attrs)
             )
-        return _crop_triggers(_crop_events(cropped, origin, length), origin, length)
+        cropped = _crop_triggers(_crop_events(cropped, origin, length), origin, length)
+        return measured_later(cropped, origin)
 
     def source_region(self, region: Region, ds: xr.Dataset) -> Region:
         start, stop = self.span(ds)
@@ -244,6 +244,15 @@ class Crop(Processor):
             else asked + start
         )
         return source
+
+
+def measured_later(ds: xr.Dataset, seconds: float) -> xr.Dataset:
+    """The dataset with its measurement date moved, where it has one."""
+    text = ds.attrs.get("measurement_date")
+    if not text or not seconds:
+        return ds
+    date = datetime.datetime.fromisoformat(str(text)) + datetime.timedelta(seconds=seconds)
+    return ds.assign_attrs(measurement_date=date.isoformat())
 
 
 def _crop_events(ds: xr.Dataset, origin: float, length: float) -> xr.Dataset:
@@ -421,114 +430,3 @@ def _stretches(block: np.ndarray) -> Iterator[slice]:
     length = max(1, STRETCH // max(1, int(np.prod(block.shape[1:-1]))))
     for start in range(0, len(block), length):
         yield slice(start, min(len(block), start + length))
-
-
-# ---------------------------------------------------------------------- scaling
-
-
-@dataclass(frozen=True, repr=False)
-class Scale(Processor):
-    """Centre each channel and divide it by its standard deviation over the recording.
-
-    Parameters
-    ----------
-    picks : str or list of str, optional
-        Channel types or names. Default: the data channels. The others pass unchanged.
-    with_mean : bool, default True
-        Subtract the mean over time.
-    with_std : bool, default True
-        Divide by the standard deviation over time (of the population: ``ddof=0``). Channels that do
-        not vary are divided by 1, as in `sklearn.preprocessing.StandardScaler`. The units of
-        scaled channels become ``"1"``.
-
-    Raises
-    ------
-    ValueError
-        If a picked channel holds values that are not finite.
-
-    Notes
-    -----
-    Moments are accumulated in float64 and merged over blocks of time by Chan's formula [1]_.
-
-    References
-    ----------
-    .. [1] T. F. Chan, G. H. Golub, R. J. LeVeque, "Updating formulae and a pairwise algorithm for
-       computing sample variances", COMPSTAT 1982.
-
-    Examples
-    --------
-    >>> import numpy as np, penstock as ps
-    >>> ds = ps.make_dataset(np.array([[1.0, 3.0], [5.0, 5.0]]), sampling_frequency=1.0)
-    >>> ps.Pipeline([ps.eeg.Scale()])(ds).signal.values.tolist()
-    [[-1.0, 1.0], [0.0, 0.0]]
-    """
-
-    core_dims = ("time",)
-    reduce_dims: ClassVar[tuple[str, ...]] = ("time",)
-    n_statistics: ClassVar[int] = 3
-    scratch: ClassVar[float] = 0.0
-    scratch_bytes: ClassVar[int] = 1 << 20
-
-    picks: str | tuple[str, ...] | None = None
-    with_mean: bool = True
-    with_std: bool = True
-
-    def outline(self, ds: xr.Dataset, state: Any) -> xr.Dataset:
-        picked = picked_rows(ds, self.picks, "Scale")
-        scaled = floating_outline(ds, "Scale")
-        if not self.with_std:
-            return scaled
-        signal = scaled[SIGNAL].variable
-        dims = tuple(map(str, signal.dims))
-        attrs = {**signal.attrs, "units": "1"} if picked.all() else signal.attrs
-        scaled = scaled.assign({SIGNAL: blank_variable(dims, signal.shape, signal.dtype, attrs)})
-        if "channel_unit" in ds.variables and "channel" in dims:
-            units = np.where(picked, "1", np.asarray(ds["channel_unit"].values).astype(str))
-            scaled = scaled.assign_coords(channel_unit=("channel", units, ds["channel_unit"].attrs))
-        return scaled
-
-    def partial(self, block: np.ndarray, ctx: Context) -> np.ndarray:
-        result = np.zeros((3, *block.shape[:-1]))
-        n = block.shape[-1]
-        result[0] = n
-        length = 1 << 15
-        with np.errstate(invalid="ignore", over="ignore"):
-            for index in np.ndindex(*block.shape[:-1]):
-                row = block[index]
-                mean = float(np.add.reduce(row, dtype=np.float64)) / n if n else 0.0
-                squares = 0.0
-                for start in range(0, n, length):
-                    part = row[start : start + length]
-                    deviation = scratch_buffer("scale-deviation", part.shape, np.float64)
-                    np.subtract(part, mean, out=deviation)
-                    squares += float(deviation @ deviation)
-                result[(1, *index)], result[(2, *index)] = mean, squares
-        return result
-
-    def combine(self, partials: np.ndarray) -> np.ndarray:
-        count, mean, squares = partials[0].copy()
-        for n, other, other_squares in partials[1:]:
-            total = np.maximum(count + n, 1)
-            difference = other - mean
-            squares = squares + other_squares + difference**2 * count * n / total
-            mean = mean + difference * n / total
-            count = count + n
-        return np.stack([count, mean, squares])
-
-    def kernel(self, block: np.ndarray, ctx: Context) -> np.ndarray:
-        picked = picked_rows(ctx.dataset, self.picks, "Scale", ctx)
-        count, mean, squares = ctx.reduced
-        if not np.isfinite(squares[picked]).all():
-            refuse_not_finite(block, picked & ~np.isfinite(squares), ctx, "Scale")
-        variance = squares / np.maximum(count, 1)
-        # rounding leaves a trace of variance in a channel that does not vary (scikit-learn's bound)
-        epsilon = np.finfo(np.float64).eps
-        constant = variance <= count * epsilon * variance + (count * mean * epsilon) ** 2
-        deviation = np.where(constant | ~picked, 1.0, np.sqrt(variance))
-        shift = np.where(picked, mean, 0.0) if self.with_mean else np.zeros_like(mean)
-        dtype = block.dtype if block.dtype in (np.float32, np.float64) else np.dtype(np.float32)
-        out = ctx.empty(block.shape, dtype)
-        np.subtract(block, shift[..., np.newaxis], out=out, casting="same_kind")
-        if self.with_std:
-            np.divide(out, deviation[..., np.newaxis], out=out, casting="same_kind")
-        return out

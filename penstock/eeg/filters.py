@@ -18,16 +18,22 @@ from penstock.buffers import scratch_buffer
 from penstock.dataset import sampling_frequency
 from penstock.eeg.fir import (
     SCRATCH_BYTES,
-    Place,
     check_frequencies,
-    continued,
     design_fir,
-    each_matrix,
     overlap_save,
-    runs,
     symmetrised,
 )
-from penstock.eeg.picks import floating_outline, picked_rows, refuse_not_finite
+from penstock.eeg.overlap import Place, continued, each_matrix, mark_missing, runs, zero_missing
+from penstock.eeg.picks import (
+    PASSED,
+    PICKED,
+    TOLERATED,
+    floating_outline,
+    picked_rows,
+    refuse_not_finite,
+    row_kinds,
+)
+from penstock.eeg.stretches import SKIPPED, Stretch, check_skip, stretches
 from penstock.processor import Context, Processor
 
 if TYPE_CHECKING:
@@ -60,6 +66,7 @@ class _Filter(Processor):
     """What all filters share; subclasses say which band (`edges`)."""
 
     core_dims = ("time",)
+    version: ClassVar[int] = 2
     scratch_bytes: ClassVar[int] = SCRATCH_BYTES
 
     # ------------------------------------------------------------------ design
@@ -89,6 +96,7 @@ class _Filter(Processor):
             raise ValueError(
                 f"iir_order={self.common.iir_order} must be at least 1 (MNE's default is 4)"
             )
+        check_skip(self.common.skip_by_annotation)
         length = self.common.filter_length
         if method == "iir" and length != "auto":
             raise ValueError("filter_length is for method='fir': an IIR filter has no length")
@@ -139,46 +147,82 @@ class _Filter(Processor):
         if self.common.method == "iir":
             self.recursive(frequency)
         else:
-            n_taps, n_times = len(self.taps(frequency)[0]), ds.sizes["time"]
+            n_taps = len(self.taps(frequency)[0])
+            parts = stretches(ds, self.common.skip_by_annotation)
+            n_times = max((part.size for part in parts if not part.skipped), default=0)
             if n_taps > n_times:
+                whole = "recording" if len(parts) == 1 else "longest stretch between joins"
                 warnings.warn(
                     f"{name}: the filter ({n_taps} samples, {n_taps / frequency:g} s) is longer "
-                    f"than the recording ({n_times} samples): expect distortion; use wider "
+                    f"than the {whole} ({n_times} samples): expect distortion; use wider "
                     "transitions, or filter a longer recording",
                     stacklevel=2,
                 )
         return floating_outline(ds, name)
 
     def margin(self, ds: xr.Dataset) -> int | None:
-        frequency = sampling_frequency(ds)
+        return max(self.reach(sampling_frequency(ds)))
+
+    def reach(self, frequency: float) -> tuple[int, int]:
+        """How many results before and after its own a sample reaches."""
         if self.common.method == "iir":
-            return self.recursive(frequency).margin
+            margin = self.recursive(frequency).margin
+            return (0 if self.common.phase == "forward" else margin), margin
         taps, centre = self.taps(frequency)
-        return max(centre, len(taps) - 1 - centre)
+        return centre, len(taps) - 1 - centre
 
     def kernel(self, block: np.ndarray, ctx: Context) -> np.ndarray:
-        frequency, size = ctx.sampling_frequency, ctx.size("time")
+        name = type(self).__name__
         first, _ = ctx.span()
         start, stop = ctx.output_span()
-        picked = picked_rows(ctx.dataset, self.common.picks, type(self).__name__, ctx)
+        kinds = row_kinds(ctx.dataset, self.common.picks, name, ctx)
         dtype = block.dtype if block.dtype in (np.float32, np.float64) else np.dtype(np.float32)
         out = ctx.empty((*block.shape[:-1], stop - start), dtype)
-        fir = self.taps(frequency) if self.common.method == "fir" else None
-        recursive = self.recursive(frequency) if fir is None else None
-        place = Place(first, size, start)
-        for rows, results, is_picked in each_matrix(block, out, picked):
-            for run_picked, where in runs(is_picked):
-                bad: int | None = None
-                if not run_picked:
-                    results[where] = rows[where, start - first : stop - first]
-                elif fir is not None:
-                    bad = overlap_save(rows[where], results[where], *fir, place)
-                elif recursive is not None:
-                    forward = self.common.phase == "forward"
-                    bad = filter_recursively(rows[where], results[where], recursive, forward, place)
-                if bad is not None:
-                    refuse_not_finite(block, picked, ctx, type(self).__name__)
+        parts = [
+            part
+            for part in stretches(ctx.dataset, self.common.skip_by_annotation)
+            if part.start < stop and part.stop > start
+        ]
+        for rows, results, row_kind in each_matrix(block, out, kinds):
+            for kind, where in runs(row_kind):
+                for part in parts:
+                    low, high = max(part.start, start), min(part.stop, stop)
+                    target = results[where, low - start : high - start]
+                    if kind == PASSED or part.skipped:
+                        target[...] = rows[where, low - first : high - first]
+                        continue
+                    bad = self._filtered(rows[where], first, target, part, low, kind, ctx)
+                    if bad is not None:
+                        refuse_not_finite(block, kinds == PICKED, ctx, name)
         return out
+
+    def _filtered(
+        self,
+        rows: np.ndarray,
+        first: int,
+        out: np.ndarray,
+        part: Stretch,
+        at: int,
+        kind: int,
+        ctx: Context,
+    ) -> int | None:
+        """Filter a stretch of rows as if it were the recording; `out` begins at sample `at`.
+
+        Returns a row that is not finite, where that is not allowed.
+        """
+        frequency, missing = ctx.sampling_frequency, kind == TOLERATED
+        begin = max(part.start, first)
+        rows = rows[:, begin - first : part.stop - first]
+        place = Place(begin - part.start, part.size, at - part.start)
+        if self.common.method == "fir":
+            bad = overlap_save(rows, out, *self.taps(frequency), place, missing=missing)
+        else:
+            forward = self.common.phase == "forward"
+            design = self.recursive(frequency)
+            bad = filter_recursively(rows, out, design, forward, place, missing=missing)
+        if missing:
+            mark_missing(rows, out, at - begin, *self.reach(frequency))
+        return bad
 
 
 @dataclass(frozen=True, repr=False)
@@ -211,12 +255,15 @@ class Filter(_Filter):
         ``"zero-double"`` applies the FIR filter twice; ``"minimum"`` (FIR) and ``"forward"`` (IIR)
         are causal.
     fir_window : {"hamming", "hann", "blackman"}, default "hamming"
+    skip_by_annotation : str or list of str, default ("edge", "bad_acq_skip")
+        How the labels of events begin that part the recording, upper or lower case alike.
+        ``()``: the recording is filtered as one stretch.
 
     Raises
     ------
     ValueError
         If a frequency does not suit the recording (when applied to a dataset), or a picked channel
-        holds values that are not finite (when computed).
+        that is not marked bad holds values that are not finite (when computed).
 
     Warns
     -----
@@ -228,8 +275,11 @@ class Filter(_Filter):
     float32 stays float32 (to about 1e-6 of the largest value), float64 agrees with MNE to 1e-12,
     integers become float32. IIR states are float64 in any case.
 
-    Unlike MNE, a recording is not filtered in separate pieces between ``BAD_ACQ_SKIP`` or boundary
-    annotations.
+    As in MNE, the stretches between pauses and joins (`skip_by_annotation`) are filtered apart,
+    each continued by odd reflection at its own ends, and what lies inside a pause stays as it is.
+
+    In a channel marked bad, values that are not finite are no error: the result is NaN where the
+    filter reaches them, and as usual elsewhere.
 
     Cut along time, FIR filters need half their length at each side. For IIR filters the margin is
     the time in which the slowest pole decays to 1e-15, so that a cut leaves no trace in float64.
@@ -255,6 +305,7 @@ class Filter(_Filter):
     iir_order: int = 4
     phase: Phase = "zero"
     fir_window: Window = "hamming"
+    skip_by_annotation: str | tuple[str, ...] = SKIPPED
 
     def validate(self) -> None:
         super().validate()
@@ -297,6 +348,7 @@ class HighPassFilter(_Filter):
     iir_order: int = 4
     phase: Phase = "zero"
     fir_window: Window = "hamming"
+    skip_by_annotation: str | tuple[str, ...] = SKIPPED
 
     def edges(self) -> tuple[Edges, Edges]:
         return (self.freq,), None
@@ -331,6 +383,7 @@ class LowPassFilter(_Filter):
     iir_order: int = 4
     phase: Phase = "zero"
     fir_window: Window = "hamming"
+    skip_by_annotation: str | tuple[str, ...] = SKIPPED
 
     def edges(self) -> tuple[Edges, Edges]:
         return None, (self.freq,)
@@ -365,6 +418,7 @@ class BandPassFilter(_Filter):
     iir_order: int = 4
     phase: Phase = "zero"
     fir_window: Window = "hamming"
+    skip_by_annotation: str | tuple[str, ...] = SKIPPED
 
     def validate(self) -> None:
         super().validate()
@@ -383,7 +437,7 @@ class NotchFilter(_Filter):
     """Remove narrow bands, such as the mains frequency and its harmonics.
 
     The result is that of `mne.io.Raw.notch_filter`. See `Filter` for `picks`, `filter_length`,
-    `method`, `iir_order`, `phase` and `fir_window`.
+    `method`, `iir_order`, `phase`, `fir_window` and `skip_by_annotation`.
 
     Parameters
     ----------
@@ -413,6 +467,7 @@ class NotchFilter(_Filter):
     iir_order: int = 4
     phase: Phase = "zero"
     fir_window: Window = "hamming"
+    skip_by_annotation: str | tuple[str, ...] = SKIPPED
 
     def validate(self) -> None:
         super().validate()
@@ -523,12 +578,14 @@ def filter_recursively(
     design: Recursive,
     forward: bool,
     place: Place,
+    *,
+    missing: bool = False,
 ) -> int | None:
     """Filter rows through second-order sections, a few at a time, state in float64.
 
     True edges are continued by odd reflection, as MNE does, and the state starts at rest for the
     first value; at a cut it starts likewise, and the margin lets the difference decay. Returns a
-    row that is not finite, if there is one.
+    row that is not finite, if there is one; with `missing` such values count as 0.
     """
     first, size, n = place.first, place.size, rows.shape[-1]
     padding = 0 if forward else min(design.padding, size - 1)
@@ -540,13 +597,15 @@ def filter_recursively(
         group = rows[r : r + n_grouped]
         values = scratch_buffer("iir-rows", (len(group), stop - start), np.float64)
         continued(group, first, size, start, stop, values)
+        if missing:
+            zero_missing(values)
         with np.errstate(invalid="ignore", over="ignore"):
             _pass(values, design, at_rest=forward)
             if not forward:
                 _pass(values[:, ::-1], design, at_rest=False)
         # a value that is not finite stays in the state to the end of the last pass
         finite = np.isfinite(values[:, -1 if forward else 0])
-        if not finite.all():
+        if not missing and not finite.all():
             return r + int(np.argmin(finite))
         out[r : r + n_grouped] = values[:, at : at + out.shape[-1]]
     return None

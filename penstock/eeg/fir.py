@@ -1,29 +1,20 @@
-"""FIR filters: MNE's design, and overlap-save evaluation in batches that stay in the cache.
-
-Every kernel here cuts rows into overlapping windows, transforms a batch of windows at a time in
-scratch memory that its thread reuses, and keeps the part of each window that the circular wrap of
-the FFT does not reach. Recording edges are continued by odd reflection, window by window, so no
-padded copy of a row is ever made.
-"""
+"""FIR filters: MNE's design, and overlap-save evaluation in batches that stay in the cache."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 import scipy.fft
 
-from penstock.buffers import scratch_buffer
+from penstock.eeg.overlap import Place, Windows, transform_windows
 
 LENGTH_FACTORS = {"hann": 3.1, "hamming": 3.3, "blackman": 5.0}
 """Filter length x transition width of each window (MNE's values)."""
 
-BATCH_BYTES = 1 << 20
-"""Windows transformed together: input, spectrum and output then fit a core's L2 and L3 share, and
-there are at least four of them for the FFT's vector lanes."""
 MAX_FFT = 1 << 18
 """Longest FFT [samples]. Longer filters are evaluated in parts, so that scratch stays bounded."""
 SCRATCH_BYTES = 8 << 20
@@ -256,178 +247,6 @@ def _n_taps(given: str | int, automatic: float, sampling_frequency: float) -> in
     return n_taps + 1 - n_taps % 2
 
 
-# ---------------------------------------------------------------------- windows
-
-
-def continued(
-    rows: np.ndarray, first: int, size: int, start: int, stop: int, out: np.ndarray
-) -> None:
-    """Write samples ``[start, stop)`` of rows continued beyond their recording into `out`.
-
-    Before and after the recording lies its odd reflection, ``2 x[0] - x[k]``, as long as the
-    recording reaches, and zeros beyond (MNE's ``pad="reflect_limited"``).
-
-    Parameters
-    ----------
-    rows : numpy.ndarray, shape (n_rows, n)
-        Samples ``[first, first + n)`` of a recording of `size` samples. What is neither here nor
-        reflected from here becomes zero.
-    out : numpy.ndarray, shape (n_rows, stop - start)
-    """
-    n = rows.shape[-1]
-    out[:] = 0
-    low, high = max(start, first), min(stop, first + n)
-    if low < high:
-        out[:, low - start : high - start] = rows[:, low - first : high - first]
-    if start < 0 and first == 0 and n:
-        # position -k mirrors k: those with 1 <= k < min(size, n) exist
-        far, near = min(-start, size - 1, n - 1), max(1, 1 - stop)
-        if far >= near:
-            part = out[:, -far - start : 1 - near - start]
-            part[:] = rows[:, far : near - 1 : -1]
-            edge = rows[:, :1].astype(out.dtype)
-            np.subtract(2 * edge, part, out=part)
-    if stop > size and first + n == size and n:
-        far, near = min(stop - size, size - 1, n - 1), max(1, start - size + 1)
-        if far >= near:
-            part = out[:, size - 1 + near - start : size + far - start]
-            part[:] = rows[:, n - 1 - far : n - near][:, ::-1]
-            edge = rows[:, -1:].astype(out.dtype)
-            np.subtract(2 * edge, part, out=part)
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where the rows of a block lie in their recording."""
-
-    first: int
-    """First sample of the rows."""
-    size: int
-    """Samples of the recording."""
-    out_first: int
-    """First result that is asked for, counted in samples of the result."""
-
-
-@dataclass(frozen=True)
-class Windows:
-    """How rows are cut into windows: where they start, how far apart, and what each yields."""
-
-    start: int
-    """First sample of the first window, in the whole recording; may be negative."""
-    length: int
-    """Samples of a window."""
-    hop: int
-    """Samples from one window to the next."""
-    hop_out: int
-    """Results of a window."""
-    skip: int = 0
-    """Results of the first window that were not asked for."""
-    longest: int = 0
-    """Longest array that a window becomes on its way, if longer than itself."""
-
-
-Transform = Callable[[np.ndarray], np.ndarray]
-"""Windows (n, length) to their results (n, hop_out)."""
-
-
-def transform_windows(
-    rows: np.ndarray,
-    out: np.ndarray,
-    windows: Windows,
-    transform: Transform,
-    place: Place,
-    *,
-    add: bool = False,
-) -> int | None:
-    """Fill `out` with what `transform` makes of the windows of rows.
-
-    Parameters
-    ----------
-    rows : numpy.ndarray, shape (n_rows, n)
-    out : numpy.ndarray, shape (n_rows, n_out)
-    place : Place
-        Where the rows lie in the recording.
-    add : bool
-        Add to `out` instead.
-
-    Returns
-    -------
-    int or None
-        A row in which a value is not finite: its result is then not finite either.
-    """
-    n_rows, n_out = out.shape
-    if not n_rows or not n_out:
-        return None
-    n_windows = -(-(n_out + windows.skip) // windows.hop_out)
-    longest = max(windows.length, windows.longest)
-    batch = max(1, BATCH_BYTES // (longest * out.itemsize))
-    batch -= batch % 4 if batch > 4 else 0  # the FFT's vector lanes
-    n_grouped = min(n_rows, max(1, batch // n_windows))
-    for r in range(0, n_rows, n_grouped):
-        group, target = rows[r : r + n_grouped], out[r : r + n_grouped]
-        k = len(group)
-        for w in range(0, n_windows, batch):
-            n = min(batch, n_windows - w)
-            buffer = scratch_buffer("fir-windows", (k, n, windows.length), out.dtype)
-            _fill(buffer, group, windows, w, place)
-            # what is not finite in the data becomes an error below, with its place
-            with np.errstate(invalid="ignore", over="ignore"):
-                result = transform(buffer.reshape(k * n, windows.length)).reshape(k, n, -1)
-            # a value that is not finite spreads over the whole FFT: one result a window tells
-            finite = np.isfinite(result[:, :, 0]).all(axis=1)
-            if not finite.all():
-                return r + int(np.argmin(finite))
-            _place(result, target, w * windows.hop_out - windows.skip, add)
-    return None
-
-
-def _fill(buffer: np.ndarray, rows: np.ndarray, windows: Windows, w: int, place: Place) -> None:
-    """Copy windows ``w, w + 1, ...`` of the rows into a buffer (n_rows, n_windows, length)."""
-    n_rows, n, length = buffer.shape
-    first, size = place.first, place.size
-    start = windows.start + w * windows.hop
-    # windows inside the block are copied at once, through a view that repeats the overlaps
-    inside = min(n, max(0, -(-(first - start) // windows.hop)))
-    beyond = (first + rows.shape[-1] - length - start) // windows.hop + 1
-    beyond = max(inside, min(n, beyond))
-    if beyond > inside:
-        at = start + inside * windows.hop - first
-        stride = rows.strides[-1]
-        view = np.lib.stride_tricks.as_strided(
-            rows[:, at:],
-            (n_rows, beyond - inside, length),
-            (rows.strides[0], stride * windows.hop, stride),
-            writeable=False,
-        )
-        np.copyto(buffer[:, inside:beyond], view, casting="unsafe")
-    for i in (*range(inside), *range(beyond, n)):
-        at = start + i * windows.hop
-        continued(rows, first, size, at, at + length, buffer[:, i])
-
-
-def _place(result: np.ndarray, out: np.ndarray, at: int, add: bool) -> None:
-    """Write results (n_rows, n_windows, hop) into rows from position `at`, cut to the rows."""
-    n_rows, n, hop = result.shape
-    n_out = out.shape[-1]
-    whole_from = min(n, -(-max(0, -at) // hop))
-    whole_to = max(whole_from, min(n, (n_out - at) // hop))
-    stretches: list[tuple[np.ndarray, np.ndarray]] = []
-    if whole_to > whole_from:
-        low, high = at + whole_from * hop, at + whole_to * hop
-        view = out[:, low:high].reshape(n_rows, whole_to - whole_from, hop, copy=False)
-        stretches.append((view, result[:, whole_from:whole_to]))
-    for i in (*range(whole_from), *range(whole_to, n)):
-        low, high = at + i * hop, at + (i + 1) * hop
-        a, b = max(low, 0), min(high, n_out)
-        if a < b:
-            stretches.append((out[:, a:b], result[:, i, a - low : b - low]))
-    for target, values in stretches:
-        if add:
-            target += values
-        else:
-            target[:] = values
-
-
 # ---------------------------------------------------------------------- filtering
 
 
@@ -475,6 +294,8 @@ def overlap_save(
     taps: np.ndarray,
     centre: int,
     place: Place,
+    *,
+    missing: bool = False,
 ) -> int | None:
     """Filter rows: ``out[t] = sum_k taps[k] * x[t + centre - k]``, x continued beyond its edges.
 
@@ -490,6 +311,8 @@ def overlap_save(
         Tap of no delay: ``(n_taps - 1) // 2`` for zero phase, 0 for a causal filter.
     place : Place
         Where the rows lie in the recording.
+    missing : bool
+        Take what is not finite as 0 (see `transform_windows`).
 
     Returns
     -------
@@ -514,7 +337,7 @@ def overlap_save(
         valid = len(h) // 2 if zero_phase else len(h) - 1
         windows = Windows(place.out_first + centre - part - len(h) + 1, length, step, step)
         transform = _Filtering(response, length, slice(valid, valid + step), zero_phase)
-        bad = transform_windows(rows, out, windows, transform, place, add=part > 0)
+        bad = transform_windows(rows, out, windows, transform, place, add=part > 0, missing=missing)
         if bad is not None:
             return bad
     return None
@@ -533,36 +356,3 @@ class _Filtering:
         np.multiply(parts, self.response, out=parts)
         result: np.ndarray = scipy.fft.irfft(spectrum, n=self.length, overwrite_x=True)
         return result[:, self.valid]
-
-
-# ---------------------------------------------------------------------- blocks of any dims
-
-
-def each_matrix(
-    block: np.ndarray, out: np.ndarray, picked: np.ndarray
-) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Blocks of any leading dims as matrices (n_rows, n), without copying: views of both arrays.
-
-    `picked` holds one bool for every row, in the shape of the leading dims.
-    """
-    if block.ndim == 2:
-        yield block, out, picked
-    elif block.ndim == 1:
-        yield block[np.newaxis], out[np.newaxis], picked.reshape(1)
-    elif block.flags.c_contiguous and out.flags.c_contiguous:
-        yield (
-            block.reshape(-1, block.shape[-1]),
-            out.reshape(-1, out.shape[-1]),
-            picked.reshape(-1),
-        )
-    else:
-        for part, part_out, part_picked in zip(block, out, picked, strict=True):
-            yield from each_matrix(part, part_out, part_picked)
-
-
-def runs(picked: np.ndarray) -> Iterator[tuple[bool, slice]]:
-    """Stretches of equal values in a bool vector: ``(value, where)``."""
-    edges = (np.flatnonzero(np.diff(picked)) + 1).tolist()
-    for start, stop in zip((0, *edges), (*edges, len(picked)), strict=True):
-        if stop > start:
-            yield bool(picked[start]), slice(start, stop)

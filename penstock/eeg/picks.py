@@ -145,14 +145,40 @@ def picked_rows(ds: xr.Dataset, picks: Picks, name: str, ctx: Context | None = N
             f"{name}: picks={picks!r} needs a dim 'channel', but the data have "
             f"{tuple(map(str, ds[SIGNAL].dims))}: leave picks out"
         )
-    if ctx is None:
-        return mask
+    return mask if ctx is None else _of_rows(mask, dims, ctx)
+
+
+def bad_rows(ctx: Context) -> np.ndarray:
+    """Which rows of a block (core dim: time) are of channels marked bad, as `picked_rows`."""
+    dims = loop_dims(ctx.dataset, ("time",))
+    if "channel" in dims and "bad" in ctx.dataset.variables:
+        return _of_rows(np.asarray(ctx.dataset["bad"].values, dtype=bool), dims, ctx)
+    return _of_rows(np.zeros(1, bool), (), ctx)
+
+
+PASSED, PICKED, TOLERATED = 0, 1, 2
+"""What a kernel does with a row: pass it on, treat it, or treat it and carry what is missing."""
+
+
+def row_kinds(ds: xr.Dataset, picks: Picks, name: str, ctx: Context) -> np.ndarray:
+    """Which rows of a block are passed on, picked, or picked though marked bad.
+
+    A value that is not finite is an error in a picked channel; in a bad one it is what "bad" says.
+    """
+    picked = picked_rows(ds, picks, name, ctx)
+    return np.where(picked, np.where(bad_rows(ctx), TOLERATED, PICKED), PASSED)
+
+
+def _of_rows(mask: np.ndarray, dims: tuple[str, ...], ctx: Context) -> np.ndarray:
+    """One value a channel (or a single one) for every row of a block."""
+    loops = loop_dims(ctx.dataset, ("time",))
     if "channel" in dims:
         mask = ctx.take("channel", mask)
-        mask = mask.reshape([-1 if dim == "channel" else 1 for dim in dims])
-    shape = tuple(indexer_length(ctx.region[dim]) for dim in dims)
-    return np.broadcast_to(mask.reshape(mask.shape if "channel" in dims else (1,) * len(dims)),
-                           shape).copy()  # fmt: skip
+        mask = mask.reshape([-1 if dim == "channel" else 1 for dim in loops])
+    else:
+        mask = mask.reshape((1,) * len(loops))
+    shape = tuple(indexer_length(ctx.region[dim]) for dim in loops)
+    return np.broadcast_to(mask, shape).copy()
 
 
 def floating_outline(ds: xr.Dataset, name: str) -> xr.Dataset:
@@ -173,6 +199,19 @@ def refuse_not_finite(block: np.ndarray, picked: np.ndarray, ctx: Context, name:
     """
     dims = loop_dims(ctx.dataset, ("time",))
     first, stop = ctx.span()
+
+    def place_of(index: np.ndarray) -> str:
+        place = []
+        for dim, i in zip(dims, index, strict=True):
+            position = ctx.take(dim, np.arange(ctx.size(dim)))[i]
+            shown = channel_names(ctx.dataset)[position] if dim == "channel" else position
+            place.append(f"{dim} {str(shown)!r}" if dim == "channel" else f"{dim} {shown}")
+        return ", ".join(place) or "the signal"
+
+    advice = (
+        "interpolate them, crop them away, mark the channel bad or drop it (DropChannels) first"
+    )
+    whole = (first, stop) == (0, ctx.size("time"))
     for index in np.argwhere(picked):
         row = block[tuple(index)]
         wrong = np.flatnonzero(~np.isfinite(row))
@@ -181,18 +220,17 @@ def refuse_not_finite(block: np.ndarray, picked: np.ndarray, ctx: Context, name:
         coordinate = ctx.dataset.xindexes.get("time")
         start = coordinate.start if isinstance(coordinate, SampledIndex) else 0.0
         seconds = start + (first + int(wrong[0])) / ctx.sampling_frequency
-        at_least = "" if (first, stop) == (0, ctx.size("time")) else "at least "
-        place = []
-        for dim, i in zip(dims, index, strict=True):
-            position = ctx.take(dim, np.arange(ctx.size(dim)))[i]
-            shown = channel_names(ctx.dataset)[position] if dim == "channel" else position
-            place.append(f"{dim} {str(shown)!r}" if dim == "channel" else f"{dim} {shown}")
-        where = ", ".join(place) or "the signal"
+        at_least = "" if whole else "at least "
         one = len(wrong) == 1
         raise ValueError(
-            f"{name}: {where} has {at_least}{len(wrong)} value{'' if one else 's'} that "
+            f"{name}: {place_of(index)} has {at_least}{len(wrong)} value{'' if one else 's'} that "
             f"{'is' if one else 'are'} not finite (NaN or infinite), the first at {seconds:g} s: "
-            "interpolate them, crop them away or drop the channel (DropChannels) first"
+            f"{advice}"
+        )
+    if not whole and picked.any():
+        raise ValueError(
+            f"{name}: {place_of(np.argwhere(picked)[0])} has values that are not finite (NaN or "
+            f"infinite), or too large for {block.dtype}: {advice}"
         )
     raise ValueError(
         f"{name}: the values are too large for {block.dtype}: convert the signal to float64, or "

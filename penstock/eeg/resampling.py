@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 import numpy as np
 import scipy.fft
@@ -23,23 +23,28 @@ from penstock.dataset import (
     sampled_coordinate,
     sampling_frequency,
 )
-from penstock.eeg.fir import (
+from penstock.eeg.fir import windowed_sinc
+from penstock.eeg.overlap import (
     BATCH_BYTES,
     Place,
     Windows,
     continued,
     each_matrix,
+    missing_stretches,
     runs,
     transform_windows,
-    windowed_sinc,
 )
 from penstock.eeg.picks import (
+    PASSED,
+    PICKED,
+    TOLERATED,
     channel_kinds,
     floating_outline,
     loop_dims,
-    picked_rows,
     refuse_not_finite,
+    row_kinds,
 )
+from penstock.eeg.stretches import SKIPPED, Stretch, check_skip, resampled_stretches
 from penstock.processor import Context, Processor
 
 if TYPE_CHECKING:
@@ -223,6 +228,7 @@ class _Resampler(Processor):
     """What all resampling shares; subclasses say the new frequency (`target`)."""
 
     core_dims = ("time",)
+    version: ClassVar[int] = 2
     # measured: at most 7 MiB, and as much again once in a process for the table of the filter
     scratch_bytes: ClassVar[int] = 8 << 20
 
@@ -231,11 +237,17 @@ class _Resampler(Processor):
         raise NotImplementedError
 
     @property
+    def common(self) -> Resample:
+        """The parameters that all have, for the type checker."""
+        return cast("Resample", self)
+
+    @property
     def whole(self) -> bool:
         """Whether channels are resampled whole, through one FFT."""
         return bool(getattr(self, "method", "polyphase") == "fft")
 
     def validate(self) -> None:
+        check_skip(self.common.skip_by_annotation)
         if self.whole:
             # padded row, spectrum and result in float64 for a row of float32 padded to a power of
             # two; of the ratio only UpSample knows more than that it rarely exceeds 2
@@ -308,24 +320,64 @@ class _Resampler(Processor):
             first = ctx.span()[0]
             return block[..., start - first : stop - first]
         _, new, n_old, n_new = self.lengths(ds)
+        first, _ = ctx.span()
         dtype = block.dtype if block.dtype in (np.float32, np.float64) else np.dtype(np.float32)
         out = ctx.empty((*block.shape[:-1], stop - start), dtype)
-        place = Place(ctx.span()[0], n_old, start)
-        filtered = _not_stimulus(ctx)
-        for rows, results, is_filtered in each_matrix(block, out, filtered):
-            for run_filtered, where in runs(is_filtered):
-                bad: int | None = None
-                if not run_filtered:
-                    _take_codes(rows[where], results[where], n_new, place)
-                elif self.whole:
-                    bad = _resample_whole(
-                        rows[where], results[where], new / sampling_frequency(ds), place
-                    )
-                else:
-                    bad = _resample_windows(rows[where], results[where], self.ratio(ds), place)
-                if bad is not None:
-                    refuse_not_finite(block, filtered, ctx, name)
+        kinds = _treated(ctx)
+        parts = [
+            (part, made)
+            for part, made in resampled_stretches(ds, self.common.skip_by_annotation, new, n_new)
+            if made.start < stop and made.stop > start
+        ]
+        for rows, results, row_kind in each_matrix(block, out, kinds):
+            for kind, where in runs(row_kind):
+                if kind == PASSED:
+                    place = Place(first, n_old, start)
+                    lost = _take_codes(rows[where], results[where], n_new, place)
+                    ctx.remark(codes_lost(self.lengths(ds)[0], new), lost)
+                    continue
+                for part, made in parts:
+                    low, high = max(made.start, start), min(made.stop, stop)
+                    target = results[where, low - start : high - start]
+                    bad = self._resampled(rows[where], first, target, part, low, kind, ctx)
+                    if bad is not None:
+                        refuse_not_finite(block, kinds == PICKED, ctx, name)
         return out
+
+    def _resampled(
+        self,
+        rows: np.ndarray,
+        first: int,
+        out: np.ndarray,
+        part: Stretch,
+        at: int,
+        kind: int,
+        ctx: Context,
+    ) -> int | None:
+        """Resample a stretch of rows as if it were the recording; `out` begins at new sample `at`.
+
+        Returns a row that is not finite, where that is not allowed.
+        """
+        old, new, _, _ = self.lengths(ctx.dataset)
+        missing = kind == TOLERATED
+        begin = max(part.start, first)
+        rows = rows[:, begin - first : part.stop - first]
+        place = Place(begin - part.start, part.size, at)
+        if self.whole:
+            bad = _resample_whole(rows, out, new / old, place, part.start)
+            if bad is None or not missing:
+                return bad
+            for row, result in zip(rows, out, strict=True):
+                if not np.isfinite(row).all():
+                    result[:] = np.nan
+                else:
+                    _resample_whole(row[None], result[None], new / old, place, part.start)
+            return None
+        ratio = self.ratio(ctx.dataset)
+        bad = _resample_windows(rows, out, ratio, place, part.start, missing=missing)
+        if missing:
+            _mark_resampled(rows, out, old / new, at, begin, ratio)
+        return bad
 
 
 @dataclass(frozen=True, repr=False)
@@ -360,7 +412,8 @@ class Resample(_Resampler):
     MNE does, and the length is MNE's, ``round(n * new / old)``.
 
     Stimulus channels are not filtered: each new sample holds the first non-zero value of its
-    stretch, as in MNE, so that short codes survive.
+    stretch, as in MNE, so that short codes survive. Where several codes fall on one new sample, the
+    later ones are lost: a warning says how many, or the report's note of a run.
 
     Data variables sampled along ``time`` besides the signal are left out of the result; channels
     of other sampling frequencies stay as they are.
@@ -376,6 +429,7 @@ class Resample(_Resampler):
 
     sfreq: float
     method: Literal["polyphase", "fft"] = "polyphase"
+    skip_by_annotation: str | tuple[str, ...] = SKIPPED
 
     def validate(self) -> None:
         super().validate()
@@ -406,6 +460,7 @@ class UpSample(_Resampler):
 
     factor: int = 10
     method: Literal["polyphase", "fft"] = "polyphase"
+    skip_by_annotation: str | tuple[str, ...] = SKIPPED
 
     def validate(self) -> None:
         super().validate()
@@ -436,6 +491,7 @@ class DownSample(_Resampler):
 
     factor: int = 10
     method: Literal["polyphase", "fft"] = "polyphase"
+    skip_by_annotation: str | tuple[str, ...] = SKIPPED
 
     def validate(self) -> None:
         super().validate()
@@ -449,41 +505,71 @@ class DownSample(_Resampler):
 # ---------------------------------------------------------------------- kernels
 
 
-def _not_stimulus(ctx: Context) -> np.ndarray:
-    """Which rows of a block are filtered: all but those of stimulus channels."""
+def _treated(ctx: Context) -> np.ndarray:
+    """What is done with the rows of a block: all but those of stimulus channels are filtered."""
     kinds = channel_kinds(ctx.dataset)
     if (
         kinds is not None
         and (kinds == "stim").all()
         and "channel" in loop_dims(ctx.dataset, ("time",))
     ):
-        return ~picked_rows(ctx.dataset, "stim", "Resample", ctx)
-    return picked_rows(ctx.dataset, "all", "Resample", ctx)
+        return np.full_like(row_kinds(ctx.dataset, "stim", "Resample", ctx), PASSED)
+    return row_kinds(ctx.dataset, "all", "Resample", ctx)
 
 
-def _resample_windows(rows: np.ndarray, out: np.ndarray, ratio: Ratio, place: Place) -> int | None:
+def _resample_windows(
+    rows: np.ndarray,
+    out: np.ndarray,
+    ratio: Ratio,
+    place: Place,
+    origin: int = 0,
+    *,
+    missing: bool = False,
+) -> int | None:
+    """Resample a stretch that begins at sample `origin` of its recording; results are counted in
+    the whole recording, so that they lie at its times."""
     change = _rate_change(ratio, out.dtype.str)
     unit = place.out_first // ratio.up
     units = ratio.units - 2 * ratio.guard
     windows = Windows(
-        start=(unit - ratio.guard) * ratio.down,
+        start=(unit - ratio.guard) * ratio.down - origin,
         length=change.n_in,
         hop=units * ratio.down,
         hop_out=units * ratio.up,
         skip=place.out_first - unit * ratio.up,
         longest=change.n_out,
     )
-    return transform_windows(rows, out, windows, change, place)
+    return transform_windows(rows, out, windows, change, place, missing=missing)
 
 
-def _resample_whole(rows: np.ndarray, out: np.ndarray, ratio: float, place: Place) -> int | None:
-    """`mne.filter.resample` with ``npad="auto"``, row by row."""
+def _mark_resampled(
+    rows: np.ndarray, out: np.ndarray, step: float, at: int, begin: int, ratio: Ratio
+) -> None:
+    """Make NaN of the results within the filter's reach of a value that is not finite.
+
+    Rows begin at sample `begin`, results at new sample `at`, `step` old samples apart.
+    """
+    reach = ratio.half / ratio.up + 1
+    for row, results in zip(rows, out, strict=True):
+        for start, stop in missing_stretches(row):
+            low = math.ceil((begin + start - reach) / step) - at
+            high = math.floor((begin + stop - 1 + reach) / step) + 1 - at
+            results[max(0, low) : max(0, high)] = np.nan
+
+
+def _resample_whole(
+    rows: np.ndarray, out: np.ndarray, ratio: float, place: Place, origin: int = 0
+) -> int | None:
+    """`mne.filter.resample` with ``npad="auto"``, row by row, of a stretch that begins at `origin`.
+
+    Results are counted in the whole recording.
+    """
     n = place.size
     added = 2 ** math.ceil(math.log2(n + min(n // 8, 100) * 2)) - n
     before, after = added // 2, added - added // 2
     n_padded = n + added
     n_new = max(round(ratio * n_padded), 1)
-    skip = round(ratio * before) + place.out_first
+    skip = round(ratio * before) + place.out_first - round(ratio * origin)
     shorter = n_new < n_padded
     used = min(n_new, n_padded)
     for r in range(len(rows)):
@@ -498,20 +584,46 @@ def _resample_whole(rows: np.ndarray, out: np.ndarray, ratio: float, place: Plac
         del spectrum
         if not np.isfinite(result[0]):
             return r
-        out[r] = result[skip : skip + out.shape[-1]]
+        # (a join between two new samples may ask for one that lies just outside)
+        low, high = max(skip, 0), min(skip + out.shape[-1], n_new)
+        out[r, low - skip : high - skip] = result[low:high]
+        out[r, : low - skip] = result[low]
+        out[r, high - skip :] = result[high - 1]
     return None
 
 
-def _take_codes(rows: np.ndarray, out: np.ndarray, n_new: int, place: Place) -> None:
+def codes_lost(old: float, new: float) -> str:
+    """What is told where codes of stimulus channels do not survive another frequency [Hz]."""
+    return (
+        f"{{count}} codes of stimulus channels are lost between {old:g} and {new:g} Hz, because "
+        "several fall on one sample: find them before resampling (TriggerDetector), keep them as "
+        "events, or keep a higher frequency"
+    )
+
+
+def rises(values: np.ndarray, before: Any) -> int:
+    """Codes that begin in a stretch of a stimulus channel, as `mne.find_events` counts them.
+
+    `before` is the value before the stretch.
+    """
+    whole = np.rint(values)
+    return int(np.count_nonzero(whole[1:] > whole[:-1])) + int(whole[0] > np.rint(before))
+
+
+def _take_codes(rows: np.ndarray, out: np.ndarray, n_new: int, place: Place) -> int:
     """Stimulus channels: the first non-zero value of the stretch that each new sample stands for.
 
-    The rule of `mne.io.Raw.resample` (``_resample_stim_channels``).
+    The rule of `mne.io.Raw.resample` (``_resample_stim_channels``). Returns how many codes fewer
+    begin in the result.
     """
     first, size = place.first, place.size
     ratio = n_new / size
+    lost = 0
     for begin in range(0, out.shape[-1], STRETCH):
         end = min(out.shape[-1], begin + STRETCH)
-        numbers = np.arange(place.out_first + begin, place.out_first + end + 1)
+        # (the sample before is taken along, to see whether a code begins with the first)
+        extra = int(place.out_first + begin > 0)
+        numbers = np.arange(place.out_first + begin - extra, place.out_first + end + 1)
         edges = np.minimum((numbers / ratio).astype(np.int64), size - 1)
         if numbers[-1] >= n_new:
             edges[-1] = size
@@ -522,4 +634,11 @@ def _take_codes(rows: np.ndarray, out: np.ndarray, n_new: int, place: Place) -> 
             following = np.minimum.accumulate(following[::-1])[::-1]
             starts = edges[:-1] - low
             found = following[starts]
-            target[begin:end] = part[np.where(found < edges[1:] - low, found, starts)]
+            codes = part[np.where(found < edges[1:] - low, found, starts)]
+            target[begin:end] = codes[extra:]
+            begins = int(edges[extra]) - low
+            known = part[begins : int(edges[-1]) - low]
+            if len(known):
+                lost += rises(known, part[max(begins - 1, 0)])
+            lost -= rises(codes[extra:], codes[0])
+    return lost

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 import penstock as ps
 from penstock.chain import Chain
 from penstock.dataset import SIGNAL, sampled_coordinate
-from penstock.eeg.channels import Crop, DropChannels, PickChannels, Rereference, Scale
+from penstock.eeg.channels import Crop, DropChannels, PickChannels, Rereference
+from penstock.eeg.scaling import Scale
 from penstock.processor import Context
 from penstock.testing import check_processor
 
@@ -144,6 +145,18 @@ def test_crop_moves_events_triggers_and_slower_channels_along():
     assert np.allclose(ps.events_table(twice.output).onset, events.onset)
 
 
+def test_crop_moves_the_measurement_date_to_the_first_sample_kept():
+    ds = dataset().assign_attrs(measurement_date="2024-02-29T23:59:57.500000+00:00")
+    after = Chain(ds).then(Crop(2.5, 4.0)).output
+    assert after.attrs["measurement_date"] == "2024-03-01T00:00:00+00:00"
+    twice = Chain(ds).bind([Crop(1.0, 6.0), Crop(1.5, 3.0)]).output
+    assert twice.attrs["measurement_date"] == after.attrs["measurement_date"]
+    # a stretch that was selected before keeps the recording's own times, and its date
+    part = Chain(ds.sel(time=slice(2.0, 8.0))).then(Crop(0.5)).output
+    assert part.attrs["measurement_date"] == after.attrs["measurement_date"]
+    assert "measurement_date" not in Chain(dataset()).then(Crop(1.0)).output.attrs
+
+
 def test_crop_errors():
     ds = dataset()
     with pytest.raises(ValueError, match=r"tmax=10 s lies beyond .* last sample is at 9\.99 s"):
@@ -201,7 +214,7 @@ def streamed(processor, ds, cuts, dim):
     reduced = processor.combine(
         np.stack([processor.partial(v, context(a, b)) for v, a, b in parts])
     )
-    assert len(reduced) == processor.n_statistics
+    assert len(reduced) == processor.statistics(outline)
     pieces = [processor.kernel(v, context(a, b, reduced)) for v, a, b in parts]
     return np.moveaxis(np.concatenate(pieces, axis=-1), -1, list(ds[SIGNAL].dims).index(dim))
 
@@ -264,18 +277,40 @@ def test_scale_leaves_constant_channels_at_zero(value):
 
 
 @settings(max_examples=30, deadline=None)
-@given(cuts=st.lists(st.floats(0, 1), max_size=4), offset=st.sampled_from([0.0, 1e6]))
-def test_streamed_moments_are_the_same(cuts, offset):
-    ds = dataset(700)
+@given(
+    cuts=st.lists(st.floats(0, 1), max_size=4),
+    offset=st.sampled_from([0.0, 1e6]),
+    joins=st.lists(st.floats(0, 7), max_size=3),
+)
+def test_streamed_moments_are_the_same(cuts, offset, joins):
+    table = pd.DataFrame({"onset": joins, "duration": 0.0, "label": "EDGE boundary"})
+    ds = dataset(700, events=table)
     ds = ds.assign(signal=ds.signal + offset)
     whole = result(Scale(), ds)
     found = streamed(Scale(), ds, cuts, "time")
     assert np.abs(found - whole).max() <= 1e-9 if offset else 1e-12
 
 
+def test_scale_carries_what_is_missing_through_bad_channels():
+    ds = dataset(bads=("Pz", "Oz"))
+    clean = result(Scale(), ds)
+    ds.signal.values[2, 400:450] = np.nan
+    ds.signal.values[3] = np.nan
+    found = result(Scale(), ds)
+    x = ds.signal.values[2]
+    assert np.allclose(found[2], (x - np.nanmean(x)) / np.nanstd(x), equal_nan=True)
+    assert np.isnan(found[3]).all()
+    assert np.array_equal(found[[0, 1, 4, 5]], clean[[0, 1, 4, 5]])
+    parts = streamed(Scale(), ds, [0.3, 0.41, 0.8], "time")
+    assert np.allclose(parts, found, rtol=0, atol=1e-9, equal_nan=True)
+    check_processor(Scale(), ds)
+
+
 def test_scale_names_values_that_are_not_finite():
     ds = dataset()
     ds.signal.values[2, 400] = np.inf
+    with pytest.raises(ValueError, match=r"channel 'Pz' has values that are not finite"):
+        streamed(Scale(), ds, [0.3], "time")
     with pytest.raises(ValueError, match=r"channel 'Pz' has 1 value that is not finite .* at 4 s"):
         result(Scale(), ds)
 

@@ -19,7 +19,8 @@ from penstock.eeg.filters import (
     LowPassFilter,
     NotchFilter,
 )
-from penstock.eeg.fir import MAX_FFT, Place, design_fir, overlap_save
+from penstock.eeg.fir import MAX_FFT, design_fir, overlap_save
+from penstock.eeg.overlap import Place
 from penstock.testing import check_processor
 
 mne.set_log_level("ERROR")

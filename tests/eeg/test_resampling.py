@@ -1,6 +1,7 @@
 """Resampling: SciPy's polyphase and MNE's FFT results, any cut, times kept."""
 
 import os
+import warnings
 from pathlib import Path
 
 import mne
@@ -127,6 +128,47 @@ def test_stimulus_channels_keep_their_codes_as_in_mne(new):
     ds.signal.values[2, [0, 1234, 4002]] = 7
     expected = raw_of(ds, ["eeg", "stim", "stim"]).resample(new).get_data()
     assert np.array_equal(result(Resample(float(new)), ds)[1:], expected[1:])
+
+
+def with_codes(positions, codes, n_times=4000):
+    ds = dataset(n_channels=2, n_times=n_times, channel_type=["eeg", "stim"])
+    ds.signal.values[1] = 0
+    ds.signal.values[1, positions] = codes
+    return ds
+
+
+def told(ds, processor, block_bytes=1 << 30):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        ps.Pipeline([processor])(ds, block_bytes=block_bytes).signal.values  # noqa: B018
+    return [str(warning.message) for warning in caught]
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    positions=st.lists(st.integers(1, 3999), max_size=30, unique=True),
+    new=st.sampled_from([50.0, 100.0, 130.0, 499.0, 1000.0]),
+    method=st.sampled_from(["polyphase", "fft"]),
+)
+def test_lost_codes_are_told_as_mne_counts_them(positions, new, method):
+    ds = with_codes(sorted(positions), np.arange(1, len(positions) + 1))
+    raw = raw_of(ds, ["eeg", "stim"])
+    before = len(mne.find_events(raw, "C1", shortest_event=1))
+    lost = before - len(mne.find_events(raw.resample(new), "C1", shortest_event=1))
+    messages = told(ds, Resample(new, method))
+    assert len(messages) == (lost > 0)
+    assert not lost or messages[0].startswith(f"{lost} codes of stimulus channels are lost")
+
+
+def test_the_report_of_a_run_says_how_many_codes_were_lost(tmp_path):
+    positions = np.arange(1000, 200_000, 997)
+    ds = with_codes(np.concatenate([positions, positions + 1]), 5, n_times=200_000)
+    ds.signal.values[1, positions + 1] = 7
+    ds = ds.assign(signal=ds.signal.astype("f4"))
+    report = ps.Pipeline([DownSample(10)]).run({"one": ds}, tmp_path, memory="2 GiB")
+    lost = np.count_nonzero(positions // 10 == (positions + 1) // 10)
+    assert f"{lost} codes of stimulus channels are lost" in report.notes["one"]
+    assert not ps.Pipeline([DownSample(1)]).run({"two": ds}, tmp_path).notes.get("two")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,158 @@
+"""A channel that is marked bad may hold what it likes: the others do not notice, NaN stays NaN."""
+
+import warnings
+
+import mne
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import penstock as ps
+from penstock.chain import Chain
+from penstock.eeg import (
+    MNE,
+    AASCorrection,
+    BandPassFilter,
+    Crop,
+    HighPassFilter,
+    LowPassFilter,
+    NotchFilter,
+    Rereference,
+    Resample,
+    Scale,
+)
+from penstock.eeg.triggers import with_triggers
+
+mne.set_log_level("ERROR")
+
+RATE, NAMES = 200.0, ["Fz", "Cz", "Pz", "Oz"]
+
+
+def dataset(n_times=4000, dtype="f8", bad=("Pz",), events=None):
+    rng = np.random.default_rng(5)
+    values = rng.standard_normal((4, n_times)).cumsum(axis=1)
+    values += np.tile(np.sin(np.arange(200)) * 50, n_times // 200)[:n_times]
+    ds = ps.make_dataset(
+        values.astype(dtype),
+        sampling_frequency=RATE,
+        units="uV",
+        coords={
+            "channel": NAMES,
+            "channel_type": ("channel", ["eeg"] * 4),
+            "bad": ("channel", np.isin(NAMES, bad)),
+        },
+        events=events,
+    )
+    return with_triggers(ds, np.arange(0, n_times / RATE - 1, 1.0))
+
+
+def result(processor, ds, **region):
+    chain = Chain(ds).prepared([processor], 1 << 40)
+    return chain.compute(chain.whole() | region)
+
+
+STEPS = [
+    BandPassFilter(2.0, 40.0),
+    LowPassFilter(30.0, phase="minimum"),
+    HighPassFilter(2.0, method="iir"),
+    LowPassFilter(30.0, method="iir", phase="forward"),
+    NotchFilter(50.0),
+    Rereference(),
+    Rereference("Cz"),
+    Scale(),
+    Resample(100.0),
+    Resample(130.0),
+    Resample(100.0, "fft"),
+    AASCorrection(window_size=6),
+    AASCorrection(window_size=6, alignment="none", template="block"),
+    Crop(1.0, 9.0),
+    MNE("filter", l_freq=1.0, h_freq=40.0),
+    MNE("set_eeg_reference", ref_channels="average"),
+]
+
+
+@pytest.mark.parametrize("processor", STEPS, ids=repr)
+@pytest.mark.parametrize("dtype", ["f8", "f4"])
+def test_a_bad_channel_without_values_stops_nothing(processor, dtype):
+    ds = dataset(dtype=dtype)
+    good = [0, 1, 3]
+    clean = result(processor, ds)
+    ds.signal.values[2] = np.nan
+    found = result(processor, ds)
+    assert np.array_equal(found[good], clean[good])
+    assert np.isnan(found[2]).all()
+    ds.signal.values[2, 100] = np.inf
+    assert np.array_equal(result(processor, ds)[good], clean[good])
+
+
+ROW_WISE = [s for s in STEPS[:-2] if not isinstance(s, Rereference) and "fft" not in repr(s)]
+
+
+@pytest.mark.parametrize("processor", ROW_WISE, ids=repr)
+def test_missing_values_reach_as_far_as_the_step_does(processor):
+    """NaN where a missing value could have an influence, and the usual result elsewhere."""
+    ds = dataset()
+    clean = result(processor, ds)
+    ds.signal.values[2, 1500:1520] = np.nan
+    found = result(processor, ds)[2]
+    missing = np.isnan(found)
+    assert missing.any()
+    assert not missing.all()
+    middle = round(1510 * len(found) / 4000) if not isinstance(processor, Crop) else 1310
+    assert missing[middle]
+    if isinstance(processor, Scale | AASCorrection):  # (what is missing counts for nothing)
+        assert missing.sum() == 20
+        return
+    # exactly: any other value there gives the same result elsewhere
+    ds.signal.values[2, 1500:1520] = 1e3
+    other = result(processor, ds)[2]
+    limit = 1e-9 * np.abs(clean[2]).max()
+    assert np.abs(other - found)[~missing].max() <= limit
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    holes=st.lists(st.tuples(st.integers(0, 3999), st.integers(1, 30)), min_size=1, max_size=3),
+    joins=st.lists(st.floats(0, 20), max_size=2),
+    processor=st.sampled_from(ROW_WISE),
+    cut=st.tuples(st.floats(0, 1), st.floats(0, 1)),
+)
+def test_missing_values_do_not_depend_on_blocks(holes, joins, processor, cut):
+    table = pd.DataFrame({"onset": joins, "duration": 0.0, "label": "EDGE boundary"})
+    ds = dataset(events=table)
+    for start, length in holes:
+        ds.signal.values[2, start : start + length] = np.nan
+    if isinstance(processor, Scale):
+        return  # (in test_channels: its moments are streamed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        whole = result(processor, ds)
+        n = whole.shape[1]
+        start, stop = sorted(min(int(c * n), n - 1) for c in cut)
+        part = result(processor, ds, time=slice(start, stop + 1))
+    expected = whole[:, start : stop + 1]
+    assert np.array_equal(np.isnan(part), np.isnan(expected))
+    limit = 1e-10 * np.abs(ds.signal.values[[0, 1, 3]]).max()
+    assert np.nan_to_num(np.abs(part - expected)).max() <= limit
+
+
+@pytest.mark.parametrize("processor", [s for s in STEPS[:-3] if s != Rereference("Cz")], ids=repr)
+def test_missing_values_of_good_channels_are_refused_with_their_place(processor):
+    ds = dataset(bad=())
+    ds.signal.values[2, 1500] = np.nan
+    with pytest.raises(ValueError, match=r"'Pz' has .*(mark .*bad|picks)"):
+        result(processor, ds)
+
+
+def test_a_run_of_a_recording_with_a_dead_channel(tmp_path):
+    ds = dataset(dtype="f4")
+    ds.signal.values[2] = np.nan
+    steps = [HighPassFilter(1.0), Rereference(), Resample(100.0), Scale()]
+    for format in ("zarr", "fif"):
+        report = ps.Pipeline(steps).run({"one": ds}, tmp_path / format, format=format)
+        assert not report.failed, report.failed
+    made = ps.open_dataset(tmp_path / "zarr" / "one.zarr")
+    assert np.isnan(made.signal.values[2]).all()
+    assert np.isfinite(made.signal.values[[0, 1, 3]]).all()
