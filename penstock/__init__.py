@@ -19,9 +19,11 @@ _HOMES = {
     "Report": "penstock.report",
     "events_table": "penstock.dataset",
     "export": "penstock.io",
+    "from_mne": "penstock.io",
     "make_dataset": "penstock.dataset",
     "open_dataset": "penstock.io",
     "sampling_frequency": "penstock.dataset",
+    "to_mne": "penstock.io",
     "with_events": "penstock.dataset",
 }
 _SUBMODULES = ("eeg", "fmri", "io", "spectra", "testing")
@@ -34,7 +36,9 @@ if TYPE_CHECKING:
     from penstock.dataset import sampling_frequency as sampling_frequency
     from penstock.dataset import with_events as with_events
     from penstock.io import export as export
+    from penstock.io import from_mne as from_mne
     from penstock.io import open_dataset as open_dataset
+    from penstock.io import to_mne as to_mne
     from penstock.pipeline import Pipeline as Pipeline
     from penstock.plan import Plan as Plan
     from penstock.processor import Apply as Apply

@@ -36,6 +36,8 @@ def dataset_token(ds: xr.Dataset) -> str:
         digest.update(f"{name} {variable.dims} {variable.shape} {variable.dtype}".encode())
         if variable.chunks is not None:
             digest.update(variable.data.name.encode())
+        elif (identity := _reader_identity(variable)) is not None:
+            digest.update(identity)
         elif reads_fresh(variable) or name in ds.xindexes:
             index = ds.xindexes.get(name)
             digest.update(cloudpickle.dumps(index if index is not None else variable._data))
@@ -45,6 +47,13 @@ def dataset_token(ds: xr.Dataset) -> str:
             plain = values if values.dtype.kind not in "OSU" else np.asarray(values.tolist(), "U")
             digest.update(np.ascontiguousarray(plain).view(np.uint8).data)
     return digest.hexdigest()
+
+
+def _reader_identity(variable: xr.Variable) -> bytes | None:
+    """What the reader of a lazy variable says of what it reads; None where it says nothing."""
+    lazy: Any = variable._data
+    say = getattr(getattr(getattr(lazy, "array", None), "read", None), "identity", None)
+    return None if say is None else bytes(say()) + repr(lazy.key).encode()
 
 
 def key_of(

@@ -13,6 +13,7 @@ from penstock.chain import Chain
 from penstock.cluster import active_client
 from penstock.dataset import SIGNAL, check_dataset
 from penstock.formats import check_format
+from penstock.io.objects import as_dataset, is_object
 from penstock.memory import MIB
 from penstock.pipeline_files import parse_steps
 from penstock.plan import Plan, Plans, make_plan, resources
@@ -92,10 +93,12 @@ class Pipeline:
     def __call__(self, ds: xr.Dataset, *, block_bytes: int = 64 * MIB) -> xr.Dataset:
         """Apply lazily: an ordinary dask-backed dataset, of which nothing is computed yet.
 
+        Raw and Epochs objects of MNE-Python are taken as what `from_mne` makes of them.
+
         Only what processors prepare (triggers, alignment) is worked out now. `block_bytes` bounds
         the memory of one block while it is computed, unless a single row needs more.
         """
-        source = check_dataset(ds)
+        source = check_dataset(as_dataset(ds))
         return Chain(source).prepared(self.processors, block_bytes).lazy(block_bytes)
 
     def compute(
@@ -142,7 +145,8 @@ class Pipeline:
         from penstock.in_memory import collect
         from penstock.io import open_dataset
 
-        ds = source if isinstance(source, xr.Dataset) else open_dataset(source)
+        found = as_dataset(source)
+        ds = found if isinstance(found, xr.Dataset) else open_dataset(found)
         chain = Chain(check_dataset(ds)).prepared(self.processors, 64 * MIB)
         values = collect(chain, memory=memory, workers=workers, progress=progress)
         if fields_of(chain.output) is not None:
@@ -193,7 +197,7 @@ class Pipeline:
         check_format(format)
         client = client if client is not None else active_client()
         kind = executor_kind(self, None)
-        several = not isinstance(source, xr.Dataset | str | Path)
+        several = not (isinstance(source, xr.Dataset | str | Path) or is_object(source))
         plans = []
         for item in resolve_sources(source):
             ds = item.dataset
@@ -227,7 +231,7 @@ class Pipeline:
 
         Parameters
         ----------
-        source : path, pattern, folder, dataset, a list of them, or a mapping
+        source : path, pattern, folder, dataset, mne.io.Raw, a list of them, or a mapping
             What to process. A mapping names the results: ``{"night1": "recording.edf"}``.
         out : path
             Folder for the results, one a recording, and the report.

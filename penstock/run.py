@@ -175,7 +175,9 @@ def _exclusive(out: Path) -> Iterator[None]:
 def _spooled(job: Job) -> Iterator[Job]:
     """The job, with data in this process's memory put where other processes can read them."""
     ds = job.dataset
-    if ds is None or reads_fresh(ds.variables[SIGNAL]) or ds.variables[SIGNAL].chunks is not None:
+    signal = ds.variables[SIGNAL] if ds is not None else None
+    lazy = signal is None or signal.chunks is not None or reads_fresh(signal)
+    if ds is None or signal is None or (lazy and not signal.encoding.get("in_memory")):
         yield job
         return
     folder = job.target.with_name(f".{job.name}.input")

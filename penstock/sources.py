@@ -11,6 +11,7 @@ from typing import Any
 
 import xarray as xr
 
+from penstock.io.objects import as_dataset
 from penstock.store import provenance, sidecar_path
 
 
@@ -40,7 +41,7 @@ def resolve_sources(source: Any, out: Path | None = None) -> list[SourceItem]:
         return [_named(str(name), entry) for name, entry in source.items()]
     several = isinstance(source, list | tuple)
     items: list[SourceItem] = []
-    for entry in source if several else [source]:
+    for entry in map(as_dataset, source if several else [source]):
         if isinstance(entry, xr.Dataset):
             origin = entry.attrs.get("source") or entry.attrs.get("store")
             default = f"dataset{len(items) or ''}"
@@ -70,6 +71,7 @@ def resolve_sources(source: Any, out: Path | None = None) -> list[SourceItem]:
 def _named(name: str, entry: Any) -> SourceItem:
     if not name or "/" in name or name.startswith("."):
         raise ValueError(f"{name!r} cannot be the name of a result: use letters, digits, - and _")
+    entry = as_dataset(entry)
     if isinstance(entry, xr.Dataset):
         return SourceItem(name, dataset=entry)
     paths = expand_paths(entry)

@@ -21,11 +21,15 @@ from penstock.io.registry import (
 
 if TYPE_CHECKING:
     from penstock.io.hdf5 import list_main_datasets as list_main_datasets
+    from penstock.io.mne.objects import from_mne as from_mne
+    from penstock.io.mne.raw import to_mne as to_mne
     from penstock.io.usid_write import write_usid as write_usid
     from penstock.io.usid_write import write_usid_results as write_usid_results
 
 _HOMES = {
+    "from_mne": "penstock.io.mne.objects",
     "list_main_datasets": "penstock.io.hdf5",
+    "to_mne": "penstock.io.mne.raw",
     "write_usid": "penstock.io.usid_write",
     "write_usid_results": "penstock.io.usid_write",
 }
@@ -35,11 +39,13 @@ __all__ = [
     "Reader",
     "export",
     "extensions",
+    "from_mne",
     "list_main_datasets",
     "open_dataset",
     "read_annotations",
     "readers",
     "register_reader",
+    "to_mne",
     "write_usid",
     "write_usid_results",
 ]

@@ -19,6 +19,7 @@ from penstock.dataset import (
     with_events,
 )
 from penstock.formats import check_format, target_format
+from penstock.io.objects import as_dataset
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -103,7 +104,7 @@ def export(
     >>> import penstock as ps
     >>> report = ps.export(ps.open_dataset("night.bdf"), "night.edf")  # doctest: +SKIP
     """
-    check_dataset(ds)
+    ds = check_dataset(as_dataset(ds))
     path = os.path.abspath(os.path.expanduser(os.fspath(path)))
     if format is None:
         format = target_format(path).name
@@ -133,11 +134,11 @@ def export(
 
         return write_table(ds, path, format, **options)
     _check_dims(ds)
-    ds = _from_zero(ds)
     if format == "edf":
         from penstock.io.edf_export import write_edf
 
-        return write_edf(ds, path, ranges=ranges, typed_labels=typed_labels, **options)
+        moved = _from_zero(ds)
+        return write_edf(moved, path, ranges=ranges, typed_labels=typed_labels, **options)
     from penstock.io.fif_export import write_fif
 
     return write_fif(ds, path, **options)

@@ -6,30 +6,26 @@ import os
 import threading
 import warnings
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from penstock.buffers import new_array
-from penstock.dataset import SIGNAL, Indexer, lazy_variable, sampled_coordinate, with_events
+from penstock.dataset import Indexer
 from penstock.io.arrays import as_dtype
-from penstock.io.edf_records import stretches
 from penstock.io.labels import apply_channel_types, unique_names
+from penstock.io.mne.objects import (
+    READ_BYTES,
+    described_recording,
+    exact_dtype,
+    read_scaled,
+    units_of,
+)
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-BATCH_BYTES = 4 * 1024 * 1024
-"""float64 samples of all channels that MNE-Python is asked for at once."""
 OPEN_RECORDINGS = 4
 """Recordings that a process keeps open; MNE-Python parses a header in 10 ms to seconds."""
-
-# FIFF unit codes: https://github.com/mne-tools/fiff-constants
-_UNITS = {107: "uV", 112: "T", 201: "T/m", 1: "m", 2: "kg", 3: "s", 101: "Hz", 106: "C", 109: "Ohm",
-          114: "degC", 110: "S"}  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,28 +41,11 @@ class MneRegion:
 
     def __call__(self, channels: Indexer, times: Indexer) -> np.ndarray:
         """Physical values of a region, as a new array (channels, times)."""
-        picks = np.arange(len(self.scale))[channels]
-        # MNE-Python reads all channels, as float64, whichever are asked for
-        batch = max(1, BATCH_BYTES // (8 * len(self.scale)))
-        ranges: Iterable[tuple[int, int, np.ndarray | None]]
-        if isinstance(times, slice):
-            count = max(0, times.stop - times.start)
-            starts = range(times.start, times.stop, batch)
-            ranges = ((at, min(at + batch, times.stop), None) for at in starts)
-        else:
-            count, ranges = len(times), stretches(times, batch)
-        out = new_array((len(picks), count), self.dtype)
-        if not out.size:
-            return out
-        scale = self.scale[picks, None]
+        return read_scaled(self._get_data, self.scale, self.dtype, channels, times)
+
+    def _get_data(self, picks: np.ndarray, start: int, stop: int) -> np.ndarray:
         entry = _opened(self.path, self.options)
-        done = 0
-        for start, stop, picked in ranges:
-            block = _get_data(entry, self.path, picks, start, stop)
-            block = block if picked is None else block[:, picked]
-            np.multiply(block, scale, out=out[:, done : done + block.shape[1]], casting="same_kind")
-            done += block.shape[1]
-        return out
+        return _get_data(entry, self.path, picks, start, stop)
 
 
 @dataclass
@@ -137,7 +116,7 @@ def _read_raw(path: str, options: dict[str, Any]) -> _Opened:
 def open_mne(
     path: str,
     *,
-    dtype: Any = "float32",
+    dtype: Any = None,
     channel_types: Mapping[str, str] | None = None,
     **options: Any,
 ) -> xr.Dataset:
@@ -147,8 +126,9 @@ def open_mne(
     ----------
     path : str
         FIF, BrainVision, EEGLAB, GDF, CNT, EGI, ...: what MNE-Python reads.
-    dtype : {"float32", "float64"}
-        Type of the samples.
+    dtype : {"float32", "float64"}, optional
+        Type of the samples. Default: the smaller one that holds the stored values exactly: float32
+        for 16 bits and single precision, float64 for others and where MNE-Python does not say.
     channel_types : mapping of str to str, optional
         Channel name to type, over what the file says.
     **options
@@ -161,17 +141,16 @@ def open_mne(
         time of the first sample, and events count from it (also where MNE-Python's ``first_samp``
         is not 0).
     """
-    resolved = as_dtype(dtype)
     frozen = tuple(sorted(options.items()))
     entry = _opened(path, frozen)
     for message in entry.messages:
         warnings.warn(f"{path}: {' '.join(message.split())}", stacklevel=4)
     raw = entry.raw
-    info = raw.info
-    names = unique_names(raw.ch_names)
-    kinds = apply_channel_types(names, raw.get_channel_types(), channel_types, path)
-    units = [_UNITS.get(int(channel["unit"]), "") for channel in info["chs"]]
-    scale = np.array([1e6 if unit == "uV" else 1.0 for unit in units])
+    resolved = exact_dtype(raw) if dtype is None else as_dtype(dtype)
+    kinds = apply_channel_types(
+        unique_names(raw.ch_names), raw.get_channel_types(), channel_types, path
+    )
+    units, scale = units_of(raw, kinds)
     n_times = int(raw.n_times)
     if n_times == 0:
         raise ValueError(f"{path} holds no samples: copy or export it again")
@@ -179,44 +158,17 @@ def open_mne(
         # a file cut short announces samples that it does not hold
         _get_data(entry, path, [0], n_times - 1, n_times)
     read = MneRegion(path, frozen, scale, n_times, resolved)
-    attrs = {"units": "uV" if "uV" in units else units[0]}
     encoding = {
         "source": path,
         "read_scratch": 0.0,
-        # float64 of all channels inside MNE-Python, about three times
-        "read_scratch_bytes": 4 * BATCH_BYTES,
+        "read_scratch_bytes": READ_BYTES,
         "interleaved": not raw.preload,
     }
     if raw.preload:
         # EEGLAB files with the samples inside, some older formats: MNE-Python holds all of them
-        encoding["resident"] = 8 * len(names) * n_times
-    shape = len(names), n_times
-    variable = lazy_variable(("channel", "time"), read, shape, resolved, attrs, encoding)
-    ds = xr.Dataset({SIGNAL: variable}, attrs={"source": path})
-    if info["meas_date"] is not None:
-        import datetime
-
-        first = info["meas_date"] + datetime.timedelta(seconds=float(raw.first_time))
-        ds.attrs["measurement_date"] = first.isoformat()
-    ds = ds.assign_coords(
-        channel=np.array(names),
-        channel_type=("channel", np.array(kinds)),
-        channel_unit=("channel", np.array(units)),
-        bad=("channel", np.isin(raw.ch_names, info["bads"])),
-    )
-    ds = ds.assign_coords(sampled_coordinate("time", n_times, float(info["sfreq"])))
-    return with_events(ds, _events(raw))
-
-
-def _events(raw: Any) -> pd.DataFrame:
-    import pandas as pd
-
-    annotations = raw.annotations
-    # onsets count from meas_date, of which the first sample is first_time away
-    return pd.DataFrame(
-        {
-            "onset": np.asarray(annotations.onset, dtype=np.float64) - float(raw.first_time),
-            "duration": np.asarray(annotations.duration, dtype=np.float64),
-            "label": pd.Series([str(text) for text in annotations.description], dtype=object),
-        }
+        encoding["resident"] = 8 * len(units) * n_times
+    ds = described_recording(raw, read, resolved, encoding)
+    ds.attrs = {"source": path, **ds.attrs}
+    return ds.assign_coords(
+        channel_type=("channel", np.array(kinds)), channel_unit=("channel", np.array(units))
     )

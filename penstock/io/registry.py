@@ -14,6 +14,7 @@ from typing import Any
 import xarray as xr
 
 from penstock.dataset import check_dataset
+from penstock.io.objects import as_dataset, is_object
 
 HEAD_BYTES = 512
 
@@ -104,8 +105,9 @@ def open_dataset(
 
     Parameters
     ----------
-    path : path-like
-        A recording, an HDF5 or NumPy file, or a Zarr store written by Penstock.
+    path : path-like, mne.io.Raw or mne.Epochs
+        A recording, an HDF5 or NumPy file, or a Zarr store written by Penstock; an object of
+        MNE-Python gives what `from_mne` makes of it.
     engine : str, optional
         Name of the reader to use (see `readers`) instead of the one the file asks for.
     dtype : {"float32", "float64"}, optional
@@ -140,6 +142,13 @@ def open_dataset(
     >>> ds = ps.open_dataset("recording.edf")  # doctest: +SKIP
     >>> ds.signal.sel(channel="Cz", time=slice(10, 20)).values  # doctest: +SKIP
     """
+    if is_object(path):
+        if engine is not None or channel_types is not None or rate is not None:
+            raise ValueError(
+                f"a {type(path).__name__} object takes no options of files: change it in its own "
+                "library, or the dataset afterwards"
+            )
+        return check_dataset(as_dataset(path, **({} if dtype is None else {"dtype": dtype})))
     path = os.path.abspath(os.path.expanduser(os.fspath(path)))
     if not os.path.exists(path):
         raise FileNotFoundError(f"no such file: {path}; check the path for typing errors")
