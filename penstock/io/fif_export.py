@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from penstock.dataset import SIGNAL
-from penstock.io.edf_plan import ascii_text
+from penstock.io.edf_labels import ascii_text
 from penstock.io.export import ExportReport
 from penstock.io.registry import MissingExtraError
 
