@@ -126,7 +126,7 @@ def describe(path: Path, ds: xr.Dataset) -> str:
     """What is in a recording, in a few lines."""
     from collections import Counter
 
-    from penstock.dataset import SIGNAL, SampledIndex, events_table
+    from penstock.dataset import SIGNAL, events_table, sampled_index
     from penstock.memory import format_bytes
     from penstock.store import large_variables
 
@@ -138,8 +138,8 @@ def describe(path: Path, ds: xr.Dataset) -> str:
         array = ds[name]
         shape = " × ".join(f"{n} {dim}" for dim, n in zip(array.dims, array.shape, strict=True))
         text = f"{shape}, {array.dtype}"
-        index = ds.xindexes.get(array.dims[-1])
-        if isinstance(index, SampledIndex):
+        index = sampled_index(ds, str(array.dims[-1]))
+        if index is not None:
             rate = (
                 f"TR {1 / index.frequency:.6g} s"
                 if "x" in array.dims

@@ -7,7 +7,7 @@ and attributes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -15,13 +15,14 @@ import numpy as np
 import xarray as xr
 from xarray.backends import BackendArray
 from xarray.core import indexing
-from xarray.indexes import RangeIndex
-from xarray.indexes.range_index import RangeCoordinateTransform
+
+from penstock.sampled import SampledIndex as SampledIndex
+from penstock.sampled import sampled_coordinate
+from penstock.sampled import sampled_index as sampled_index
+from penstock.sampled import sampling_frequency as sampling_frequency
 
 if TYPE_CHECKING:
     import pandas as pd
-    from xarray.core.indexes import Index
-    from xarray.core.indexing import IndexSelResult
 
 SIGNAL = "signal"
 """Name of the main variable of every dataset."""
@@ -36,155 +37,6 @@ Region: TypeAlias = dict[str, Indexer]
 def indexer_length(indexer: Indexer) -> int:
     """How many positions an indexer takes."""
     return indexer.stop - indexer.start if isinstance(indexer, slice) else len(indexer)
-
-
-class SampledTransform(RangeCoordinateTransform):
-    """Positions to coordinate values at a fixed sampling frequency: ``start + i / frequency``.
-
-    Dividing by the frequency, instead of adding up a rounded step, keeps the values exact at any
-    position (160 Hz has no exact step in binary).
-    """
-
-    __slots__ = ("frequency",)
-
-    def __init__(self, start: float, size: int, frequency: float, dim: str):
-        super().__init__(
-            start,
-            start + size / frequency,
-            size,
-            dim,
-            dim,
-            dtype=np.dtype(np.float64),
-            step=1 / frequency,
-        )
-        self.frequency = frequency
-
-    def forward(self, dim_positions: dict[str, Any]) -> dict[Hashable, Any]:
-        return {self.coord_name: self.start + dim_positions[self.dim] / self.frequency}
-
-    def reverse(self, coord_labels: dict[Hashable, Any]) -> dict[str, Any]:
-        return {self.dim: (coord_labels[self.coord_name] - self.start) * self.frequency}
-
-    def slice(self, sl: slice) -> SampledTransform:
-        positions = range(self.size)[sl]
-        start = self.start + positions.start / self.frequency
-        return SampledTransform(
-            start, len(positions), self.frequency / positions.step, str(self.dim)
-        )
-
-
-class SampledIndex(RangeIndex):
-    """A virtual coordinate of regular samples that behaves like an ordinary index.
-
-    `xarray.indexes.RangeIndex` selects only with ``method="nearest"``. Here slices select every
-    sample inside ``[start, stop]`` as `pandas.Index` does (no sample is stored for it), and a
-    scalar or list selects samples exactly, or the nearest ones with ``method="nearest"``.
-    """
-
-    transform: SampledTransform
-
-    @property
-    def frequency(self) -> float:
-        """Samples per unit of the coordinate (per second for time)."""
-        return self.transform.frequency
-
-    def isel(self, indexers: Mapping[Any, Any]) -> Index | None:
-        indexer = indexers[self.dim]
-        if isinstance(indexer, slice):
-            if indexer.step is not None and indexer.step < 0:
-                return super().isel({self.dim: np.arange(self.size)[indexer]})
-            return SampledIndex(self.transform.slice(indexer))
-        return super().isel(indexers)
-
-    def sel(
-        self, labels: dict[Any, Any], method: Any = None, tolerance: Any = None
-    ) -> IndexSelResult:
-        label = labels[self.dim]
-        # Positions within a millionth of a sample count as exact: onsets computed as
-        # i / frequency in another order of operations must still find their sample.
-        slack = 1e-6
-        if isinstance(label, slice):
-            if label.step is not None:
-                raise ValueError(
-                    f"cannot select {self.dim!r} with step {label.step!r}: "
-                    f"select a slice without step, then use isel({self.dim}=slice(None, None, n))"
-                )
-            start, stop = 0, self.size
-            if label.start is not None:
-                position = (float(label.start) - self.start) * self.frequency
-                start = int(np.clip(np.ceil(position - slack), 0, self.size))
-            if label.stop is not None:
-                position = (float(label.stop) - self.start) * self.frequency
-                stop = int(np.clip(np.floor(position + slack) + 1, start, self.size))
-            return indexing.IndexSelResult({self.dim: slice(start, stop)})
-        values = getattr(label, "values", label)
-        positions = (np.asarray(values, dtype=np.float64) - self.start) * self.frequency
-        nearest = np.rint(positions).astype(np.int64)
-        if method not in (None, "nearest"):
-            raise ValueError(f"method {method!r} is not supported on {self.dim!r}: use 'nearest'")
-        if method is None:
-            tolerance = slack / self.frequency
-        wrong = (nearest < 0) | (nearest >= self.size)
-        if tolerance is not None:
-            wrong |= np.abs(positions - nearest) > np.asarray(tolerance) * self.frequency
-        if np.any(wrong):
-            missing = np.atleast_1d(np.asarray(values))[np.atleast_1d(wrong)][0]
-            raise KeyError(
-                f"no sample at {self.dim} = {missing!r}: samples lie every {1 / self.frequency:g} "
-                f"from {self.start:g} to {self.start + (self.size - 1) / self.frequency:g}; "
-                "use method='nearest' or a slice"
-            )
-        if isinstance(label, xr.DataArray | xr.Variable):
-            return indexing.IndexSelResult({self.dim: label.copy(data=nearest)})
-        return indexing.IndexSelResult({self.dim: nearest if nearest.ndim else int(nearest)})
-
-    def __repr__(self) -> str:
-        return (
-            f"SampledIndex(start={self.start:g}, frequency={self.frequency:g}, "
-            f"size={self.size}, dim={self.dim!r})"
-        )
-
-    def _repr_inline_(self, max_width: int) -> str:
-        return f"SampledIndex (start={self.start:.3g}, frequency={self.frequency:.6g})"
-
-
-def sampled_coordinate(
-    dim: str,
-    size: int,
-    frequency: float,
-    start: float = 0.0,
-    attrs: Mapping[str, Any] | None = None,
-) -> xr.Coordinates:
-    """Virtual coordinate of `size` samples at `frequency` (samples per unit, Hz for time)."""
-    if not frequency > 0:
-        raise ValueError(f"sampling frequency of {dim!r} must be positive, got {frequency!r}")
-    index = SampledIndex(SampledTransform(float(start), int(size), float(frequency), dim))
-    coordinates = xr.Coordinates.from_xindex(index)
-    coordinates[dim].attrs.update(attrs if attrs is not None else {"units": "s"})
-    return coordinates
-
-
-def sampling_frequency(ds: xr.Dataset | xr.DataArray, dim: str = "time") -> float:
-    """Samples per unit of `dim` (Hz for time).
-
-    Raises
-    ------
-    ValueError
-        If `dim` has no regular coordinate.
-    """
-    index = ds.xindexes.get(dim)
-    if isinstance(index, SampledIndex):
-        return index.frequency
-    if dim in ds.coords and ds.sizes[dim] > 1:
-        values = np.asarray(ds[dim].values[:: max(1, ds.sizes[dim] // 1000)], dtype=np.float64)
-        steps = np.diff(values)
-        if len(steps) and np.allclose(steps, steps[0], rtol=1e-6) and steps[0] > 0:
-            span = float(ds[dim].values[-1] - ds[dim].values[0])
-            return (ds.sizes[dim] - 1) / span
-    raise ValueError(
-        f"dim {dim!r} has no regular sampling: give it one with "
-        f"penstock.make_dataset(..., sampling_frequency=...)"
-    )
 
 
 class LazyArray(BackendArray):

@@ -25,11 +25,11 @@ from penstock.dataset import (
     SIGNAL,
     Indexer,
     Region,
-    SampledIndex,
     check_dataset,
     lazy_variable,
     read_region,
     sampled_coordinate,
+    sampled_index,
 )
 from penstock.ledger import partial_path, publish, remove
 from penstock.memory import MIB
@@ -206,14 +206,10 @@ def create_group(path: Path, ds: xr.Dataset, attrs: Mapping[str, Any]) -> None:
     Regular coordinates are kept as start, frequency and size in the attributes, never as an array.
     """
     sampled: dict[str, Any] = {}
-    for dim, index in ds.xindexes.items():
-        if isinstance(index, SampledIndex):
-            sampled[str(dim)] = {
-                "start": index.start,
-                "frequency": index.frequency,
-                "size": index.size,
-                "attrs": dict(ds[dim].attrs),
-            }
+    for dim in ds.xindexes:
+        index = sampled_index(ds, str(dim))
+        if index is not None:
+            sampled[str(dim)] = {**index.raster, "attrs": dict(ds[dim].attrs)}
     small = ds.drop_vars([*large_variables(ds), *sampled]).copy()
     small.attrs = {**_json_attrs(ds.attrs), "penstock": {**attrs, "sampled": sampled}}
     for name in small.variables:
@@ -429,7 +425,13 @@ def open_store(path: str | Path) -> xr.Dataset:
         if dim in ds.sizes:
             ds = ds.assign_coords(
                 sampled_coordinate(
-                    dim, ds.sizes[dim], regular["frequency"], regular["start"], regular["attrs"]
+                    dim,
+                    ds.sizes[dim],
+                    regular["frequency"],
+                    regular["start"],
+                    regular["attrs"],
+                    first=regular.get("first", 0),
+                    step=regular.get("step", 1),
                 )
             )
     for label, coordinate in ds.coords.items():

@@ -19,7 +19,7 @@ import psutil
 import xarray as xr
 
 from penstock.buffers import release_memory
-from penstock.dataset import SIGNAL, Region, SampledIndex, read_region
+from penstock.dataset import SIGNAL, Region, read_region, sampled_index
 
 SLACK_BYTES = 256 * 1024
 """Memory that a read may use beside what it declares: interpreter, libraries, their caches."""
@@ -156,7 +156,7 @@ def _check_recording(ds: xr.Dataset, name: str, suffix: str) -> None:
     channel, times = f"channel{suffix}", f"time{suffix}"
     assert ds[name].dims == (channel, times), f"dims of {name} are {ds[name].dims}"
     assert ds[name].attrs.get("units") is not None, f"{name} has no units"
-    assert isinstance(ds.xindexes.get(times), SampledIndex), f"{times} is not virtual"
+    assert sampled_index(ds, times) is not None, f"{times} is not virtual"
     assert float(ds[times][0]) == 0.0, f"{times} does not begin at 0"
     names = [str(value) for value in ds[channel].values]
     assert len(set(names)) == len(names), f"channel names repeat: {names}"
@@ -252,7 +252,7 @@ def _check_pickling(ds: xr.Dataset) -> None:
 
 def _is_held(ds: xr.Dataset, name: str) -> bool:
     """Whether a coordinate is an array, and not computed from a rate."""
-    return not isinstance(ds.xindexes.get(name), SampledIndex)
+    return sampled_index(ds, name) is None
 
 
 def _check_type(ds: xr.Dataset, dtype: str) -> None:

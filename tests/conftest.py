@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 import xarray as xr
@@ -13,6 +14,10 @@ from command_line import run_cli as run_cli
 import penstock as ps
 
 pytest.register_assert_rewrite("penstock.testing")
+
+# (a busy machine is no reason to fail: no test asserts a wall clock)
+hypothesis.settings.register_profile("penstock", deadline=None)
+hypothesis.settings.load_profile("penstock")
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import penstock as ps
-from penstock.dataset import LazyArray, SampledIndex, lazy_variable, sampled_coordinate
+from penstock.dataset import LazyArray, lazy_variable, sampled_coordinate, sampled_index
 from penstock.testing import virtual_dataset
 
 
@@ -21,7 +21,7 @@ def test_time_is_exact_and_virtual() -> None:
     ds = xr.Dataset(coords=coordinates)
     far = ds.isel(time=slice(10**11, 10**11 + 3))
     assert np.array_equal(far["time"].values, 3.0 + np.arange(10**11, 10**11 + 3) / 160.0)
-    assert isinstance(far.xindexes["time"], SampledIndex)
+    assert sampled_index(far) is not None
     assert len(pickle.dumps(ds)) < 5000
 
 
@@ -40,10 +40,7 @@ def test_slices_select_as_pandas_does(
     )
     times = pd.Index(start + np.arange(size) / frequency)
     found = ds.sel(time=slice(low, high)).signal.values
-    # a millionth of a sample of slack decides only for labels that lie on a sample
-    positions = (np.array([low, high]) - start) * frequency
-    if np.all(np.abs(positions - np.rint(positions)) > 1e-5):
-        assert np.array_equal(found, ds.signal.values[times.slice_indexer(low, high)])
+    assert np.array_equal(found, ds.signal.values[times.slice_indexer(low, high)])
 
 
 def test_every_sample_is_found_by_its_own_time() -> None:
@@ -51,16 +48,16 @@ def test_every_sample_is_found_by_its_own_time() -> None:
     for i in (0, 1, 7, 501, 996):
         assert ds.sel(time=ds["time"].values[i]).signal == i
     assert ds.sel(time=[0.1, 1.1], method="nearest").signal.values.tolist() == [0, 160]
-    with pytest.raises(KeyError, match="no sample at"):
+    with pytest.raises(KeyError, match="method"):
         ds.sel(time=0.1001)
-    with pytest.raises(KeyError, match="no sample at"):
-        ds.sel(time=1e6, method="nearest")
+    with pytest.raises(KeyError):
+        ds.sel(time=1e6, method="nearest", tolerance=1.0)
 
 
 def test_strided_and_picked_positions_keep_their_times() -> None:
     ds = ps.make_dataset(np.arange(100.0), ("time",), sampling_frequency=10.0)
     third = ds.isel(time=slice(1, None, 3))
-    assert isinstance(third.xindexes["time"], SampledIndex)
+    assert sampled_index(third) is not None
     assert np.allclose(third["time"].values, np.arange(1, 100, 3) / 10)
     picked = ds.isel(time=[5, 2])
     assert picked["time"].values.tolist() == [0.5, 0.2]

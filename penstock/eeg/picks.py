@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from penstock.dataset import SIGNAL, SampledIndex, blank_variable, indexer_length
+from penstock.dataset import SIGNAL, blank_variable, indexer_length, sampled_index
 from penstock.processor import Context
 
 if TYPE_CHECKING:
@@ -217,8 +217,8 @@ def refuse_not_finite(block: np.ndarray, picked: np.ndarray, ctx: Context, name:
         wrong = np.flatnonzero(~np.isfinite(row))
         if not len(wrong):
             continue
-        coordinate = ctx.dataset.xindexes.get("time")
-        start = coordinate.start if isinstance(coordinate, SampledIndex) else 0.0
+        coordinate = sampled_index(ctx.dataset)
+        start = 0.0 if coordinate is None else coordinate.start
         seconds = start + (first + int(wrong[0])) / ctx.sampling_frequency
         at_least = "" if whole else "at least "
         one = len(wrong) == 1

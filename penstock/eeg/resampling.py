@@ -18,9 +18,9 @@ from penstock.buffers import scratch_buffer
 from penstock.dataset import (
     SIGNAL,
     Region,
-    SampledIndex,
     blank_variable,
     sampled_coordinate,
+    sampled_index,
     sampling_frequency,
 )
 from penstock.eeg.fir import windowed_sinc
@@ -282,8 +282,8 @@ class _Resampler(Processor):
         signal = floating_outline(ds, name)[SIGNAL].variable
         dims = tuple(map(str, signal.dims))
         shape = tuple(n_new if dim == "time" else signal.sizes[dim] for dim in dims)
-        coordinate = ds.xindexes.get("time")
-        start = coordinate.start if isinstance(coordinate, SampledIndex) else float(ds["time"][0])
+        coordinate = sampled_index(ds)
+        start = float(ds["time"][0]) if coordinate is None else coordinate.start
         resampled = ds.drop_dims("time").assign(
             {SIGNAL: blank_variable(dims, shape, signal.dtype, signal.attrs)}
         )

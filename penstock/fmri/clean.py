@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
-from penstock.dataset import SIGNAL, SampledIndex, blank_variable
+from penstock.dataset import SIGNAL, blank_variable
 from penstock.fmri.cleaning import Cleaning, CleaningOptions, kept_volumes, plan_cleaning
 from penstock.fmri.cleaning_steps import BATCH_BYTES, LEAST_BATCH, as_slice
 from penstock.fmri.confounds import find_confounds, load_confounds_table
@@ -291,12 +291,7 @@ def _with_times(ds: xr.Dataset, kept: np.ndarray, n_times: int) -> xr.Dataset:
     at = as_slice(kept)
     if len(kept) == n_times:
         return ds
-    if isinstance(at, slice) or not isinstance(ds.xindexes.get("time"), SampledIndex):
-        return ds.isel(time=at, missing_dims="ignore")
-    times = ds["time"]
-    values = np.asarray(times.values, dtype=np.float64)[kept]
-    picked = ds.drop_vars("time").isel(time=kept, missing_dims="ignore")
-    return picked.assign_coords(time=("time", values, times.attrs))
+    return ds.isel(time=at, missing_dims="ignore")
 
 
 def _paths(confounds: Any) -> tuple[str, ...] | None:

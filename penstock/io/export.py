@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from penstock.dataset import (
-    SampledIndex,
     check_dataset,
     events_table,
     sampled_coordinate,
+    sampled_index,
     sampling_frequency,
     with_events,
 )
@@ -168,8 +168,8 @@ def _from_zero(ds: xr.Dataset) -> xr.Dataset:
     A selected stretch (``ds.sel(time=slice(10, 20))``) keeps the recording's own times: its events
     move with it, those outside are left out, and it was measured so much later.
     """
-    index = ds.xindexes.get("time")
-    if isinstance(index, SampledIndex):
+    index = sampled_index(ds)
+    if index is not None:
         start = index.start
     else:
         start = float(ds["time"].values[0]) if "time" in ds.coords and ds.sizes["time"] else 0.0

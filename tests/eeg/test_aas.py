@@ -561,7 +561,7 @@ def test_simulated_scanner() -> None:
     ds = simulation.recording(4, duration=80.0, fmri=True, shape_drift=0.0)
     ds = TriggerDetector("^1$").outline(ds, None)
     state = AASCorrection().prepare(ds)
-    error = state.starts + state.fractions - ds.volume_onset.values * ds.xindexes["time"].frequency
+    error = state.starts + state.fractions - ds.volume_onset.values * ps.sampling_frequency(ds)
     assert rms(error - error.mean()) < 0.01
     clean = correct(AASCorrection(), ds, state=state)
     assert likeness(clean[:4], ds.truth.values[:4]) > 0.97
