@@ -57,9 +57,12 @@ class LazyArray(BackendArray):
         self.dtype = np.dtype(dtype)
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> np.ndarray:
-        return indexing.explicit_indexing_adapter(
-            key, self.shape, indexing.IndexingSupport.OUTER, self._getitem
-        )
+        if isinstance(key, indexing.VectorizedIndexer):
+            return indexing.explicit_indexing_adapter(
+                key, self.shape, indexing.IndexingSupport.OUTER, self._getitem
+            )
+        # (the adapter takes backward slices apart, and raises where one of them is empty)
+        return self._getitem(key.tuple)
 
     def _getitem(self, key: tuple[Any, ...]) -> np.ndarray:
         """Reduce every kind of indexer to increasing slices and positions, then read."""

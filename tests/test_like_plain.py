@@ -13,11 +13,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 import penstock as ps
 from penstock.dataset import lazy_variable, sampled_coordinate, sampled_index
+
+# (explaining a failure traces every line of every example)
+PHASES = (Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink)
 
 Operation = Callable[[xr.Dataset], Any]
 
@@ -30,7 +33,7 @@ class Stored:
 
     def __call__(self, *indexers: Any) -> np.ndarray:
         places = [np.arange(n)[i] for n, i in zip(self.values.shape, indexers, strict=True)]
-        return self.values[np.ix_(*places)].copy()
+        return np.ascontiguousarray(self.values[np.ix_(*places)])
 
 
 def pair(size: int, rate: float, start: float) -> tuple[xr.Dataset, xr.Dataset]:
@@ -63,15 +66,17 @@ def assert_same(ours: Any, plain: Any) -> None:
         assert ours is plain, f"right: {plain}, came out: {ours}"
     elif isinstance(plain, xr.Dataset | xr.DataArray):
         assert not isinstance(ours, type), f"{ours} instead of\n{plain}"
-        xr.testing.assert_identical(ours.load(), plain.load())
+        # (sums of columns that were picked differ in the order that NumPy keeps them in)
+        xr.testing.assert_allclose(ours.load(), plain.load(), rtol=1e-12)
+        assert ours.attrs == plain.attrs
         for dim in plain.xindexes:
             assert type(ours.xindexes[dim]) is type(plain.xindexes[dim])
         for name in plain.coords:
             np.testing.assert_array_equal(ours[name].values, plain[name].values)
-    elif isinstance(plain, pd.DataFrame | pd.Series):
-        assert isinstance(ours, pd.DataFrame | pd.Series)
-        assert (ours.to_numpy() == plain.to_numpy())[plain.notna().to_numpy()].all()
-        assert ours.index.equals(plain.index)
+    elif isinstance(plain, pd.DataFrame):
+        pd.testing.assert_frame_equal(ours, plain)
+    elif isinstance(plain, pd.Series):
+        pd.testing.assert_series_equal(ours, plain)
     else:
         np.testing.assert_array_equal(ours, plain)
 
@@ -239,7 +244,7 @@ def ends(draw: Any, ds: xr.Dataset) -> list[Operation]:
     ]
 
 
-@settings(max_examples=250, suppress_health_check=list(HealthCheck))
+@settings(max_examples=150, phases=PHASES, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_chains_of_operations_give_what_plain_coordinates_give(data: st.DataObject) -> None:
     size = data.draw(st.integers(0, 40), label="size")
