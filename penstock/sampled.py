@@ -208,10 +208,9 @@ class SampledIndex(pd.Index):
         positions = range(self._size)[slobj]
         if positions.step < 0:
             return pd.Index(self._at(np.asarray(positions)), name=self._name)
+        step = positions.step if len(positions) > 1 else 1
         return self._with(
-            self._first + self._step * positions.start,
-            self._step * positions.step,
-            len(positions),
+            self._first + self._step * positions.start, self._step * step, len(positions)
         )
 
     def __getitem__(self, key: Any) -> Any:
