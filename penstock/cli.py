@@ -14,11 +14,10 @@ import typer
 
 from penstock import cli_extract as cli_extract  # (it adds its command)
 from penstock.cli_options import (
-    DatasetName,
-    Dims,
     Files,
     Format,
     Memory,
+    Naming,
     Precision,
     Scheduler,
     Workers,
@@ -27,6 +26,8 @@ from penstock.cli_options import (
     end_with,
     say,
 )
+from penstock.cli_reading import reads_recordings
+from penstock.local_paths import check_local
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -85,6 +86,7 @@ def _show_warning(message: Any, category: Any, *rest: Any, **more: Any) -> None:
 def _pipeline(path: Path, allow: list[str] | None) -> Pipeline:
     from penstock.pipeline import Pipeline
 
+    check_local(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such pipeline file")
     try:
@@ -93,28 +95,26 @@ def _pipeline(path: Path, allow: list[str] | None) -> Pipeline:
         raise ValueError(f"{path}: not a text file, so not a pipeline in YAML") from None
 
 
-def _open_options(dataset: str | None, dims: str | None) -> dict[str, Any]:
-    given = {"dataset": dataset, "dims": tuple(dims.split(",")) if dims else None}
-    return {name: value for name, value in given.items() if value is not None}
-
-
 @app.command()
-def info(files: Files, dataset: DatasetName = None, dims: Dims = None) -> None:
+@reads_recordings
+def info(files: Files, reading: dict[str, Any]) -> None:
     """Show what is in recordings, and what they would cost to read."""
     from penstock.engine import one_sentence
     from penstock.io import open_dataset
     from penstock.io.arrays import SeveralDatasetsError
+    from penstock.io.finding import whole_recordings
     from penstock.sources import expand_paths
 
     failed = 0
     paths = [path for file in files for path in expand_paths(file)]
-    options = _open_options(dataset, dims)
-    for path in paths:
+    for path in whole_recordings(paths):
         try:
-            print(describe(path, open_dataset(path, **options)))
+            print(describe(path, open_dataset(path, **reading)))
         except SeveralDatasetsError as error:
             for name in error.names:
-                print(f"{name} of", describe(path, open_dataset(path, **options, dataset=name)))
+                print(
+                    f"{name} of", describe(path, open_dataset(path, **{**reading, "dataset": name}))
+                )
         except (OSError, ValueError, TypeError) as error:
             failed += 1
             text = one_sentence(error)
@@ -207,6 +207,7 @@ def _describe_signal(signal: xr.DataArray, stored_as: str | None = None) -> list
 
 
 @app.command()
+@reads_recordings
 def plan(
     pipeline: PipelineFile,
     files: Files,
@@ -219,30 +220,38 @@ def plan(
         ),
     ] = "zarr",
     allow: Allow = None,
-    dataset: DatasetName = None,
-    dims: Dims = None,
+    name: Naming = None,
+    *,
+    reading: dict[str, Any],
 ) -> None:
     """Show blocks, concurrency and predicted peak memory; nothing is computed."""
     from penstock.engine import one_sentence
     from penstock.io import open_dataset
+    from penstock.io.finding import whole_recordings
     from penstock.sources import expand_paths
 
     steps = _pipeline(pipeline, allow)
-    paths = [path for file in files for path in expand_paths(file)]
+    paths = whole_recordings(path for file in files for path in expand_paths(file))
     readable, failed = list(paths), 0
-    options = _open_options(dataset, dims)
     for path in paths if len(paths) > 1 else []:
         try:
-            open_dataset(path, **options)
+            open_dataset(path, **reading)
         except (OSError, ValueError) as error:
             readable.remove(path)
             failed += 1
             say(one_sentence(error))
     if readable:
-        sources = readable if len(readable) > 1 else readable[0]
-        print(
-            steps.plan(sources, memory=memory, workers=workers, format=format, open_options=options)
+        # (names of results depend on what was given, not on what it was found to mean)
+        several = readable if len(readable) > 1 else readable[0]
+        plans = steps.plan(
+            several if failed else _one(files),
+            memory=memory,
+            workers=workers,
+            format=format,
+            open_options=reading,
+            name=name,
         )
+        print(plans)
     raise typer.Exit(1 if failed else 0)
 
 
@@ -251,6 +260,7 @@ def _one(files: list[str]) -> Any:
 
 
 @app.command()
+@reads_recordings
 def run(
     pipeline: PipelineFile,
     files: Files,
@@ -266,8 +276,9 @@ def run(
     scheduler: Scheduler = None,
     quiet: Annotated[bool, typer.Option(help="No progress.")] = False,
     allow: Allow = None,
-    dataset: DatasetName = None,
-    dims: Dims = None,
+    name: Naming = None,
+    *,
+    reading: dict[str, Any],
 ) -> None:
     """Process recordings into a folder; the same command goes on after an interruption."""
     with client_at(scheduler) as client:
@@ -282,12 +293,14 @@ def run(
             executor=executor,
             client=client,
             progress=False if quiet else None,
-            open_options=_open_options(dataset, dims),
+            open_options=reading,
+            name=name,
         )
     end_with(report)
 
 
 @app.command()
+@reads_recordings
 def convert(
     source: Annotated[str, typer.Argument(help="Recording or image.")],
     target: Annotated[Path, typer.Argument(help="New file: .zarr, .nii.gz, .edf, .fif, ...")],
@@ -296,8 +309,8 @@ def convert(
     overwrite: Annotated[bool, typer.Option(help="Replace a target that is there.")] = False,
     dtype: Precision = None,
     quiet: Annotated[bool, typer.Option(help="No progress.")] = False,
-    dataset: DatasetName = None,
-    dims: Dims = None,
+    *,
+    reading: dict[str, Any],
 ) -> None:
     """Write a recording or image in another format, once; a .zarr is then read by region."""
     from penstock.formats import named_target, target_format
@@ -314,7 +327,7 @@ def convert(
         overwrite=overwrite,
         dtype=dtype,
         progress=False if quiet else None,
-        open_options=_open_options(dataset, dims),
+        open_options=reading,
     )
     end_with(report)
 

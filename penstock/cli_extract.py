@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from penstock.cli_options import Memory, Scheduler, Workers, app, client_at, end_with
+from penstock.cli_options import Memory, Naming, Scheduler, Workers, app, client_at, end_with
+from penstock.local_paths import local_path
 from penstock.memory import MIB, process_now
 
 FIGURES_KEPT = 3
@@ -80,6 +80,7 @@ def extract(
     overwrite: Annotated[bool, typer.Option(help="Replace results that are there.")] = False,
     scheduler: Scheduler = None,
     quiet: Annotated[bool, typer.Option(help="No progress.")] = False,
+    name: Naming = None,
 ) -> None:
     """Extract and clean region signals: one pass over each image, within a memory budget."""
     from penstock.fmri import (
@@ -92,12 +93,12 @@ def extract(
         SmoothVolumes,
     )
     from penstock.pipeline import Pipeline
-    from penstock.sources import expand_paths
+    from penstock.sources import expand_paths, resolve_sources
 
     # (workers of a cluster may be at home in another folder)
     labels, maps, mask = (_absolute(paths) for paths in (labels, maps, mask))
-    names, within = (path and os.path.abspath(path) for path in (names, within))
-    confounds = [c if c == "auto" or "{name}" in c else os.path.abspath(c) for c in confounds or ()]
+    names, within = (path and local_path(path) for path in (names, within))
+    confounds = [c if c == "auto" or "{name}" in c else local_path(c) for c in confounds or ()]
     policy: dict[str, Any] = {"nan_policy": nan_policy}
     parts: list[Any] = [
         ExtractLabels(atlas, lut=names, strategy=strategy, mask_img=within, **policy)  # type: ignore[arg-type]
@@ -130,9 +131,9 @@ def extract(
         steps.append(CleanSignals(t_r=t_r, **cleaning))  # type: ignore[arg-type]
     sources, folder, written = _targets(files, out, format, only_voxels=bool(mask) and not labels)
     shared = confounds and confounds != ["auto"] and not any("{name}" in c for c in confounds)
-    if shared and len(sources) > 1:
+    if shared and (n_images := len(resolve_sources(sources, Path(local_path(folder))))) > 1:
         raise ValueError(
-            f"{len(sources)} images cannot share one table of confounds: use --confounds auto, or "
+            f"{n_images} images cannot share one table of confounds: use --confounds auto, or "
             "a path with {name} in it"
         )
     with client_at(scheduler) as client:
@@ -145,6 +146,7 @@ def extract(
             overwrite=overwrite,
             client=client,
             progress=False if quiet else None,
+            name=name,
         )
     _add_figures(report, next(iter(labels or maps or mask), None), expand_paths(files[0])[0])
     report.save()
@@ -152,7 +154,7 @@ def extract(
 
 
 def _absolute(paths: list[str] | None) -> list[str]:
-    return [os.path.abspath(path) for path in paths or ()]
+    return [local_path(path) for path in paths or ()]
 
 
 def _centre(text: str) -> tuple[float, float, float]:
@@ -178,7 +180,7 @@ def _targets(
                 f"cannot tell the format of {out}: end its name in .parquet, .csv, .tsv or .zarr, "
                 "or give a folder"
             )
-        return paths, out, check_format(format or ("zarr" if only_voxels else "parquet")).name
+        return files, out, check_format(format or ("zarr" if only_voxels else "parquet")).name
     if format is not None and format != wanted.name:
         raise ValueError(f"--format {format} contradicts the name {out.name}")
     if len(paths) > 1:

@@ -33,13 +33,14 @@ Workers = Annotated[
 Format = Annotated[
     str, typer.Option(help="Of the results: zarr, edf, fif, nifti, nii, parquet, csv or tsv.")
 ]
-DatasetName = Annotated[
+Naming = Annotated[
     str | None,
-    typer.Option(help="Which dataset of files that hold several (h5USID, NSID, HDF5, npz)."),
-]
-Dims = Annotated[
-    str | None,
-    typer.Option(help="Names of the dims of plain arrays, e.g. y,x,frequency (HDF5, npy, npz)."),
+    typer.Option(
+        "--name",
+        help="What results are called: text with {name}, {folder}, {folders}, {number}, or "
+        "entities of BIDS names such as {sub} and {task} (default: {name}, below folders like "
+        "those of the recordings where two have one name).",
+    ),
 ]
 Precision = Annotated[
     str | None,

@@ -346,6 +346,8 @@ def one_sentence(error: BaseException) -> str:
             "run the same command again"
         )
     text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, ModuleNotFoundError) and error.name and "pip install" not in text:
+        text += f": pip install {error.name.partition('.')[0]}"
     if isinstance(error, OSError) and error.filename and error.strerror:
         text = f"{error.filename}: {error.strerror[:1].lower()}{error.strerror[1:]}"
     if isinstance(error, KeyError | IndexError | AttributeError | ZeroDivisionError | MemoryError):

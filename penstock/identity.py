@@ -18,9 +18,23 @@ from penstock.store import FORMAT
 
 
 def file_identity(path: Path) -> dict[str, Any]:
-    """Path, size and time of change of a file or store."""
+    """Path, size and time of change of a file or store, or of the files of a folder together."""
+    if path.is_dir() and not (path / "zarr.json").exists():
+        return {"path": str(path), **_files_in(path)}
     stat = (path / "zarr.json" if path.is_dir() else path).stat()
     return {"path": str(path), "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+
+
+def _files_in(folder: Path) -> dict[str, Any]:
+    """Size of the files of a recording that is a folder, and a digest of their times of change."""
+    digest, size = hashlib.sha256(), 0
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            stat = path.stat()
+            size += stat.st_size
+            name = path.relative_to(folder).as_posix()
+            digest.update(f"{name} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+    return {"size": size, "files": digest.hexdigest()}
 
 
 def dataset_token(ds: xr.Dataset) -> str:

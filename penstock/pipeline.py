@@ -14,6 +14,7 @@ from penstock.cluster import active_client
 from penstock.dataset import SIGNAL, check_dataset
 from penstock.formats import check_format
 from penstock.io.objects import as_dataset, is_object
+from penstock.local_paths import check_local
 from penstock.memory import MIB
 from penstock.pipeline_files import parse_steps
 from penstock.plan import Plan, Plans, make_plan, resources
@@ -163,6 +164,7 @@ class Pipeline:
         format: str = "zarr",
         client: Any = None,
         open_options: Mapping[str, Any] | None = None,
+        name: str | None = None,
     ) -> Plan | Plans:
         """Blocks, concurrency and predicted peak memory. Computes nothing and reads no samples.
 
@@ -199,7 +201,7 @@ class Pipeline:
         kind = executor_kind(self, None)
         several = not (isinstance(source, xr.Dataset | str | Path) or is_object(source))
         plans = []
-        for item in resolve_sources(source):
+        for item in resolve_sources(source, name=name):
             ds = item.dataset
             if ds is None:
                 ds = open_dataset(item.path or "", **(open_options or {}))
@@ -223,6 +225,7 @@ class Pipeline:
         progress: bool | None = None,
         listeners: Iterable[Any] = (),
         open_options: Mapping[str, Any] | None = None,
+        name: str | None = None,
     ) -> Report:
         """Process recordings into a folder, within a memory budget, and report.
 
@@ -284,6 +287,7 @@ class Pipeline:
             progress=progress,
             listeners=listeners,
             open_options=open_options,
+            name=name,
         )
 
     # ------------------------------------------------------------------ files
@@ -336,6 +340,7 @@ class Pipeline:
 
         text = yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)
         if path is not None:
+            check_local(path)
             Path(path).write_text(text, encoding="utf-8")
         return text
 
@@ -346,6 +351,7 @@ class Pipeline:
 
         where = "the pipeline"
         if isinstance(text, Path) or "\n" not in text:
+            check_local(text)
             where, text = str(text), Path(text).read_text(encoding="utf-8")
         try:
             data = yaml.safe_load(text)

@@ -19,6 +19,7 @@ from penstock.engine import Engine
 from penstock.formats import check_format
 from penstock.identity import dataset_token
 from penstock.ledger import remove
+from penstock.local_paths import local_path
 from penstock.memory import PeakSampler, lean_allocator, single_threaded_kernels
 from penstock.plan import resources
 from penstock.report import Report
@@ -78,15 +79,18 @@ def run(
     progress: bool | None = None,
     listeners: Iterable[events.Listener] = (),
     open_options: Mapping[str, Any] | None = None,
+    name: str | None = None,
 ) -> Report:
     """Process recordings into a folder (see `Pipeline.run`)."""
     from penstock.progress import progress_listener
 
     result_format = check_format(format)
+    reading = dict(open_options or {})
+    dtype = dtype or reading.pop("dtype", None)
     if dtype not in (None, "float32", "float64"):
         raise ValueError(f"dtype must be 'float32' or 'float64', got {dtype!r}")
-    out = out.expanduser().absolute()
-    items = resolve_sources(source, out)
+    out = Path(local_path(out))
+    items = resolve_sources(source, out, name)
     client = client if client is not None else active_client()
     kind = "cluster" if client is not None else executor_kind(pipeline, executor)
     limits = resources(memory, workers, kind=kind, client=client, modules=pipeline.modules)
@@ -104,12 +108,13 @@ def run(
             overwrite,
             limits,
             {"dataset": dataset_token(item.dataset)} if item.dataset is not None else None,
-            dict(open_options or {}),
+            reading,
         )
         for item in items
     ]
     _refuse_own_source(jobs)
-    _make_folder(out)
+    for folder in {out, *(job.target.parent for job in jobs)}:
+        _make_folder(folder)
     report = Report(pipeline=pipeline.canonical(), out=str(out), limits=limits, kind=kind)
     if isinstance(source, Mapping) and not isinstance(source, xr.Dataset) and len(source) == 1:
         # (its folder may hold the reports of others)
@@ -180,9 +185,10 @@ def _spooled(job: Job) -> Iterator[Job]:
     if ds is None or signal is None or (lazy and not signal.encoding.get("in_memory")):
         yield job
         return
-    folder = job.target.with_name(f".{job.name}.input")
-    write_store(ds, folder / f"{job.name}.zarr", overwrite=True)
+    name = job.target.stem
+    folder = job.target.with_name(f".{name}.input")
+    write_store(ds, folder / f"{name}.zarr", overwrite=True)
     try:
-        yield replace(job, dataset=None, path=folder / f"{job.name}.zarr")
+        yield replace(job, dataset=None, path=folder / f"{name}.zarr")
     finally:
         remove(folder)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import glob
-import re
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,8 @@ from typing import Any
 import xarray as xr
 
 from penstock.io.objects import as_dataset
+from penstock.result_names import check_name, names_of
+from penstock.result_names import result_name as result_name
 from penstock.store import provenance, sidecar_path
 
 
@@ -24,13 +25,28 @@ class SourceItem:
     dataset: xr.Dataset | None = None
 
 
-def resolve_sources(source: Any, out: Path | None = None) -> list[SourceItem]:
+@dataclass(frozen=True)
+class _Entry:
+    """One recording, and what its result may be named after."""
+
+    place: Path
+    root: Path
+    path: Path | None = None
+    dataset: xr.Dataset | None = None
+
+
+def resolve_sources(
+    source: Any, out: Path | None = None, name: str | None = None
+) -> list[SourceItem]:
     """Recordings meant by a path, pattern, folder, dataset or a list of them, with result names.
 
-    A mapping gives its own names for the results: ``{"sub-01_rest": "bold.nii.gz"}``.
+    A mapping gives its own names for the results: ``{"sub-01_rest": "bold.nii.gz"}``. Otherwise
+    they are those of the files, below folders like those of the recordings where two files have
+    one name, or made by the pattern `name` (see `penstock.result_names.names_of`).
 
-    Where a folder or pattern also covers `out`, earlier results in it are left out, so that the
-    same command can go on in the folder of its recordings.
+    A recording that is given twice counts once. Where a folder or pattern also covers `out`,
+    earlier results in it are left out, so that the same command can go on in the folder of its
+    recordings.
 
     Raises
     ------
@@ -38,39 +54,48 @@ def resolve_sources(source: Any, out: Path | None = None) -> list[SourceItem]:
         If there is none, or two would have one name.
     """
     if isinstance(source, Mapping) and not isinstance(source, xr.Dataset):
-        return [_named(str(name), entry) for name, entry in source.items()]
-    several = isinstance(source, list | tuple)
-    items: list[SourceItem] = []
-    for entry in map(as_dataset, source if several else [source]):
-        if isinstance(entry, xr.Dataset):
-            origin = entry.attrs.get("source") or entry.attrs.get("store")
-            default = f"dataset{len(items) or ''}"
-            name = result_name(Path(str(origin))) if origin else default
-            items.append(SourceItem(name, dataset=entry))
-        elif isinstance(entry, str | Path):
-            paths = expand_paths(entry)
-            if out is not None and paths != [Path(entry).expanduser()]:
-                paths = [p for p in paths if p.absolute().parent != out or not _is_result(p)]
-            items += [SourceItem(result_name(path), path=path) for path in paths]
-        else:
-            raise TypeError(f"expected paths or datasets, got {type(entry).__name__}")
-    if not items:
+        if name is not None:
+            raise ValueError("a mapping names its results itself: leave out name (--name)")
+        return [_named(str(one), entry) for one, entry in source.items()]
+    entries = _entries(source if isinstance(source, list | tuple) else [source], out)
+    if not entries:
         raise ValueError("no recordings given")
-    names: dict[str, SourceItem] = {}
-    for item in items:
-        if item.name in names:
-            first, second = (i.path or "a dataset" for i in (names[item.name], item))
-            raise ValueError(
-                f"{first} and {second} would both become {item.name!r}: "
-                "rename one, or run them into different folders"
-            )
-        names[item.name] = item
-    return items
+    names = names_of([e.place for e in entries], [e.root for e in entries], name)
+    return [SourceItem(one, e.path, e.dataset) for one, e in zip(names, entries, strict=True)]
+
+
+def _entries(given: list[Any] | tuple[Any, ...], out: Path | None) -> list[_Entry]:
+    from penstock.io.finding import find_recordings, whole_recordings
+
+    entries: list[_Entry] = []
+    for one in map(as_dataset, given):
+        if isinstance(one, xr.Dataset):
+            origin = one.attrs.get("source") or one.attrs.get("store")
+            n_before = sum(e.dataset is not None for e in entries)
+            place = Path(str(origin)) if origin else Path(f"dataset{n_before or ''}")
+            root = Path(os.path.abspath(place)).parent
+            entries.append(_Entry(place, root, dataset=one))
+        elif isinstance(one, str | os.PathLike):
+            found = find_recordings(one)
+            paths = found.paths
+            if out is not None and found.searched:
+                paths = [p for p in paths if out not in p.absolute().parents or not _is_result(p)]
+            entries += [_Entry(path, found.root, path) for path in paths]
+        else:
+            raise TypeError(f"expected paths or datasets, got {type(one).__name__}")
+    whole = set(whole_recordings(entry.path for entry in entries if entry.path is not None))
+    kept = []
+    for entry in entries:
+        if entry.path is None:
+            kept.append(entry)
+        elif (there := Path(os.path.abspath(entry.path))) in whole:
+            whole.remove(there)
+            kept.append(entry)
+    return kept
 
 
 def _named(name: str, entry: Any) -> SourceItem:
-    if not name or "/" in name or name.startswith("."):
-        raise ValueError(f"{name!r} cannot be the name of a result: use letters, digits, - and _")
+    check_name(name)
     entry = as_dataset(entry)
     if isinstance(entry, xr.Dataset):
         return SourceItem(name, dataset=entry)
@@ -80,67 +105,19 @@ def _named(name: str, entry: Any) -> SourceItem:
     return SourceItem(name, path=paths[0])
 
 
-def result_name(path: Path) -> str:
-    """The name of a file without its extension, double ones (``.nii.gz``) included."""
-    from penstock.io import extensions
-
-    lower = path.name.lower()
-    longest = max((e for e in extensions() if lower.endswith(e)), key=len, default=path.suffix)
-    return path.name[: len(path.name) - len(longest)] or path.stem
-
-
 def _is_result(path: Path) -> bool:
     about = provenance(path)
     return (about is not None and "key" in about) or sidecar_path(path).exists()
 
 
-def expand_paths(pattern: str | Path) -> list[Path]:
-    """Recordings meant by a path, a pattern, or a folder (the known formats in it).
-
-    Where none lie in the folder itself, its subfolders are searched.
+def expand_paths(pattern: str | os.PathLike[str]) -> list[Path]:
+    """Recordings meant by a path, a pattern, or a folder (see `penstock.io.finding`).
 
     Raises
     ------
     FileNotFoundError
         If there is none.
     """
-    from penstock.io import extensions
+    from penstock.io.finding import find_recordings
 
-    text = str(Path(pattern).expanduser())
-    path = Path(text)
-    if path.is_dir() and not (path / "zarr.json").exists():
-        found = _recordings(path.iterdir()) or _recordings(path.rglob("*"))
-        if not found:
-            raise FileNotFoundError(
-                f"{path}: no recordings in this folder (known: {', '.join(sorted(extensions()))})"
-            )
-        return found
-    if path.exists():
-        return [path]
-    if glob.has_magic(text):
-        found = sorted(map(Path, glob.glob(text, recursive=True)))
-        if found:
-            return found
-        raise FileNotFoundError(f"{pattern}: no file matches this pattern")
-    raise FileNotFoundError(f"{pattern}: no such file or folder")
-
-
-def _recordings(paths: Iterable[Path]) -> list[Path]:
-    """Those in a format that we know, in order of their names.
-
-    Of a BIDS dataset or its derivatives, with masks, maps and anatomy beside the recordings, only
-    the functional images are meant, and of these the preprocessed ones where there are some.
-    """
-    from penstock.io import extensions
-
-    known = extensions()
-    found = sorted(
-        path
-        for path in paths
-        if path.name.lower().endswith(known) and not path.name.startswith(".")
-    )
-    images = {path for path in found if path.name.lower().endswith((".nii", ".nii.gz"))}
-    functional = {path for path in images if re.search(r"_bold\.nii(\.gz)?$", path.name.lower())}
-    preprocessed = {path for path in functional if "_desc-preproc_" in path.name}
-    wanted = preprocessed or functional or images
-    return [path for path in found if path not in images or path in wanted]
+    return find_recordings(pattern).paths

@@ -32,6 +32,7 @@ from penstock.dataset import (
     sampled_index,
 )
 from penstock.ledger import partial_path, publish, remove
+from penstock.local_paths import local_path
 from penstock.memory import MIB
 from penstock.shards import (
     COMPRESSION_LEVEL,
@@ -400,7 +401,7 @@ def open_store(path: str | Path) -> xr.Dataset:
     FileNotFoundError, ValueError
         If there is no store, or no signal in it.
     """
-    path = Path(path).absolute()
+    path = Path(local_path(path))
     if not (path / "zarr.json").is_file():
         raise FileNotFoundError(f"{path}: no Zarr (version 3) store there")
     try:
@@ -493,7 +494,7 @@ def write_store(ds: xr.Dataset, path: str | Path, *, overwrite: bool = False) ->
     FileExistsError
         If the target exists and `overwrite` is False.
     """
-    target = Path(path).absolute()
+    target = Path(local_path(path))
     check_dataset(ds)
     if target.exists() and not overwrite:
         raise FileExistsError(f"{target} exists: use overwrite to replace it")

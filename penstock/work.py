@@ -27,6 +27,7 @@ from penstock.dataset import SIGNAL, reads_fresh
 from penstock.events import BlockFinished
 from penstock.formats import check_format
 from penstock.identity import file_identity, key_of, versions
+from penstock.io.parts import parts_of
 from penstock.ledger import Ledger, clean_leftovers, discard, partial_path, publish, remove
 from penstock.memory import PeakSampler, use_lean_allocator
 from penstock.plan import Plan, Resources, Stage, make_plan
@@ -153,6 +154,9 @@ def source_identity(job: Job) -> dict[str, Any]:
         assert job.path is not None
         source = str(job.path.absolute())
         identity = file_identity(Path(source))
+        parts = parts_of(source)
+        if parts:
+            identity["parts"] = [file_identity(part) for part in parts]
     if job.options:
         identity["options"] = job.options
     beside = [path for one in job.processors for path in one.companions(source)] if source else []

@@ -148,16 +148,6 @@ def test_unaligned_writes_are_refused(tmp_path: Path, small: xr.Dataset) -> None
         write_block(tmp_path / "a.zarr", "x", {"t": slice(10, 20)}, np.zeros(10, "f4"))
 
 
-def test_two_inputs_with_one_name_are_refused(small: xr.Dataset, tmp_path: Path) -> None:
-    for folder in ("a", "b"):
-        (tmp_path / folder).mkdir()
-        write_store(small, tmp_path / folder / "night.zarr")
-    with pytest.raises(ValueError, match="would both become 'night'"):
-        ps.Pipeline([np.abs]).run(
-            [tmp_path / "a" / "night.zarr", tmp_path / "b" / "night.zarr"], tmp_path / "out"
-        )
-
-
 def test_a_folder_in_use_is_refused(small: xr.Dataset, tmp_path: Path) -> None:
     from penstock.run import _exclusive
 

@@ -19,6 +19,7 @@ import xarray as xr
 
 from penstock.dataset import SIGNAL
 from penstock.io.arrays import exact_type
+from penstock.local_paths import check_local
 
 if TYPE_CHECKING:
     from penstock.processor import Processor
@@ -379,6 +380,7 @@ def _load_file(path: Path, name: str, allowed: tuple[int, ...]) -> SpatialImage:
 def _open_file(path: Path, name: str) -> Any:
     """The image of a file, opened, of which no voxel is read."""
     nibabel = _nibabel()
+    check_local(path)
     if not path.exists():
         raise FileNotFoundError(f"{name}: no such file: {path}")
     try:

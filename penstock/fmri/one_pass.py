@@ -18,6 +18,7 @@ from penstock.fmri.images import floating_type, same_grid, voxel_grid
 from penstock.fmri.together import PART, ExtractTogether
 from penstock.fmri.volumes import as_volumes, joined_in_time
 from penstock.in_memory import collect
+from penstock.local_paths import local_path
 from penstock.memory import MIB
 
 if TYPE_CHECKING:
@@ -281,7 +282,7 @@ def extract_to(
     from penstock.pipeline import Pipeline
     from penstock.store import open_store
 
-    target = Path(out).expanduser().absolute()
+    target = Path(local_path(out))
     if target.suffix != ".zarr":
         raise ValueError(f"{target.name}: signals are written into a Zarr store, named *.zarr")
     images = as_list(imgs)

@@ -12,6 +12,7 @@ import numpy as np
 
 from penstock.io.edf_header import EdfHeader, read_header
 from penstock.io.edf_records import read_signal_bytes
+from penstock.local_paths import local_path
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -68,7 +69,7 @@ def read_annotations(path: str | os.PathLike[str]) -> pd.DataFrame:
     >>> from penstock.io import read_annotations
     >>> stages = read_annotations("SC4001EC-Hypnogram.edf")  # doctest: +SKIP
     """
-    path = os.path.abspath(os.path.expanduser(os.fspath(path)))
+    path = local_path(path)
     if not os.path.exists(path):
         raise FileNotFoundError(f"no such file: {path}; check the path for typing errors")
     return table(read_events(read_header(path)).rows)

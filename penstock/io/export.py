@@ -20,6 +20,7 @@ from penstock.dataset import (
 )
 from penstock.formats import check_format, target_format
 from penstock.io.objects import as_dataset
+from penstock.local_paths import local_path
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -105,7 +106,7 @@ def export(
     >>> report = ps.export(ps.open_dataset("night.bdf"), "night.edf")  # doctest: +SKIP
     """
     ds = check_dataset(as_dataset(ds))
-    path = os.path.abspath(os.path.expanduser(os.fspath(path)))
+    path = local_path(path)
     if format is None:
         format = target_format(path).name
     check_format(format)

@@ -32,6 +32,7 @@ from penstock.io.usid import (
     usid_dataset,
     why_not_main,
 )
+from penstock.local_paths import local_path
 
 
 def list_main_datasets(path: str | os.PathLike[str]) -> list[MainDataset]:
@@ -63,7 +64,7 @@ def list_main_datasets(path: str | os.PathLike[str]) -> list[MainDataset]:
     >>> print(ps.io.list_main_datasets(path)[0])
     Measurement_000/Channel_000/Raw_Data (signal [pm], 72 x 119)
     """
-    path = os.path.abspath(os.path.expanduser(os.fspath(path)))
+    path = local_path(path)
     with open_file(path) as file:
         return main_datasets(file) + nsid_datasets(file)
 

@@ -23,6 +23,7 @@ from penstock.io.mne.objects import (
     read_scaled,
     units_of,
 )
+from penstock.io.mne_problems import reading_problem
 
 OPEN_RECORDINGS = 4
 """Recordings that a process keeps open; MNE-Python parses a header in 10 ms to seconds."""
@@ -104,10 +105,7 @@ def _read_raw(path: str, options: dict[str, Any]) -> _Opened:
         try:
             raw = mne.io.read_raw(path, preload=False, verbose="warning", **options)
         except Exception as error:
-            raise ValueError(
-                f"MNE-Python cannot open {path} ({_one_line(error)}): check that the file and "
-                "those that belong to it are complete"
-            ) from error
+            raise reading_problem(path, error, options) from error
     messages = [str(warning.message) for warning in caught]
     messages = [text for text in messages if not any(phrase in text for phrase in dull)]
     return _Opened(raw, threading.Lock(), messages)

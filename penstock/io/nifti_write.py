@@ -17,6 +17,7 @@ import xarray as xr
 from penstock.buffers import scratch_buffer
 from penstock.dataset import SIGNAL, Region, check_dataset, read_region, sampling_frequency
 from penstock.io.publish import published_file
+from penstock.local_paths import local_path
 
 BLOCK_BYTES = 32 * 1024 * 1024
 """Of the signal read at once."""
@@ -97,7 +98,7 @@ def write_nifti(
     {'x': 4, 'y': 5, 'z': 6, 'time': 20}
     """
     check_dataset(ds)
-    target = os.path.abspath(os.path.expanduser(os.fspath(path)))
+    target = local_path(path)
     if not target.lower().endswith((".nii", ".nii.gz")):
         raise ValueError(f"cannot write {target} as NIfTI: end its name in .nii or .nii.gz")
     if os.path.exists(target) and not overwrite:

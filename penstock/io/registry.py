@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import fnmatch
 import importlib
 import importlib.util
-import inspect
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ import xarray as xr
 
 from penstock.dataset import check_dataset
 from penstock.io.objects import as_dataset, is_object
+from penstock.io.open_options import CASES, check_rate, options_for, with_bads
+from penstock.local_paths import local_path
 
 HEAD_BYTES = 512
 
@@ -38,6 +41,10 @@ class Reader:
     """Modules the reader imports, checked before it is called."""
     extra: str = ""
     """The optional extra of Penstock that installs `requires`."""
+    on_disk: str = "either"
+    """What a recording of this format is: a ``"file"``, a ``"folder"``, or ``"either"``."""
+    folder_holds: str = ""
+    """Pattern of a file in folders with a shared extension, by which they are told from others."""
 
     @property
     def function(self) -> Callable[..., xr.Dataset]:
@@ -96,6 +103,8 @@ def open_dataset(
     dtype: Any = None,
     channel_types: Mapping[str, str] | None = None,
     rate: float | None = None,
+    bads: Sequence[str] | None = None,
+    sidecars: bool = True,
     **kwargs: Any,
 ) -> xr.Dataset:
     """Open a recording or dataset; its values stay in the file until a region is asked for.
@@ -118,11 +127,20 @@ def open_dataset(
         file does not tell.
     rate : float, optional
         Sampling frequency [Hz] of the channels that become ``signal``, for files with several;
-        the others become ``signal_<rate>Hz``. Default: the rate with the most samples.
+        the others become ``signal_<rate>Hz``. Default: what the reader of the format takes for the
+        recording. A file with another rate alone is refused.
+    bads : sequence of str, optional
+        Names of channels to mark as bad, beside those that the file marks.
+    sidecars : bool, default True
+        Whether the files that BIDS keeps beside a recording are used (``channels.tsv``,
+        ``events.tsv``, ``electrodes.tsv``, ``*_eeg.json``: see `penstock.io.recording_sidecars`).
+        ``attrs["sidecars"]`` names those that were, ``attrs["sidecar_notes"]`` what they changed.
     **kwargs
-        Options of the reader: for HDF5 and NumPy files ``dataset`` (which of several), and for
-        arrays that do not say what they are, ``dims`` (names of their axes), ``coords``, ``units``
-        and ``sampling_frequency`` (see `penstock.io.hdf5.open_hdf5`, `penstock.io.npy.open_npy`).
+        Options of the reader: ``gaps="join"`` for interrupted recordings (EDF+D), ``stim_mask``
+        for BDF (see `penstock.io.edf.open_edf`), those of MNE-Python's readers; for HDF5 and NumPy
+        files ``dataset`` (which of several), and for arrays that do not say what they are, ``dims``
+        (names of their axes), ``coords``, ``units`` and ``sampling_frequency`` (see
+        `penstock.io.hdf5.open_hdf5`, `penstock.io.npy.open_npy`).
 
     Returns
     -------
@@ -143,17 +161,18 @@ def open_dataset(
     >>> ds.signal.sel(channel="Cz", time=slice(10, 20)).values  # doctest: +SKIP
     """
     if is_object(path):
-        if engine is not None or channel_types is not None or rate is not None:
+        if kwargs or any(o is not None for o in (engine, channel_types, rate, bads)):
             raise ValueError(
                 f"a {type(path).__name__} object takes no options of files: change it in its own "
                 "library, or the dataset afterwards"
             )
         return check_dataset(as_dataset(path, **({} if dtype is None else {"dtype": dtype})))
-    path = os.path.abspath(os.path.expanduser(os.fspath(path)))
+    path = local_path(path)
     if not os.path.exists(path):
-        raise FileNotFoundError(f"no such file: {path}; check the path for typing errors")
+        raise FileNotFoundError(not_there(path))
     if engine is None and _is_zarr(path):
-        return _open_zarr(path, dict(kwargs, channel_types=channel_types, rate=rate))
+        ds = _open_zarr(path, dict(kwargs, channel_types=channel_types))
+        return with_bads(check_rate(ds, rate, path), bads, path)
     reader = _named_reader(engine) if engine is not None else find_reader(path)
     missing = [name for name in reader.requires if importlib.util.find_spec(name) is None]
     if missing:
@@ -169,14 +188,9 @@ def open_dataset(
     if rate is not None:
         options["rate"] = rate
     function = reader.function
-    try:
-        inspect.signature(function).bind(path, **options)
-    except TypeError as error:
-        raise ValueError(
-            f"the {reader.name} reader cannot open {path} with these options ({error}): it knows "
-            f"{', '.join(list(inspect.signature(function).parameters)[1:]) or 'none'}"
-        ) from None
-    return check_dataset(function(path, **options))
+    options = options_for(reader.name, function, path, options)
+    ds = check_rate(check_dataset(function(path, **options)), rate, path)
+    return with_bads(ds, bads, path)
 
 
 class MissingExtraError(ImportError, ValueError):
@@ -192,6 +206,9 @@ def find_reader(path: str) -> Reader:
         if named is not None:
             return named
         raise IsADirectoryError(f"{path} is a folder, not a recording: give one of the files in it")
+    header = _header_beside(path)
+    if header is not None:
+        raise ValueError(f"{name} is only a part of the recording {header}: open {header} instead")
     with open(path, "rb") as file:
         head = file.read(HEAD_BYTES)
     if not head:
@@ -202,14 +219,17 @@ def find_reader(path: str) -> Reader:
     for reader in _readers.values():
         if reader.can_open is not None and reader.can_open(head):
             return reader
+    folder = whole_of(path)
+    if folder is not None:
+        raise ValueError(f"{path} is only a part of the recording {folder}: open {folder} instead")
+    folders = [r for r in _readers.values() if r.on_disk == "folder"]
+    if any(name.lower().endswith(reader.extensions) for reader in folders if reader.extensions):
+        raise ValueError(f"{path} is a file, but such a recording is a folder: copy it whole")
     if named is not None:
         raise ValueError(
             f"{path} is named like {named.name.upper()} but does not hold it "
             f"(it begins with {_excerpt(head)}): check where the file comes from"
         )
-    header = _header_beside(path)
-    if header is not None:
-        raise ValueError(f"{name} is only a part of the recording {header}: open {header} instead")
     raise ValueError(
         f"cannot tell the format of {path} (it begins with {_excerpt(head)}): known are "
         f"{', '.join(extensions())}; name the reader with engine= or register one with "
@@ -228,13 +248,55 @@ def _readers_by_extension(path: str) -> list[Reader]:
     lower = os.path.basename(path).lower()
     if _header_beside(path) is not None:
         return []
+    kind = "folder" if os.path.isdir(path) else "file"
     fitting: dict[int, list[Reader]] = {}
     for reader in _readers.values():
+        if reader.on_disk not in ("either", kind):
+            continue
         for extension in (*reader.extensions, *reader.shared_extensions):
             if lower.endswith(extension):
                 fitting.setdefault(len(extension), []).append(reader)
     longest = fitting[max(fitting)] if fitting else []
     return sorted(longest, key=lambda reader: reader.can_open is None)
+
+
+def is_recording_folder(path: str | os.PathLike[str]) -> bool:
+    """Whether a folder is one recording (``.mff``, ``.ds``, ``.zarr``), not a place of several."""
+    text = os.fspath(path)
+    if not os.path.isdir(text):
+        return False
+    return _is_zarr(text) or any(
+        not _shared_by(reader, text) or _holds(text, reader.folder_holds)
+        for reader in _readers_by_extension(text)
+    )
+
+
+def _shared_by(reader: Reader, path: str) -> bool:
+    return not os.path.basename(path).lower().endswith(reader.extensions)
+
+
+def _holds(folder: str, pattern: str) -> bool:
+    with contextlib.suppress(OSError):
+        return any(fnmatch.fnmatch(name.lower(), pattern) for name in os.listdir(folder))
+    return False
+
+
+def whole_of(path: str | os.PathLike[str], known: dict[Path, bool] | None = None) -> str | None:
+    """The recording of which a file is only a part: a folder, or the header beside it.
+
+    `known` remembers which folders are recordings, for those who ask about many files.
+    """
+    text = os.fspath(path)
+    known = {} if known is None else known
+    header = _header_beside(text)
+    if header is not None:
+        return os.path.join(os.path.dirname(text), header)
+    for folder in Path(text).parents:
+        if folder not in known:
+            known[folder] = bool(folder.name) and is_recording_folder(folder)
+        if known[folder]:
+            return str(folder)
+    return None
 
 
 def _header_beside(path: str) -> str | None:
@@ -245,6 +307,16 @@ def _header_beside(path: str) -> str | None:
     if header is not None and file.with_suffix(header).exists():
         return file.with_suffix(header).name
     return None
+
+
+def not_there(path: str) -> str:
+    """One sentence about a path at which there is nothing."""
+    if os.path.islink(path):
+        return (
+            f"{path} is a link to a file that is not there: get the file (datalad get, git annex "
+            "get), or mend the link"
+        )
+    return f"no such file: {path}; check the path for typing errors"
 
 
 def _excerpt(head: bytes) -> str:
@@ -262,7 +334,7 @@ def _is_zarr(path: str) -> bool:
 def _open_zarr(path: str, options: Mapping[str, Any]) -> xr.Dataset:
     from penstock.store import open_store
 
-    given = [name for name, value in options.items() if value is not None]
+    given = [name for name, value in options.items() if value is not None and name not in CASES]
     if given:
         raise ValueError(f"a Zarr store takes no options, got {', '.join(given)} for {path}")
     return open_store(path)
@@ -305,15 +377,23 @@ def _mne_reader(
     extensions: tuple[str, ...],
     can_open: Callable[[bytes], bool] | None = None,
     shared: tuple[str, ...] = (),
+    on_disk: str = "file",
+    folder_holds: str = "",
 ) -> None:
+    function = "penstock.io.mne_raw:open_mne"
     register_reader(
-        Reader(name, extensions, "penstock.io.mne_raw:open_mne", can_open, shared, ("mne",), "eeg")
+        Reader(name, extensions, function, can_open, shared, ("mne",), "eeg", on_disk, folder_holds)
     )
 
 
 register_reader(
     Reader(
-        "edf", (".edf", ".bdf"), "penstock.io.edf:open_edf", _is_edf, shared_extensions=(".rec",)
+        "edf",
+        (".edf", ".bdf"),
+        "penstock.io.edf:open_edf",
+        _is_edf,
+        shared_extensions=(".rec",),
+        on_disk="file",
     )
 )
 _mne_reader("fif", (".fif",), _is_fif)
@@ -322,20 +402,29 @@ _mne_reader("brainvision", (".vhdr", ".ahdr"), _is_brainvision)
 _mne_reader("gdf", (".gdf",), _is_gdf)
 _mne_reader(
     "mne",
-    (".set", ".cnt", ".mff", ".cdt", ".nxe", ".nedf", ".lay", ".ns3", ".snirf", ".mefd"),
+    (".set", ".cnt", ".cdt", ".nxe", ".nedf", ".lay", ".ns3", ".snirf"),
     None,
-    # Nihon Kohden, BCI2000, Nicolet, FieldTrip, KIT, CTF, EyeLink, ...: names others use as well
-    (".eeg", ".dat", ".data", ".mat", ".bin", ".con", ".sqd", ".ds", ".hdr", ".asc", ".txt",
+    # Nihon Kohden, BCI2000, Nicolet, FieldTrip, KIT, EyeLink, ...: names others use as well
+    (".eeg", ".dat", ".data", ".mat", ".bin", ".con", ".sqd", ".hdr", ".asc", ".txt",
      ".dap", ".rs3", ".cef", ".cdt.dpa", ".cdt.cef"),
 )  # fmt: skip
+# EGI and MEF3; CTF, whose extension others may use for folders of files
+_mne_reader("mne folder", (".mff", ".mefd"), None, (".ds",), "folder", "*.res4")
 register_reader(
-    Reader("hdf5", (".h5", ".hdf5", ".usid", ".nsid"), "penstock.io.hdf5:open_hdf5", _is_hdf5)
+    Reader(
+        "hdf5",
+        (".h5", ".hdf5", ".usid", ".nsid"),
+        "penstock.io.hdf5:open_hdf5",
+        _is_hdf5,
+        on_disk="file",
+    )
 )
 register_reader(Reader("usid", (), "penstock.io.usid:open_usid"))
 register_reader(Reader("nsid", (), "penstock.io.nsid:open_nsid"))
 # arrays of anything: opened when named, a folder of recordings may hold them for other purposes
-register_reader(Reader("npy", (), "penstock.io.npy:open_npy", _is_npy, shared_extensions=(".npy",)))
-register_reader(Reader("npz", (), "penstock.io.npy:open_npy", shared_extensions=(".npz",)))
+_arrays = "penstock.io.npy:open_npy"
+register_reader(Reader("npy", (), _arrays, _is_npy, (".npy",), on_disk="file"))
+register_reader(Reader("npz", (), _arrays, None, (".npz",), on_disk="file"))
 register_reader(
     Reader(
         "nifti",
@@ -345,6 +434,7 @@ register_reader(
         (".hdr", ".hdr.gz", ".mgh.gz"),
         ("nibabel",),
         "fmri",
+        on_disk="file",
     )
 )
 # the values of a pair, which do not tell what they are: their header does
@@ -356,5 +446,6 @@ register_reader(
         shared_extensions=(".img", ".img.gz"),
         requires=("nibabel",),
         extra="fmri",
+        on_disk="file",
     )
 )

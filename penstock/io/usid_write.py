@@ -39,6 +39,7 @@ from penstock.io.usid_tables import (
     table_of,
     write_tables,
 )
+from penstock.local_paths import local_path
 from penstock.store import fill_shape
 
 BLOCK_BYTES = 32 * 1024 * 1024
@@ -105,7 +106,7 @@ def write_usid_results(
     >>> ps.io.write_usid_results(path, None, "Maximum", maxima)
     '/Measurement_000/Channel_000/Raw_Data-Maximum_000'
     """
-    path = os.path.abspath(os.path.expanduser(os.fspath(h5_path)))
+    path = local_path(h5_path)
     if not results.data_vars:
         raise ValueError("the results hold no variable: there is nothing to write")
     with open_file(path) as file:
@@ -174,7 +175,7 @@ def write_usid(
     '/Measurement_000/Channel_000/Raw_Data'
     """
     check_dataset(ds)
-    path = os.path.abspath(os.path.expanduser(os.fspath(path)))
+    path = local_path(path)
     if os.path.exists(path) and not overwrite:
         raise FileExistsError(f"{path} exists: choose another name, or give overwrite=True")
     dims = tuple(map(str, ds[SIGNAL].dims))
