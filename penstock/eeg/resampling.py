@@ -1,4 +1,4 @@
-"""Another sampling frequency: a steep linear-phase filter at a rational ratio, or the whole FFT.
+"""Another sampling frequency: a steep linear-phase filter at any ratio, or the whole FFT.
 
 Times are kept: events and triggers are in seconds and stay as they are.
 """
@@ -7,14 +7,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from fractions import Fraction
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 import numpy as np
 import scipy.fft
 
-from penstock.buffers import scratch_buffer
 from penstock.dataset import (
     SIGNAL,
     Region,
@@ -23,16 +20,14 @@ from penstock.dataset import (
     sampled_index,
     sampling_frequency,
 )
-from penstock.eeg.fir import windowed_sinc
+from penstock.eeg.any_rate import Cascade, cascade, resample_in_steps
+from penstock.eeg.codes import codes_lost, take_codes
 from penstock.eeg.overlap import (
-    BATCH_BYTES,
     Place,
-    Windows,
     continued,
     each_matrix,
     missing_stretches,
     runs,
-    transform_windows,
 )
 from penstock.eeg.picks import (
     PASSED,
@@ -44,181 +39,12 @@ from penstock.eeg.picks import (
     refuse_not_finite,
     row_kinds,
 )
+from penstock.eeg.rates import Ratio, rational_ratio, resample_windows
 from penstock.eeg.stretches import SKIPPED, Stretch, check_skip, resampled_stretches
 from penstock.processor import Context, Processor
 
 if TYPE_CHECKING:
     import xarray as xr
-
-PASS_BAND = 0.95
-"""Edge of the pass band, as a fraction of the lower of both Nyquist frequencies; the stop band
-begins at that frequency itself, so that nothing folds."""
-ATTENUATION = 120.0
-"""Stop-band attenuation [dB]; the ripple in the pass band is as small (1e-6)."""
-LARGEST_TABLE = 1 << 20
-"""Values of the frequency response, above which a ratio is too awkward for `Resample`."""
-STRETCH = 1 << 16
-"""Samples of a stimulus channel taken at once."""
-
-
-@dataclass(frozen=True)
-class Ratio:
-    """A change of the sampling frequency by ``up / down``, and the windows that carry it out."""
-
-    up: int
-    down: int
-    half: int
-    """Taps of the filter at each side of its centre, at ``up`` times the input's frequency."""
-    guard: int
-    """Units (`down` inputs, `up` outputs) at each end of a window that the FFT's wrap reaches."""
-    units: int
-    """Units of a window."""
-
-    @property
-    def margin(self) -> int:
-        """Input samples that an output needs at each side."""
-        return self.down * (self.guard + 1)
-
-
-def filter_taps(up: int, down: int) -> np.ndarray:
-    """The low-pass filter of a rate change, as `scipy.signal.resample_poly` takes it (``window=``).
-
-    A Kaiser window: pass band to 0.95 of the lower Nyquist frequency, 120 dB from that frequency
-    on.
-    """
-    largest = max(up, down)
-    half = _half_length(largest)
-    beta = 0.1102 * (ATTENUATION - 8.7)  # Kaiser's formula, above 50 dB
-    return windowed_sinc(np.kaiser(2 * half + 1, beta), (1 + PASS_BAND) / 2 / largest)
-
-
-def _half_length(largest: int) -> int:
-    width = (1 - PASS_BAND) * math.pi / largest
-    return math.ceil((ATTENUATION - 7.95) / (2.285 * width) / 2)
-
-
-@lru_cache(maxsize=64)
-def rational_ratio(old: float, new: float, n_times: int) -> Ratio:
-    """The ratio of two sampling frequencies as a fraction, with windows that suit it.
-
-    The fraction with the smallest terms is taken that drifts by less than a hundredth of a sample
-    until the end of the recording.
-
-    Raises
-    ------
-    ValueError
-        If no small fraction does.
-    """
-    n_new = n_times * new / old
-    up, down = 0, 1
-    for limit in (10, 30, 100, 300, 1000, 3000):
-        fraction = Fraction(new / old).limit_denominator(limit)
-        up, down = fraction.numerator, fraction.denominator
-        if up and abs(up / down * n_times - n_new) <= 0.01:
-            break
-    else:
-        raise ValueError(_awkward(old, new, f"no fraction of small numbers ({up}/{down} drifts)"))
-    half = _half_length(max(up, down))
-    guard = math.ceil(half / (up * down))
-    best, best_cost = 0, math.inf
-    for units in _smooth_numbers(4096):
-        longest = max(up, down) * units
-        if units < 2 * guard + 1 or longest > BATCH_BYTES // 4:
-            continue
-        if up * down * units > LARGEST_TABLE:
-            continue
-        n_in, n_out = down * units, up * units
-        cost = n_in * math.log2(n_in + 1) + n_out * math.log2(n_out + 1) + up * n_in
-        # measured: large batches leave the cache, and strides of powers of two collide in it
-        cost *= 1.6 if longest > 20_000 else 1.0
-        cost *= 1.3 if longest > 8192 and longest & (longest - 1) == 0 else 1.0
-        cost *= math.ceil(n_times / down / (units - 2 * guard))
-        if cost < best_cost:
-            best, best_cost = units, cost
-    if not best:
-        raise ValueError(_awkward(old, new, f"{up}/{down}"))
-    return Ratio(up, down, half, guard, best)
-
-
-def _awkward(old: float, new: float, ratio: str) -> str:
-    return (
-        f"resampling from {old:.10g} to {new:.10g} Hz is a ratio of {ratio}, too awkward for a "
-        "filter: use method='fft' (which needs whole channels in memory), or a rounder frequency"
-    )
-
-
-def _smooth_numbers(limit: int) -> list[int]:
-    """Numbers whose FFT is fast: products of 2, 3 and 5."""
-    return [n for n in range(1, limit + 1) if scipy.fft.next_fast_len(n, real=True) == n]
-
-
-@dataclass(frozen=True)
-class _Fold:
-    """Part of the output's spectrum: ``spectrum[at] += full[source] * response``."""
-
-    at: slice
-    source: slice
-    response: np.ndarray
-
-
-class _RateChange:
-    """Windows of ``down * units`` samples to ``up * (units - 2 guard)`` at the other rate.
-
-    Zero stuffing repeats the spectrum `up` times, the filter multiplies it (by real values: it is
-    centred), decimation folds it onto the spectrum of the output. All of that is done on the bins
-    of the output, so that neither the stuffed nor the filtered signal at the high rate ever exists.
-    """
-
-    def __init__(self, ratio: Ratio, dtype: np.dtype):
-        self.ratio = ratio
-        self.n_in, self.n_out = ratio.down * ratio.units, ratio.up * ratio.units
-        taps = filter_taps(ratio.up, ratio.down)
-        # the window is longer than the filter's reach; where it is not, wrap its far ends around
-        n_high = self.n_in * ratio.up
-        centred = np.zeros(n_high)
-        np.add.at(centred, np.arange(-ratio.half, ratio.half + 1) % n_high, taps)
-        response = scipy.fft.rfft(centred).real * (ratio.up / ratio.down)
-        self.folds: list[_Fold] = []
-        n_bins = self.n_out // 2 + 1
-        for alias in range(ratio.down):
-            start, stop = alias * self.n_out, alias * self.n_out + n_bins
-            while start < stop:
-                end = min(stop, (start // self.n_in + 1) * self.n_in)
-                bins = np.arange(start, end)
-                values = response[np.minimum(bins, n_high - bins)]
-                at = slice(2 * (start - alias * self.n_out), 2 * (end - alias * self.n_out))
-                source = slice(2 * (start % self.n_in), 2 * (start % self.n_in + end - start))
-                self.folds.append(_Fold(at, source, np.repeat(values, 2).astype(dtype)))
-                start = end
-        keep = ratio.up * ratio.guard
-        self.valid = slice(keep, self.n_out - keep)
-
-    def __call__(self, batch: np.ndarray) -> np.ndarray:
-        n, dtype = len(batch), batch.dtype
-        # a real input: the second half of the spectrum is filled in by symmetry
-        full = scipy.fft.fft(batch).view(dtype)
-        n_bins = self.n_out // 2 + 1
-        spectrum = scratch_buffer("resample-spectrum", (n, 2 * n_bins), dtype)
-        product = scratch_buffer("resample-product", (n, 2 * n_bins), dtype)
-        first_alias = True
-        for fold in self.folds:
-            target, source = spectrum[:, fold.at], full[:, fold.source]
-            if first_alias:
-                np.multiply(source, fold.response, out=target)
-                first_alias = fold.at.stop < 2 * n_bins
-            else:
-                part = product[:, : fold.at.stop - fold.at.start]
-                np.multiply(source, fold.response, out=part)
-                target += part
-        half_spectrum = spectrum.view(np.result_type(dtype, np.complex64))
-        result: np.ndarray = scipy.fft.irfft(half_spectrum, n=self.n_out)
-        return result[:, self.valid]
-
-
-@lru_cache(maxsize=4)
-def _rate_change(ratio: Ratio, dtype: str) -> _RateChange:
-    return _RateChange(ratio, np.dtype(dtype))
-
 
 # ---------------------------------------------------------------------- processors
 
@@ -265,10 +91,10 @@ class _Resampler(Processor):
         old, new, _, _ = self.lengths(ds)
         return abs(new - old) <= 1e-6 * old
 
-    def ratio(self, ds: xr.Dataset) -> Ratio:
-        """The rate change as a fraction."""
+    def change(self, ds: xr.Dataset) -> Ratio | Cascade:
+        """The rate change: by a fraction of small numbers, or in steps where there is none."""
         old, new, n_old, _ = self.lengths(ds)
-        return rational_ratio(old, new, n_old)
+        return rational_ratio(old, new, n_old) or cascade(old, new, n_old)
 
     def outline(self, ds: xr.Dataset, state: Any) -> xr.Dataset:
         if self.unchanged(ds):
@@ -277,8 +103,6 @@ class _Resampler(Processor):
         name = type(self).__name__
         if not n_old:
             raise ValueError(f"{name}: the recording has no samples")
-        if not self.whole:
-            self.ratio(ds)
         signal = floating_outline(ds, name)[SIGNAL].variable
         dims = tuple(map(str, signal.dims))
         shape = tuple(n_new if dim == "time" else signal.sizes[dim] for dim in dims)
@@ -294,7 +118,14 @@ class _Resampler(Processor):
     def margin(self, ds: xr.Dataset) -> int | None:
         if self.unchanged(ds):
             return 0
-        return None if self.whole else self.ratio(ds).margin
+        return None if self.whole else self.change(ds).margin
+
+    def kernel_bytes(self, ds: xr.Dataset, region: Region) -> int:
+        n_bytes = super().kernel_bytes(ds, region)
+        if self.whole or self.unchanged(ds):
+            return n_bytes
+        change = self.change(ds)
+        return n_bytes + (change.row_bytes if isinstance(change, Cascade) else 0)
 
     def source_region(self, region: Region, ds: xr.Dataset) -> Region:
         source: Region = {
@@ -306,9 +137,7 @@ class _Resampler(Processor):
         if self.whole or not isinstance(asked, slice):
             source["time"] = slice(0, size)
             return source
-        ratio = self.ratio(ds)
-        start = asked.start // ratio.up * ratio.down - ratio.margin
-        stop = -(-asked.stop // ratio.up) * ratio.down + ratio.margin
+        start, stop = self.change(ds).span(asked.start, asked.stop)
         start = min(max(0, start), size - 1)
         source["time"] = slice(start, min(size, max(stop, start + 1)))
         return source
@@ -333,7 +162,7 @@ class _Resampler(Processor):
             for kind, where in runs(row_kind):
                 if kind == PASSED:
                     place = Place(first, n_old, start)
-                    lost = _take_codes(rows[where], results[where], n_new, place)
+                    lost = take_codes(rows[where], results[where], n_new, place)
                     ctx.remark(codes_lost(self.lengths(ds)[0], new), lost)
                     continue
                 for part, made in parts:
@@ -373,10 +202,13 @@ class _Resampler(Processor):
                 else:
                     _resample_whole(row[None], result[None], new / old, place, part.start)
             return None
-        ratio = self.ratio(ctx.dataset)
-        bad = _resample_windows(rows, out, ratio, place, part.start, missing=missing)
+        change = self.change(ctx.dataset)
+        if isinstance(change, Ratio):
+            bad = resample_windows(rows, out, change, place, part.start, missing=missing)
+        else:
+            bad = resample_in_steps(rows, out, change, place, part.start, missing=missing)
         if missing:
-            _mark_resampled(rows, out, old / new, at, begin, ratio)
+            _mark_resampled(rows, out, old / new, at, begin, change.reach)
         return bad
 
 
@@ -392,24 +224,30 @@ class Resample(_Resampler):
         ``"polyphase"``: a linear-phase low-pass filter, evaluated at the new times only; it works
         on stretches of any length, in a few MiB. ``"fft"``: the result of `mne.io.Raw.resample`
         with its defaults; whole channels must fit into memory.
+    skip_by_annotation : str or list of str, default ("edge", "bad_acq_skip")
+        How the labels of events begin that part the recording (see `Filter`): the stretches between
+        them are resampled apart, each continued by odd reflection at its own ends.
 
     Raises
     ------
     ValueError
-        If the ratio of the frequencies has no small fraction (``method="fft"`` takes any), or a
-        channel holds values that are not finite.
+        If a channel that is not marked bad holds values that are not finite.
 
     Notes
     -----
     The filter passes up to 0.95 of the lower Nyquist frequency (within 1e-6) and takes 120 dB off
     from that frequency on, so that nothing folds back. Below 0.95 the result agrees with MNE's
     whole-record FFT to about 1e-6 away from the ends (see the tests); between 0.95 and 1 MNE
-    passes the signal, with a ringing as long as the record. Away from the
-    ends the result equals ``scipy.signal.resample_poly(x, up, down, window=filter_taps(up, down))``
-    to rounding. Where the length does not divide evenly, MNE stretches the record to a whole number
-    of new samples (a drift of up to half a sample at its end); the times here are exact,
-    ``method="fft"`` is MNE's. At the ends the recording is continued by odd reflection, as
-    MNE does, and the length is MNE's, ``round(n * new / old)``.
+    passes the signal, with a ringing as long as the record. Where the ratio is a fraction of small
+    numbers, the result away from the ends equals
+    ``scipy.signal.resample_poly(x, up, down, window=filter_taps(up, down))`` to rounding. Others
+    (600.615 to 300 Hz, 44,100 to 256 Hz, 500 Hz to one sample in 3 s) are worked out in steps, with
+    the same band and attenuation, at exact times however long the recording is.
+
+    Where the length does not divide evenly, MNE stretches the record to a whole number of new
+    samples (a drift of up to half a sample at its end); the times here are exact, ``method="fft"``
+    is MNE's. At the ends the recording is continued by odd reflection, as MNE does, and the length
+    is MNE's, ``round(n * new / old)``.
 
     Stimulus channels are not filtered: each new sample holds the first non-zero value of its
     stretch, as in MNE, so that short codes survive. Where several codes fall on one new sample, the
@@ -517,39 +355,14 @@ def _treated(ctx: Context) -> np.ndarray:
     return row_kinds(ctx.dataset, "all", "Resample", ctx)
 
 
-def _resample_windows(
-    rows: np.ndarray,
-    out: np.ndarray,
-    ratio: Ratio,
-    place: Place,
-    origin: int = 0,
-    *,
-    missing: bool = False,
-) -> int | None:
-    """Resample a stretch that begins at sample `origin` of its recording; results are counted in
-    the whole recording, so that they lie at its times."""
-    change = _rate_change(ratio, out.dtype.str)
-    unit = place.out_first // ratio.up
-    units = ratio.units - 2 * ratio.guard
-    windows = Windows(
-        start=(unit - ratio.guard) * ratio.down - origin,
-        length=change.n_in,
-        hop=units * ratio.down,
-        hop_out=units * ratio.up,
-        skip=place.out_first - unit * ratio.up,
-        longest=change.n_out,
-    )
-    return transform_windows(rows, out, windows, change, place, missing=missing)
-
-
 def _mark_resampled(
-    rows: np.ndarray, out: np.ndarray, step: float, at: int, begin: int, ratio: Ratio
+    rows: np.ndarray, out: np.ndarray, step: float, at: int, begin: int, reach: float
 ) -> None:
     """Make NaN of the results within the filter's reach of a value that is not finite.
 
     Rows begin at sample `begin`, results at new sample `at`, `step` old samples apart.
     """
-    reach = ratio.half / ratio.up + 1
+    reach += 1
     for row, results in zip(rows, out, strict=True):
         for start, stop in missing_stretches(row):
             low = math.ceil((begin + start - reach) / step) - at
@@ -590,55 +403,3 @@ def _resample_whole(
         out[r, : low - skip] = result[low]
         out[r, high - skip :] = result[high - 1]
     return None
-
-
-def codes_lost(old: float, new: float) -> str:
-    """What is told where codes of stimulus channels do not survive another frequency [Hz]."""
-    return (
-        f"{{count}} codes of stimulus channels are lost between {old:g} and {new:g} Hz, because "
-        "several fall on one sample: find them before resampling (TriggerDetector), keep them as "
-        "events, or keep a higher frequency"
-    )
-
-
-def rises(values: np.ndarray, before: Any) -> int:
-    """Codes that begin in a stretch of a stimulus channel, as `mne.find_events` counts them.
-
-    `before` is the value before the stretch.
-    """
-    whole = np.rint(values)
-    return int(np.count_nonzero(whole[1:] > whole[:-1])) + int(whole[0] > np.rint(before))
-
-
-def _take_codes(rows: np.ndarray, out: np.ndarray, n_new: int, place: Place) -> int:
-    """Stimulus channels: the first non-zero value of the stretch that each new sample stands for.
-
-    The rule of `mne.io.Raw.resample` (``_resample_stim_channels``). Returns how many codes fewer
-    begin in the result.
-    """
-    first, size = place.first, place.size
-    ratio = n_new / size
-    lost = 0
-    for begin in range(0, out.shape[-1], STRETCH):
-        end = min(out.shape[-1], begin + STRETCH)
-        # (the sample before is taken along, to see whether a code begins with the first)
-        extra = int(place.out_first + begin > 0)
-        numbers = np.arange(place.out_first + begin - extra, place.out_first + end + 1)
-        edges = np.minimum((numbers / ratio).astype(np.int64), size - 1)
-        if numbers[-1] >= n_new:
-            edges[-1] = size
-        low, high = int(edges[0]), int(max(edges[-1], edges[-2] + 1))
-        for row, target in zip(rows, out, strict=True):
-            part = row[low - first : high - first]
-            following = np.where(part != 0, np.arange(len(part)), len(part))
-            following = np.minimum.accumulate(following[::-1])[::-1]
-            starts = edges[:-1] - low
-            found = following[starts]
-            codes = part[np.where(found < edges[1:] - low, found, starts)]
-            target[begin:end] = codes[extra:]
-            begins = int(edges[extra]) - low
-            known = part[begins : int(edges[-1]) - low]
-            if len(known):
-                lost += rises(known, part[max(begins - 1, 0)])
-            lost -= rises(codes[extra:], codes[0])
-    return lost

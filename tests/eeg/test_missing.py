@@ -64,6 +64,7 @@ STEPS = [
     Scale(),
     Resample(100.0),
     Resample(130.0),
+    Resample(99.37),
     Resample(100.0, "fft"),
     AASCorrection(window_size=6),
     AASCorrection(window_size=6, alignment="none", template="block"),

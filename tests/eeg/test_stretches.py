@@ -125,6 +125,7 @@ def test_any_events_and_any_cut(events, method, cut):
         LowPassFilter(30.0, method="iir"),
         Resample(100.0),
         Resample(130.0),
+        Resample(99.37),
         Resample(99.9, "fft"),
         Scale(),
     ],
@@ -158,7 +159,7 @@ def test_resampling_treats_stretches_apart(new, method):
     assert np.abs(across - found).max() > 1.0
 
 
-@pytest.mark.parametrize("new", [130.0, 77.0, 333.0])
+@pytest.mark.parametrize("new", [130.0, 77.0, 333.0, 99.37])
 def test_a_join_between_samples_stays_a_join(new):
     """A high-pass after resampling sees the join at the sample where the level changes."""
     ds = dataset([(4.0, 0.0, "EDGE boundary"), (9.0025, 0.0, "EDGE boundary")])
