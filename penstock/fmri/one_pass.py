@@ -88,7 +88,7 @@ def extract(
     for masker in maskers:
         if not masker.__sklearn_is_fitted__():
             masker.fit(imgs if masker.looks_at_images else None)
-    ds = joined_in_time(volumes)
+    ds = joined_in_time(volumes, one_step=any(masker.t_r is None for masker in maskers))
     found = _raw(ds, maskers, memory=memory, workers=workers, progress=progress)
     if len(volumes) == 1 and "time" not in ds[SIGNAL].dims:
         return [_cast(raw[:, 0], masker.dtype) for raw, masker in zip(found, maskers, strict=True)]
@@ -97,7 +97,7 @@ def extract(
     signals: list[np.ndarray] = []
     while found:  # (each is let go of as the next is made)
         masker = maskers[len(signals)]
-        cleaned = _clean(found.pop(0), masker, volumes[0], tables, sample_mask)
+        cleaned = _clean(found.pop(0), masker, ds, tables, sample_mask)
         cleaned = np.ascontiguousarray(cleaned.T) if copied else cleaned.T
         signals.append(_cast(cleaned, masker.dtype))
     return signals

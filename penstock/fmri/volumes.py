@@ -33,6 +33,7 @@ from penstock.fmri.images import (
     voxel_grid,
 )
 from penstock.io.arrays import exact_type
+from penstock.io.nifti_time import AGREE
 
 PLAIN = ("float32", "float64", "complex64", "complex128")
 """Types in which arrays in memory are used as they are."""
@@ -97,6 +98,12 @@ def as_volumes(image: Any, *, t_r: float | None = None, dtype: Any = None) -> xr
         raise ValueError(
             f"volumes need the dims x, y and z, but the data have {tuple(map(str, signal.dims))}"
         )
+    if "time" in signal.dims and signal.ndim > 4:
+        further = next(str(dim) for dim in signal.dims if dim not in (*SPACE, "time"))
+        raise ValueError(
+            f"volumes over time have the dims x, y, z and time, but the data have {further!r} as "
+            f"well: choose one with ds.isel({further}=...)"
+        )
     if t_r is not None and "time" in signal.dims:
         if not t_r > 0:
             raise ValueError(f"t_r is the time between two volumes in seconds, got {t_r!r}")
@@ -137,13 +144,21 @@ def blocks_in_file_order(ds: xr.Dataset, n_bytes: int) -> Iterator[np.ndarray]:
         yield read_region(ds, run).transpose(order)
 
 
-def joined_in_time(volumes: Sequence[xr.Dataset]) -> xr.Dataset:
+def joined_in_time(volumes: Sequence[xr.Dataset], *, one_step: bool = True) -> xr.Dataset:
     """Images that follow each other in time, as one dataset; read from each of them as needed.
+
+    Parameters
+    ----------
+    volumes : sequence of xarray.Dataset
+        The images.
+    one_step : bool, default True
+        Whether they must have the same repetition time, as far as it is known; not so where it is
+        given otherwise, or not used.
 
     Raises
     ------
     ValueError
-        If they lie on different voxel grids.
+        If they lie on different voxel grids, or have several repetition times.
     """
     if len(volumes) == 1:
         return volumes[0]
@@ -167,14 +182,35 @@ def joined_in_time(volumes: Sequence[xr.Dataset]) -> xr.Dataset:
     }
     dims, shape = (*SPACE, "time"), (*first.shape, sum(lengths))
     read = _InTime(tuple(volumes), np.cumsum([0, *lengths]), dtype)
-    times = {repetition_time(ds) for ds in volumes}
-    t_r = times.pop() if len(times) == 1 else None
+    if one_step:
+        _check_one_step(volumes)
+    steps = [repetition_time(ds) for ds in volumes]
+    t_r = steps[0] if all(_agree(step, steps[0]) for step in steps) else None
     return make_dataset(
         lazy_variable(dims, read, shape, dtype, volumes[0][SIGNAL].attrs, encoding),
         dims,
         sampling_frequency=1 / t_r if t_r else None,
         coords={AFFINE: (AFFINE_DIMS, first.matrix)},
     )
+
+
+def _check_one_step(volumes: Sequence[xr.Dataset]) -> None:
+    first: tuple[int, float] | None = None
+    for number, ds in enumerate(volumes, 1):
+        step = repetition_time(ds)
+        if step is None:
+            continue
+        first = first or (number, step)
+        if not _agree(step, first[1]):
+            raise ValueError(
+                f"image {number} of the list has a repetition time of {step:g} s, image {first[0]} "
+                f"one of {first[1]:g} s: images of a list follow each other in time; give t_r= [s] "
+                "if a header is wrong, or the images one by one"
+            )
+
+
+def _agree(step: float | None, other: float | None) -> bool:
+    return step is not None and other is not None and math.isclose(step, other, rel_tol=AGREE)
 
 
 @dataclass(frozen=True, eq=False)

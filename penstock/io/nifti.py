@@ -17,8 +17,10 @@ import xarray as xr
 from penstock.dataset import lazy_variable, make_dataset
 from penstock.io.arrays import as_dtype
 from penstock.io.nifti_header import read_header
+from penstock.io.nifti_stored import ImageHeader
 from penstock.io.nifti_stream import close_streams as close_streams
 from penstock.io.nifti_stream import open_streams as open_streams
+from penstock.io.nifti_time import TimeStep, time_with_sidecars
 from penstock.io.nifti_values import ImageRegion
 
 
@@ -36,7 +38,8 @@ def open_nifti(path: str, *, dtype: Any = None, t_r: float | None = None) -> xr.
         both parts, each of this type. Default: the smaller one if it holds all values exactly, as
         it does for integers of 16 bit without a slope and for float32, otherwise float64.
     t_r : float, optional
-        Repetition time [s], where the header has none or a wrong one.
+        Repetition time [s]. Default: that of the image's JSON sidecar (BIDS: ``RepetitionTime``,
+        inherited from folders above, or ``VolumeTiming``), else that of the header.
 
     Returns
     -------
@@ -59,7 +62,8 @@ def open_nifti(path: str, *, dtype: Any = None, t_r: float | None = None) -> xr.
     Warns
     -----
     UserWarning
-        Where repetition time, voxel sizes or units of the header are doubtful.
+        Where repetition time, voxel sizes or units of the header are doubtful, or header and
+        sidecar differ.
 
     Notes
     -----
@@ -79,16 +83,27 @@ def open_nifti(path: str, *, dtype: Any = None, t_r: float | None = None) -> xr.
     (4, 5, 6, 6)
     """
     path = os.path.abspath(path)
-    if t_r is not None and not _is_positive(t_r):
-        raise ValueError(f"t_r={t_r!r} for {path} must be a positive number of seconds")
     header = read_header(path)
-    time = header.time
-    if t_r is not None:
-        if "time" not in header.dims:
-            raise ValueError(f"t_r={t_r!r} is given, but {path} has no time axis: leave it out")
-        time = time._replace(seconds=float(t_r), note="", doubt="")
+    time = chosen_time(header, path, t_r)
     for doubt in (*header.doubts, *filter(None, [time.doubt])):
         warnings.warn(doubt, stacklevel=3)
+    return stored_dataset(header, time, path, dtype)
+
+
+def stored_dataset(header: ImageHeader, time: TimeStep, path: str, dtype: Any) -> xr.Dataset:
+    """A dataset over the values of an image file.
+
+    Parameters
+    ----------
+    header : ImageHeader
+        What the file holds.
+    time : TimeStep
+        The time between volumes.
+    path : str
+        The file that was opened.
+    dtype : {"float32", "float64"} or None
+        Type of the values; None: the one that holds them exactly.
+    """
     values = header.values
     target = values.exact_type if dtype is None else as_dtype(dtype)
     if values.dtype.kind == "c":
@@ -100,22 +115,46 @@ def open_nifti(path: str, *, dtype: Any = None, t_r: float | None = None) -> xr.
         "read_scratch_bytes": region.scratch_bytes,
         "interleaved": header.order[-1] == 0,
         "sequential": values.compressed,
+        "resident": values.resident_bytes,
     }
     shape = tuple(values.shape[header.order.index(axis)] for axis in range(len(header.dims)))
-    coords = dict(header.coords)
-    if header.affine is not None:
-        matrix = np.asarray(header.affine, np.float64)
-        coords["affine"] = (("affine_row", "affine_column"), matrix)
+    variable = lazy_variable(header.dims, region, shape, target, None, encoding)
     attrs = {"source": path, "stored_as": values.stored_as, **header.attrs}
+    return image_dataset(variable, time, header.affine, header.coords, attrs)
+
+
+def image_dataset(
+    variable: xr.Variable, time: TimeStep, affine: Any, coords: Any, attrs: dict[str, Any]
+) -> xr.Dataset:
+    """A dataset of volumes with its time, affine, and what else is told of it."""
+    coords, attrs = dict(coords), dict(attrs)
+    if affine is not None:
+        coords["affine"] = (("affine_row", "affine_column"), np.asarray(affine, np.float64))
+    if "time" in variable.dims and time.times:
+        coords["time"] = ("time", np.array(time.times), {"units": "s"})
     if time.note:
         attrs["repetition_time_note"] = time.note
     return make_dataset(
-        lazy_variable(header.dims, region, shape, target, None, encoding),
+        variable,
         sampling_frequency=None if time.seconds is None else 1 / time.seconds,
         start_time=time.start,
         coords=coords,
         attrs=attrs,
     )
+
+
+def chosen_time(header: ImageHeader, path: str, t_r: float | None) -> TimeStep:
+    """The time between volumes: what the user says, else a sidecar, else the header."""
+    if t_r is not None and not _is_positive(t_r):
+        raise ValueError(f"t_r={t_r!r} for {path} must be a positive number of seconds")
+    if "time" not in header.dims:
+        if t_r is not None:
+            raise ValueError(f"t_r={t_r!r} is given, but {path} has no time axis: leave it out")
+        return header.time
+    if t_r is not None:
+        return header.time._replace(seconds=float(t_r), note="", doubt="", times=())
+    n_volumes = header.values.shape[header.order.index(header.dims.index("time"))]
+    return time_with_sidecars(path, header.time, n_volumes)
 
 
 def _is_positive(value: Any) -> bool:

@@ -6,13 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from penstock.io.nifti_header import (
-    ImageHeader,
-    TimeStep,
-    first_byte,
-    open_inflated,
-    stored_values,
-)
+from penstock.io.compressed import open_inflated
+from penstock.io.nifti_stored import ImageHeader, first_byte, stored_values
+from penstock.io.nifti_time import TimeStep
 
 _UNITS = {"SECOND": "s", "HERTZ": "Hz", "METER": "m", "RADIAN": "rad"}
 

@@ -5,58 +5,27 @@ Headers are parsed by nibabel. It is given the bytes of the header only, never t
 
 from __future__ import annotations
 
-import contextlib
-import gzip
 import io
 import logging
-import math
 import os
 import struct
-import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import IO, Any, NamedTuple, cast
+import sys
+import warnings
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
 from penstock.io.arrays import COMPONENT
+from penstock.io.compressed import CODECS, inflated_head, read_inflated
+from penstock.io.nifti_fields import HEADER, LENGTHS, MOST_EXTENSION_BYTES, kept_fields
+from penstock.io.nifti_stored import ImageHeader, first_byte, stored_values, volume_dims
 from penstock.io.nifti_stream import StoredValues
+from penstock.io.nifti_time import TimeStep, header_time
 
 HEADER_BYTES = 4096
 """Read of a file to tell its format and to parse its header."""
+COMPRESSED = tuple(codec.suffix for codec in CODECS)
 _SIZES = {348: "NIfTI-1", 540: "NIfTI-2"}
-_TIME_UNITS = {0: 1.0, 8: 1.0, 16: 1e3, 24: 1e6}
-"""Codes of ``xyzt_units`` for times, and how many of the unit make a second."""
-_LENGTHS = {1: "m", 2: "mm", 3: "um"}
-
-
-class TimeStep(NamedTuple):
-    """What a header says of the time between volumes."""
-
-    seconds: float | None = None
-    """The repetition time; None where it is not known."""
-    note: str = ""
-    """What is missing or assumed, for the attributes."""
-    doubt: str = ""
-    """The same where it is worth a warning."""
-    start: float = 0.0
-    """Time of the first volume [s]."""
-
-
-@dataclass(frozen=True)
-class ImageHeader:
-    """An image file in the terms of Penstock."""
-
-    values: StoredValues
-    dims: tuple[str, ...]
-    order: tuple[int, ...]
-    """Dims in the order of the file: the last one varies fastest."""
-    affine: np.ndarray | None
-    time: TimeStep
-    coords: dict[str, Any] = field(default_factory=dict)
-    attrs: dict[str, Any] = field(default_factory=dict)
-    doubts: tuple[str, ...] = ()
-    """What else to warn of, one sentence each."""
 
 
 def image_format(head: bytes) -> str | None:
@@ -73,11 +42,7 @@ def image_format(head: bytes) -> str | None:
         ``"NIfTI-1"``, ``"NIfTI-2"`` (with ``" pair"`` where values lie in a file of their own),
         ``"Analyze 7.5"``, ``"MGH"``; None for anything else.
     """
-    if head[:2] == b"\x1f\x8b":
-        try:
-            head = zlib.decompressobj(31).decompress(head, 1024)
-        except zlib.error:
-            return None
+    head = inflated_head(head, 1024)
     for order in "<>":
         name = _SIZES.get(struct.unpack_from(f"{order}i", head)[0]) if len(head) >= 4 else None
         if name is None:
@@ -107,7 +72,7 @@ def read_header(path: str) -> ImageHeader:
         If the header is unusable, or the file is shorter than it says.
     """
     header_path, data_path = _files(path)
-    head = _read_head(header_path)
+    head = read_inflated(header_path, HEADER_BYTES)
     name = image_format(head)
     if name is None:
         raise ValueError(
@@ -136,7 +101,7 @@ def read_header(path: str) -> ImageHeader:
         elif name == "Analyze 7.5":
             header = _analyze(cast(str, data_path), head)
         else:
-            header = _nifti(data_path or path, name, head)
+            header = _nifti(data_path or path, header_path, name, head)
     except (HeaderDataError, HeaderTypeError, WrapStructError, MGHError) as error:
         text = " ".join(str(error).split())
         raise ValueError(
@@ -145,29 +110,11 @@ def read_header(path: str) -> ImageHeader:
     return header
 
 
-@contextlib.contextmanager
-def open_inflated(path: str) -> Iterator[IO[bytes]]:
-    """A file to be read from its beginning, inflated where it is compressed, whatever its name."""
-    with open(path, "rb") as file:
-        compressed = file.read(2) == b"\x1f\x8b"
-        file.seek(0)
-        yield cast("IO[bytes]", gzip.GzipFile(fileobj=file, mode="rb")) if compressed else file
-
-
-def _read_head(path: str) -> bytes:
-    try:
-        with open_inflated(path) as file:
-            return file.read(HEADER_BYTES)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise OSError(
-            f"{path} is cut short or damaged within its header ({error}): copy or download it again"
-        ) from error
-
-
 def _files(path: str) -> tuple[str, str | None]:
     """Header file and, for pairs, the file of values."""
     stem, extension = os.path.splitext(path)
-    compressed = extension.lower() == ".gz"
+    compressed = extension.lower() in COMPRESSED
+    packed = extension if compressed else ""
     if compressed:
         stem, extension = os.path.splitext(stem)
     parts = {".hdr": ".img", ".img": ".hdr"}
@@ -175,7 +122,7 @@ def _files(path: str) -> tuple[str, str | None]:
         return path, None
     other = parts[extension.lower()]
     other = other.upper() if extension.isupper() else other
-    endings = (".gz", "") if compressed else ("", ".gz")
+    endings = dict.fromkeys((packed, "", *COMPRESSED))
     beside = next((stem + other + end for end in endings if os.path.exists(stem + other + end)), "")
     if not beside:
         raise FileNotFoundError(
@@ -183,81 +130,6 @@ def _files(path: str) -> tuple[str, str | None]:
             "copy both into one folder"
         )
     return (path, beside) if other.lower() == ".img" else (beside, path)
-
-
-def stored_values(
-    path: str,
-    offset: int,
-    shape: tuple[int, ...],
-    dtype: np.dtype,
-    scaling: tuple[float | None, float | None],
-    unit: str,
-) -> StoredValues:
-    """The values of a file that is as the header says.
-
-    Parameters
-    ----------
-    path : str
-        File of the values.
-    offset : int
-        First byte of the values.
-    shape : tuple of int
-        In the order of the file, slowest axis first.
-    dtype : numpy.dtype
-        Stored type with its byte order.
-    scaling : tuple of float or None
-        Slope and intercept; None: there is none.
-    unit : str
-        What one position along the first axis is, for messages.
-
-    Raises
-    ------
-    ValueError
-        If the type cannot be read, or the file is too short.
-    """
-    if dtype.kind not in "iufc" or dtype.itemsize > (16 if dtype.kind == "c" else 8):
-        kind = "colours" if dtype.names else str(dtype)
-        raise ValueError(
-            f"{path} holds {kind}, which cannot be read as numbers of float32 or float64: convert "
-            "it to one of those with the program that wrote it"
-        )
-    if not shape or min(shape) < 1:
-        raise ValueError(
-            f"{path} has no voxels: its header gives the shape {shape[::-1]}; download it again"
-        )
-    if offset < 0:
-        raise ValueError(
-            f"{path} has no usable header: it does not tell where values begin; download it again"
-        )
-    stat = os.stat(path)
-    with open(path, "rb") as file:
-        compressed = file.read(2) == b"\x1f\x8b"
-    slope, inter = scaling
-    values = StoredValues(
-        path,
-        (stat.st_mtime_ns, stat.st_size),
-        compressed,
-        offset,
-        shape,
-        dtype,
-        1.0 if slope is None else slope,
-        0.0 if inter is None else inter,
-        unit,
-    )
-    if not compressed and offset + values.n_bytes > stat.st_size:
-        raise ValueError(
-            f"{path} is cut short: its header announces {values.n_bytes} bytes of values from byte "
-            f"{offset} on, but it holds {stat.st_size} bytes; copy or download it again"
-        )
-    return values
-
-
-def first_byte(header: Any) -> int:
-    """Where values begin by a header of nibabel; -1 where it tells nothing of use."""
-    try:
-        return int(header.get_data_offset())
-    except (ValueError, OverflowError):  # (not a number, or infinite)
-        return -1
 
 
 # ---------------------------------------------------------------------- the formats
@@ -272,23 +144,12 @@ def _volumes(
     last: str = "time",
 ) -> tuple[StoredValues, tuple[str, ...]]:
     """Values and dims of an image by the shape that its header gives, fastest axis first."""
-    given = shape
-    while len(shape) > 4 and shape[-1] == 1:
-        shape = shape[:-1]
-    if len(shape) == 5 and shape[3] == 1:
-        shape = (*shape[:3], shape[4])
-    if len(shape) > 4:
-        raise ValueError(
-            f"{path} has the shape {given}: images of x, y, z and one more axis can be opened; "
-            "split it along its further axes"
-        )
-    shape = shape + (1,) * (3 - len(shape))
-    dims = ("x", "y", "z", last)[: len(shape)]
-    unit = "volumes" if len(shape) == 4 else "slices"
+    shape, dims = volume_dims(shape, path, last)
+    unit = {3: "slices", 4: "volumes"}.get(len(shape), "series")
     return stored_values(path, offset, shape[::-1], dtype, scaling, unit), dims
 
 
-def _nifti(path: str, name: str, head: bytes) -> ImageHeader:
+def _nifti(path: str, header_path: str, name: str, head: bytes) -> ImageHeader:
     import nibabel
 
     kinds = {
@@ -305,19 +166,62 @@ def _nifti(path: str, name: str, head: bytes) -> ImageHeader:
         from penstock.io.nifti_cifti import read_cifti
 
         return read_cifti(path, header)
-    intent = str(header.get_intent()[0])
-    last = COMPONENT if "vector" in intent else "time"
+    doubts = _read_extensions(header, header_path, head)
+    last = COMPONENT if "vector" in str(header.get_intent()[0]) else "time"
     shape = tuple(map(int, header.get_data_shape()))
     scaling = header.get_slope_inter()
     values, dims = _volumes(path, first_byte(header), shape, header.get_data_dtype(), scaling, last)
+    affine = header.get_best_affine()
+    told = describe_nifti(header, affine, path, name, sizes)
+    return ImageHeader(
+        values,
+        dims,
+        tuple(range(len(dims)))[::-1],
+        affine,
+        told.time if "time" in dims else TimeStep(),
+        attrs=told.attrs,
+        doubts=(*told.doubts, *doubts),
+    )
+
+
+class Description(NamedTuple):
+    """What a NIfTI header says beside where values lie."""
+
+    attrs: dict[str, Any]
+    time: TimeStep
+    """Of the fourth axis, if there is one."""
+    doubts: tuple[str, ...]
+
+
+def describe_nifti(
+    header: Any, affine: Any, path: str, name: str, sizes: np.ndarray | None = None
+) -> Description:
+    """Attributes, repetition time and doubts of a NIfTI header of nibabel.
+
+    Parameters
+    ----------
+    header : nibabel.Nifti1Header
+        Or one derived from it.
+    affine : array_like
+        Of the image.
+    path : str
+        What messages call it.
+    name : str
+        The format.
+    sizes : numpy.ndarray, optional
+        Voxel sizes as they stand in the file, where nibabel has mended them.
+    """
+    sizes = np.array(header["pixdim"][1:4]) if sizes is None else sizes
     units = int(header["xyzt_units"])
+    intent = str(header.get_intent()[0])
     attrs: dict[str, Any] = {
         "format": name,
-        "spatial_units": _LENGTHS.get(units & 7, "mm"),
+        "spatial_units": LENGTHS.get(units & 7) or "mm",
         "sform_code": int(header["sform_code"]),
         "qform_code": int(header["qform_code"]),
         "description": _text(header["descrip"]),
         "intent": "" if intent == "none" else intent,
+        HEADER: kept_fields(header, affine),
     }
     doubts = []
     if attrs["spatial_units"] != "mm":
@@ -330,40 +234,33 @@ def _nifti(path: str, name: str, head: bytes) -> ImageHeader:
             f"{path} has no voxel sizes in its header (pixdim {', '.join(f'{s:g}' for s in sizes)})"
             ": 1 mm is taken where they are missing; check positions before you trust them"
         )
-    time = TimeStep()
-    if "time" in dims:
-        time = _repetition_time(header["pixdim"][4], units & 0x38, path)
-    return ImageHeader(
-        values,
-        dims,
-        tuple(range(len(dims)))[::-1],
-        header.get_best_affine(),
-        time,
-        attrs={key: value for key, value in attrs.items() if value != ""},
-        doubts=tuple(doubts),
+    time = header_time(header["pixdim"][4], units & 0x38, path)
+    return Description(
+        {key: value for key, value in attrs.items() if value != ""}, time, tuple(doubts)
     )
 
 
-def _repetition_time(stored: np.floating, code: int, path: str) -> TimeStep:
-    value = float(str(stored))  # (2.16 as it was meant, not the float32 nearest to it)
-    if code not in _TIME_UNITS:
-        return TimeStep(None, "the fourth axis is not a time by its unit in the header")
-    if not 0 < value < math.inf:
-        return TimeStep(None, f"the header has none ({value:g})")
-    if not code and value > 100:
-        doubt = (
-            f"{path} has a repetition time of {value:g} without a unit: it is taken as "
-            f"milliseconds ({value / 1e3:g} s); give t_r= [s] if that is wrong"
-        )
-        return TimeStep(value / 1e3, "unit not in the header, milliseconds assumed", doubt)
-    seconds = value / _TIME_UNITS[code]
-    if not 0.01 <= seconds <= 100:
-        doubt = (
-            f"{path} has a doubtful repetition time of {seconds:g} s, which is taken as it is: "
-            "give t_r= [s] if that is wrong"
-        )
-        return TimeStep(seconds, "", doubt)
-    return TimeStep(seconds, "" if code else "unit not in the header, seconds assumed")
+def _read_extensions(header: Any, path: str, head: bytes) -> list[str]:
+    """Add the extensions that follow a header; returns doubts."""
+    size = header.sizeof_hdr
+    if len(head) < size + 4 or not head[size]:
+        return []
+    end = first_byte(header) if header.is_single else MOST_EXTENSION_BYTES
+    if not 0 <= end <= MOST_EXTENSION_BYTES:
+        return [f"{path} has extensions of its header too large to be kept ({end} bytes)"]
+    content = read_inflated(path, end)[size + 4 :]
+    byteswap = header.endianness != ("<" if sys.byteorder == "little" else ">")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            length = len(content) if header.is_single else -1
+            header.extensions = header.exts_klass.from_fileobj(
+                io.BytesIO(content), length, byteswap
+            )
+    except Exception as error:  # (whatever a damaged extension leads its parser to)
+        text = " ".join(str(error).split())
+        return [f"{path} has extensions of its header that cannot be read and are left out: {text}"]
+    return []
 
 
 def _analyze(path: str, head: bytes) -> ImageHeader:
@@ -384,7 +281,7 @@ def _analyze(path: str, head: bytes) -> ImageHeader:
             "mat": FileHolder(matrix) if os.path.exists(matrix) else FileHolder(None, io.BytesIO()),
         }
     )
-    time = _repetition_time(header["pixdim"][4], 0, path) if "time" in dims else TimeStep()
+    time = header_time(header["pixdim"][4], 0, path) if "time" in dims else TimeStep()
     attrs = {"format": "Analyze 7.5", "spatial_units": "mm"}
     if description := _text(header["descrip"]):
         attrs["description"] = description
@@ -411,7 +308,7 @@ def _mgh(path: str, head: bytes) -> ImageHeader:
             file.seek(DATA_OFFSET + values.n_bytes)
             footer = file.read(footer_dtype.itemsize)
         with_footer = MGHHeader(head[: header_dtype.itemsize] + footer)
-        time = _repetition_time(with_footer["tr"], 16, path)
+        time = header_time(with_footer["tr"], 16, path)
     attrs = {"format": "MGH", "spatial_units": "mm"}
     order = tuple(range(len(dims)))[::-1]
     return ImageHeader(values, dims, order, header.get_affine(), time, attrs=attrs)

@@ -1,8 +1,8 @@
-"""Compressed images as a stream: inflated from front to back, once, by whichever thread comes next.
+"""Compressed images as a stream: inflated from front to back, once, by whichever thread is next.
 
-A gzip file has no way to its middle but through all that lies before. The place that was reached
-is kept between reads, so that blocks read in file order cost one pass over the file together. No
-file stays open in between.
+A compressed file has no way to its middle but through all that lies before. The place that was
+reached is kept between reads, so that blocks read in file order cost one pass over the file
+together. No file stays open in between.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from penstock.io.arrays import exact_type
+from penstock.io.compressed import DamagedError, Inflater, check_version, codec_named
 
 PIECE_BYTES = 256 * 1024
 """Inflated at once; also what is read of the compressed file at once."""
@@ -45,7 +46,8 @@ class StoredValues:
     path: str
     version: tuple[int, int]
     """Time of change [ns] and size [bytes] of the file when it was opened."""
-    compressed: bool
+    compression: str
+    """Name of the compression (see `penstock.io.compressed`); empty: there is none."""
     offset: int
     """First byte of the values, in what is inflated where the file is compressed."""
     shape: tuple[int, ...]
@@ -55,6 +57,13 @@ class StoredValues:
     inter: float = 0.0
     unit: str = "volumes"
     """What one position along the first axis is, for messages."""
+    resident_bytes: int = 0
+    """Memory that inflating keeps from the first read on, beside `STREAM_BYTES`."""
+
+    @property
+    def compressed(self) -> bool:
+        """Whether the file can only be read front to back."""
+        return bool(self.compression)
 
     @property
     def n_bytes(self) -> int:
@@ -112,13 +121,7 @@ class StoredValues:
 
     def check_version(self) -> None:
         """Raise an OSError if the file is no longer the one that was opened."""
-        stat = os.stat(self.path)
-        _check_version(self.path, stat, self.version)
-
-
-def _check_version(path: str, stat: os.stat_result, version: tuple[int, int]) -> None:
-    if (stat.st_mtime_ns, stat.st_size) != version:
-        raise OSError(f"{path} has changed since it was opened: open it again")
+        check_version(self.path, os.stat(self.path), self.version)
 
 
 class NiftiStream:
@@ -139,14 +142,14 @@ class NiftiStream:
         """Bytes inflated since the beginning of the file."""
         self.inflated = 0
         """Bytes inflated by this stream in all: one pass over the file is its size."""
-        self._file: _Inflater | None = None
+        self._file: Inflater | None = None
         self._condition = threading.Condition()
         self._waiting: list[int] = []
         self._busy = False
         self._moved = -math.inf
         self._alone: int | None = None
         self._marked = False
-        self._marks: list[tuple[int, _Inflater]] = []
+        self._marks: list[tuple[int, Inflater]] = []
         total = values.offset + values.n_bytes
         self._mark_bytes = max(MARK_BYTES, total // MOST_MARKS)
 
@@ -210,7 +213,8 @@ class NiftiStream:
             self._file = mark.copy()
         elif here < 0:
             module = zlib if self._marked else zlib_module()
-            self._file = _Inflater(self.values.path, self.values.version, module)
+            codec = codec_named(self.values.compression)
+            self._file = Inflater(self.values.path, self.values.version, codec, module)
             self.position = 0
 
     def _inflate(self, n_bytes: int) -> bytes:
@@ -221,7 +225,7 @@ class NiftiStream:
         self.inflated += len(data)
         assert self._file is not None
         last = self._marks[-1][0] if self._marks else 0
-        if self._file.module is zlib and self.position >= last + self._mark_bytes:
+        if self._file.can_be_copied and self.position >= last + self._mark_bytes:
             self._marks.append((self.position, self._file.copy()))
         return data
 
@@ -231,10 +235,10 @@ class NiftiStream:
             return self._file.read(n_bytes)
         except EOFError:
             raise OSError(self._short()) from None
-        except (zlib.error, zlib_module().error) as error:
+        except DamagedError as error:
             raise OSError(
-                f"{self.values.path} is damaged after {self._progress()} "
-                f"({' '.join(str(error).split())}): copy or download it again"
+                f"{self.values.path} is damaged after {self._progress()} ({error}): copy or "
+                "download it again"
             ) from error
 
     def _short(self) -> str:
@@ -287,60 +291,6 @@ class NiftiStream:
     def _goes_on(self, start: int) -> bool:
         here = max(self.position, self.values.offset)
         return here <= start < here + self.values.unit_bytes
-
-
-class _Inflater:
-    """A gzip file from front to back, without keeping it open between two reads.
-
-    `module` is zlib or one like it.
-    """
-
-    def __init__(self, path: str, version: tuple[int, int], module: Any):
-        self._path, self._version, self._position = path, version, 0
-        self._pending = b""
-        self.module = module
-        self._member = module.decompressobj(31)
-
-    def copy(self) -> _Inflater:
-        """Another one that goes on from here (zlib only)."""
-        other = _Inflater(self._path, self._version, self.module)
-        # (what is pending is read again: marks are kept by the hundred)
-        other._position = self._position - len(self._pending)
-        other._member = self._member.copy()
-        return other
-
-    def read(self, n_bytes: int) -> bytes:
-        """At most so many bytes; none at the end.
-
-        Raises
-        ------
-        EOFError, zlib.error, isal.isal_zlib.error
-            If the file ends before its data do, or is damaged.
-        """
-        while True:
-            if self._member.eof:
-                rest = self._member.unused_data
-                rest = rest if len(rest) > 1 else rest + self._more()
-                if rest[:2] != b"\x1f\x8b":
-                    return b""  # (zeros or whatever else stands behind the last member)
-                self._pending, self._member = rest, self.module.decompressobj(31)
-            pending = self._pending or self._more()
-            data: bytes = self._member.decompress(pending, n_bytes)
-            self._pending = self._member.unconsumed_tail
-            if data:
-                return data
-            if not pending and not self._member.eof:
-                raise EOFError
-
-    def _more(self) -> bytes:
-        fd = os.open(self._path, os.O_RDONLY)
-        try:
-            _check_version(self._path, os.fstat(fd), self._version)
-            data = os.pread(fd, PIECE_BYTES, self._position)
-        finally:
-            os.close(fd)
-        self._position += len(data)
-        return data
 
 
 @functools.cache

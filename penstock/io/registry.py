@@ -437,13 +437,17 @@ register_reader(
         on_disk="file",
     )
 )
-# the values of a pair, which do not tell what they are: their header does
+# what the first bytes do not tell: values of a pair (their header does), and compressed files of
+# which a large piece must be inflated at once
 register_reader(
     Reader(
         "nifti pair",
-        (),
+        (".nii.bz2", ".nii.xz", ".nii.zst"),
         "penstock.io.nifti:open_nifti",
-        shared_extensions=(".img", ".img.gz"),
+        shared_extensions=(
+            *(".img", ".img.gz", ".img.bz2", ".img.xz", ".img.zst"),
+            *(".hdr.bz2", ".hdr.xz", ".hdr.zst", ".mgh.bz2", ".mgh.xz", ".mgh.zst"),
+        ),
         requires=("nibabel",),
         extra="fmri",
         on_disk="file",

@@ -548,9 +548,23 @@ def test_axes_beyond_the_fourth(tmp_path: Path) -> None:
     assert ds.signal.dims == ("x", "y", "z", "component")
     ds = ps.open_dataset(write_image(tmp_path / "flat.nii", values[:, :, 0, 0, 0]))
     assert dict(ds.signal.sizes) == {"x": 4, "y": 5, "z": 1}
-    path = write_image(tmp_path / "both.nii", volumes((4, 5, 6, 2, 8)))
-    with pytest.raises(ValueError, match=r"shape \(4, 5, 6, 2, 8\)"):
+    values = volumes((4, 5, 6, 2, 8))
+    ds = check_reader(write_image(tmp_path / "both.nii", values))
+    assert ds.signal.dims == ("x", "y", "z", "time", "component")
+    assert np.array_equal(ds.signal.values, values)
+    path = write_image(tmp_path / "six.nii", volumes((4, 3, 2, 2, 2, 2)))
+    with pytest.raises(ValueError, match=r"shape \(4, 3, 2, 2, 2, 2\)"):
         ps.open_dataset(path)
+
+
+def test_real_images_of_five_axes(data: Path) -> None:
+    path = data / "next" / "fmri" / "5D_small.nii"
+    if not path.exists():
+        pytest.skip("needs next/fmri/5D_small.nii of PENSTOCK_DATA")
+    ds = check_reader(path)
+    image = nib.load(path)
+    assert np.array_equal(ds.signal.values, image.get_fdata()[:, :, :, 0])
+    assert np.array_equal(ds["affine"].values, image.affine)
 
 
 def test_spm_keeps_the_affine_of_analyze_files_beside_them(tmp_path: Path) -> None:
