@@ -257,6 +257,8 @@ def _attrs(header: EdfHeader, first: Decimal) -> dict[str, Any]:
     if header.start is not None:
         start = header.start + datetime.timedelta(seconds=float(first))
         attrs["measurement_date"] = start.isoformat()
+    elif header.start_time != datetime.time():
+        attrs["edf_start_time"] = header.start_time.isoformat()
     attrs["edf_record_duration"] = header.record_duration
     if header.patient:
         attrs["edf_patient"] = header.patient

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import datetime
 import os
-import re
 import warnings
 from dataclasses import dataclass
+
+from penstock.io.edf_identity import read_start, read_time
 
 _SIGNAL_FIELDS = (
     ("label", 16),
@@ -79,6 +80,8 @@ class EdfHeader:
     recording: str
     start: datetime.datetime | None
     """Date and time in whole seconds, local time; None if anonymised or unreadable."""
+    start_time: datetime.time
+    """The time alone, which anonymised files may still hold."""
     signals: tuple[SignalHeader, ...]
     annotations: tuple[SignalHeader, ...]
 
@@ -147,7 +150,8 @@ def read_header(path: str) -> EdfHeader:
         kind=family + plus,
         patient=_text(head[8:88]),
         recording=recording,
-        start=_start(recording, _text(head[168:176]), _text(head[176:184])),
+        start=read_start(recording, _text(head[168:176]), _text(head[176:184])),
+        start_time=read_time(_text(head[176:184])),
         signals=signals,
         annotations=annotations,
     )
@@ -260,40 +264,3 @@ def _number(path: str, what: str, field: bytes) -> float:
             f"transfer in text mode does that): {_COPY}"
         )
     return value
-
-
-def _start(recording: str, date_field: str, time_field: str) -> datetime.datetime | None:
-    """The date of the EDF+ recording field, which has four digits for the year, or of the header.
-
-    A header date of 1 January 1985 beside an anonymised recording field is anonymised as well.
-    """
-    date = None
-    match = re.match(r"Startdate (\d{1,2})-([A-Za-z]{3})-(\d{4})", recording)
-    months = ["JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC"]
-    if match and match.group(2).upper() in months:
-        day, month, year = match.groups()
-        date = _date(int(year), months.index(month.upper()) + 1, int(day))
-    if date is None and (numbers := _three_numbers(date_field)):
-        day, month, year = numbers
-        date = _date(year + (1900 if year >= 85 else 2000), month, day)
-        if recording.startswith("Startdate X") and date == datetime.date(1985, 1, 1):
-            date = None
-    if date is None:
-        return None
-    try:
-        time = datetime.time(*(_three_numbers(time_field) or (0, 0, 0)))
-    except ValueError:
-        time = datetime.time()
-    return datetime.datetime.combine(date, time)
-
-
-def _date(year: int, month: int, day: int) -> datetime.date | None:
-    try:
-        return datetime.date(year, month, day)
-    except ValueError:
-        return None
-
-
-def _three_numbers(field: str) -> tuple[int, int, int] | None:
-    match = re.fullmatch(r"\s*(\d{1,2})[.:'\-/ ]\s*(\d{1,2})[.:'\-/ ]\s*(\d{1,2})", field)
-    return (int(match[1]), int(match[2]), int(match[3])) if match else None

@@ -18,6 +18,11 @@ MONTHS = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", 
 FIRST_YEAR, LAST_YEAR = 1985, 2084
 """Years that the two digits of the header's own date can tell."""
 
+OLDEST_YEAR = 1970
+"""Year before which EDFlib refuses a file."""
+_EARLY = re.compile(r" measured (\d\d-[A-Z]{3}-\d{4})$")
+"""Where the recording field holds an earlier date: in its free part."""
+
 _SEXES = {"m": "M", "male": "M", "f": "F", "female": "F", "x": "X"}
 
 
@@ -68,9 +73,13 @@ def patient_field(text: str) -> tuple[str, bool]:
 def recording_field(text: str, date: datetime.date | None) -> tuple[str, bool]:
     """The recording field of EDF+ for a text and a date, and whether all of the text stands in it.
 
-    The date is that of the dataset, which may be a part of the recording. Text that does not begin
-    as EDF+ wants it becomes the name of the equipment.
+    The date is that of the dataset, which may be a part of the recording; one that common software
+    refuses goes to the end of the field. Text that does not begin as EDF+ wants it becomes the name
+    of the equipment.
     """
+    text = _EARLY.sub("", text)
+    early = date is not None and date.year < OLDEST_YEAR
+    ending = f" measured {date_text(date)}" if early else ""
     words = ascii_text(" ".join(text.split())).split()
     if words[:1] == ["Startdate"] and (words[1:2] == ["X"] or parse_date("".join(words[1:2]))):
         rest = words[2:]
@@ -79,21 +88,57 @@ def recording_field(text: str, date: datetime.date | None) -> tuple[str, bool]:
         rest = ["X", "X", "_".join(words)] if words else []
         kept = text.split()
     rest += ["X"] * (3 - len(rest))
-    field = _cut(["Startdate", date_text(date), *rest], 5)
+    field = _cut(["Startdate", date_text(None if early else date), *rest], 5, len(ending)) + ending
     came = field.split()[2:]
     return field, came[: len(kept)] == kept
 
 
-def _cut(fields: list[str], n_subfields: int) -> str:
-    """The subfields, shortened at their end where they are too long, each with one character."""
-    text = " ".join(fields)
-    if len(text) <= FIELD_CHARACTERS:
-        return text
+def _cut(fields: list[str], n_subfields: int, reserved: int = 0) -> str:
+    """The subfields, the longest of them shortened where they are too long together."""
+    most = FIELD_CHARACTERS - reserved
     first = fields[:n_subfields]
-    while len(" ".join(first)) > FIELD_CHARACTERS:
+    while len(" ".join(first)) > most:
         longest = max(range(n_subfields), key=lambda i: len(first[i]))
         first[longest] = first[longest][:-1]
-    return " ".join([*first, *fields[n_subfields:]])[:FIELD_CHARACTERS].rstrip()
+    return " ".join([*first, *fields[n_subfields:]])[:most].rstrip()
+
+
+def read_start(recording: str, date_field: str, time_field: str) -> datetime.datetime | None:
+    """Date and time of a header in whole seconds; None if anonymised or unreadable.
+
+    The date is that of the recording field, which has four digits for the year, if it holds one. A
+    header date of 1 January 1985 beside an anonymised recording field is anonymised as well.
+    """
+    words = recording.split()
+    date = parse_date(words[1]) if words[:1] == ["Startdate"] and len(words) > 1 else None
+    if date is None and (early := _EARLY.search(recording)):
+        date = parse_date(early[1])
+    if date is None and (numbers := _three_numbers(date_field)):
+        day, month, year = numbers
+        date = _date(year + (1900 if year >= 85 else 2000), month, day)
+        if recording.startswith("Startdate X") and date == datetime.date(1985, 1, 1):
+            date = None
+    return None if date is None else datetime.datetime.combine(date, read_time(time_field))
+
+
+def read_time(field: str) -> datetime.time:
+    """The time in a header; midnight if it holds none."""
+    try:
+        return datetime.time(*(_three_numbers(field) or (0, 0, 0)))
+    except ValueError:
+        return datetime.time()
+
+
+def _date(year: int, month: int, day: int) -> datetime.date | None:
+    try:
+        return datetime.date(year, month, day)
+    except ValueError:
+        return None
+
+
+def _three_numbers(field: str) -> tuple[int, int, int] | None:
+    match = re.fullmatch(r"\s*(\d{1,2})[.:'\-/ ]\s*(\d{1,2})[.:'\-/ ]\s*(\d{1,2})", field)
+    return (int(match[1]), int(match[2]), int(match[3])) if match else None
 
 
 def start_fields(start: datetime.datetime | None) -> tuple[str, str]:
@@ -104,6 +149,8 @@ def start_fields(start: datetime.datetime | None) -> tuple[str, str]:
     """
     if start is None:
         return "01.01.85", "00.00.00"
+    if start.year < OLDEST_YEAR:
+        return "01.01.85", f"{start:%H.%M.%S}"
     return f"{start:%d.%m.}{start.year % 100:02}", f"{start:%H.%M.%S}"
 
 
@@ -127,7 +174,12 @@ def split_start(text: object) -> tuple[datetime.datetime | None, Decimal, list[s
     notes = []
     if start.utcoffset():
         notes.append(f"EDF holds local time without its zone (here {start:%z} from UTC)")
-    if not FIRST_YEAR <= start.year <= LAST_YEAR:
+    if start.year < OLDEST_YEAR:
+        notes.append(
+            f"software for EDF refuses the year {start.year}: the date stands at the end of the "
+            "recording field, where Penstock reads it, and for others in none"
+        )
+    elif not FIRST_YEAR <= start.year <= LAST_YEAR:
         notes.append(
             f"only the recording field of EDF+ holds the year {start.year}: software that reads "
             "the two digits of the header takes it for another"
