@@ -23,6 +23,23 @@ class Format:
     """Whether it can hold several results at every position."""
     contents: str = ""
     """What it can hold, one of `CONTENTS`; everything where it is empty."""
+    endings: tuple[str, ...] = ()
+    """How the names of files end before the suffix, where programs ask for that; the first is put
+    to names that have none."""
+
+    def file_name(self, name: str) -> str:
+        """What the result of a recording of that name is called.
+
+        Recordings in FIF are called after the rule of MNE-Python, which warns about other names.
+
+        Examples
+        --------
+        >>> from penstock.formats import FORMATS
+        >>> FORMATS["fif"].file_name("night"), FORMATS["fif"].file_name("sub-01_task-rest_eeg")
+        ('night_raw.fif', 'sub-01_task-rest_eeg.fif')
+        """
+        ending = "" if not self.endings or name.endswith(self.endings) else self.endings[0]
+        return f"{name}{ending}{self.suffix}"
 
     def check_dims(self, dims: Collection[str]) -> None:
         """Raise a ValueError if the format cannot hold a signal of these dims."""
@@ -48,7 +65,13 @@ FORMATS = {
     for each in (
         Format("zarr", ".zarr", several=True),
         Format("edf", ".edf", 48 * MIB, contents=RECORDINGS),
-        Format("fif", ".fif", 160 * MIB, contents=RECORDINGS),
+        Format(
+            "fif",
+            ".fif",
+            160 * MIB,
+            contents=RECORDINGS,
+            endings=("_raw", "raw", "raw_sss", "raw_tsss", "_meg", "_eeg", "_ieeg"),
+        ),
         Format("nifti", ".nii.gz", 96 * MIB, contents=VOLUMES),
         Format("nii", ".nii", 96 * MIB, contents=VOLUMES),
         Format("parquet", ".parquet", 128 * MIB, contents=TABLES),

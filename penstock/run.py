@@ -16,9 +16,9 @@ from penstock import events
 from penstock.cluster import active_client, client_executor, local_processes, thread_executor
 from penstock.dataset import SIGNAL, reads_fresh
 from penstock.engine import Engine
-from penstock.formats import check_format
+from penstock.formats import Format, check_format
 from penstock.identity import dataset_token
-from penstock.ledger import remove
+from penstock.ledger import partial_path, remove
 from penstock.local_paths import local_path
 from penstock.memory import PeakSampler, lean_allocator, single_threaded_kernels
 from penstock.plan import resources
@@ -94,6 +94,7 @@ def run(
     client = client if client is not None else active_client()
     kind = "cluster" if client is not None else executor_kind(pipeline, executor)
     limits = resources(memory, workers, kind=kind, client=client, modules=pipeline.modules)
+    named = isinstance(source, Mapping) and not isinstance(source, xr.Dataset)
     jobs = [
         Job(
             uuid.uuid4().hex,
@@ -102,7 +103,7 @@ def run(
             item.dataset,
             pipeline.processors,
             pipeline.canonical(),
-            out / f"{item.name}{result_format.suffix}",
+            _target(out, item.name, result_format, named=named),
             format,
             dtype,
             overwrite,
@@ -116,7 +117,7 @@ def run(
     for folder in {out, *(job.target.parent for job in jobs)}:
         _make_folder(folder)
     report = Report(pipeline=pipeline.canonical(), out=str(out), limits=limits, kind=kind)
-    if isinstance(source, Mapping) and not isinstance(source, xr.Dataset) and len(source) == 1:
+    if named and len(source) == 1:
         # (its folder may hold the reports of others)
         report.name = f"{items[0].name}-report"
     heard: list[events.Listener] = [report.listen, *listeners]
@@ -145,6 +146,14 @@ def run(
                 show.close()
             report.save()
     return report
+
+
+def _target(out: Path, name: str, format: Format, *, named: bool) -> Path:
+    """Where a result goes. Names that the user gave are kept; so is what an earlier run began."""
+    plain = out / f"{name}{format.suffix}"
+    if named or plain.exists() or partial_path(plain).exists():
+        return plain
+    return out / format.file_name(name)
 
 
 def _make_folder(out: Path) -> None:

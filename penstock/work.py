@@ -25,7 +25,6 @@ from penstock.buffers import recycle
 from penstock.chain import Chain
 from penstock.dataset import SIGNAL, reads_fresh
 from penstock.events import BlockFinished
-from penstock.formats import check_format
 from penstock.identity import file_identity, key_of, versions
 from penstock.io.parts import parts_of
 from penstock.ledger import Ledger, clean_leftovers, discard, partial_path, publish, remove
@@ -99,7 +98,7 @@ class Job:
     @property
     def exported(self) -> Path:
         """The result in a format other than Zarr, before it is published."""
-        return self.building / f"result{check_format(self.format).suffix}"
+        return self.building / "exported" / self.target.name
 
     @property
     def sidecar(self) -> Path:
@@ -481,12 +480,16 @@ def finish_recording(opened: Opened) -> Done:
         from penstock.store import open_store
 
         remove(job.coming_sidecar)
-        remove(job.exported)
+        remove(job.exported.parent)
+        job.exported.parent.mkdir()
         ranges = _ranges(opened, ledger)
         result = export(open_store(job.store), job.exported, format=job.format, ranges=ranges)
         facts |= _export_facts(result)
         about = {**(provenance(job.store) or {}), **facts}
         about.pop("sampled", None)
+        parts = _publish_parts(job)
+        if parts:
+            about["parts"] = parts
         job.coming_sidecar.write_text(json.dumps(about, indent=1))
         if job.overwrite:
             remove(job.sidecar)  # (that of an earlier result must never stand beside this one)
@@ -494,6 +497,29 @@ def finish_recording(opened: Opened) -> Done:
         os.replace(job.coming_sidecar, job.sidecar)
     discard(job.building)
     return Done(job.target, facts=facts)
+
+
+def _publish_parts(job: Job) -> list[str]:
+    """Publish what goes with a result that takes several files, before the file that names them.
+
+    Returns the names of those files.
+    """
+    parts = sorted(path for path in job.exported.parent.iterdir() if path != job.exported)
+    names = [path.name for path in parts]
+    # a run that was killed in between left some, and a result that is replaced may have had more
+    begun = job.building / "parts.json"
+    ours = set((_read_json(begun) or {}).get("parts", []))
+    if job.overwrite:
+        earlier = (_read_json(job.sidecar) or {}).get("parts", [])
+        ours |= {str(name) for name in earlier if os.path.basename(str(name)) == name}
+    if names:
+        begun.write_text(json.dumps({"parts": names}))
+    for name in ours - set(names):
+        remove(job.target.with_name(name))
+    for path in parts:
+        target = job.target.with_name(path.name)
+        publish(path, target, overwrite=job.overwrite or path.name in ours)
+    return names
 
 
 def _ranges(opened: Opened, ledger: Ledger) -> tuple[np.ndarray, np.ndarray] | None:

@@ -247,9 +247,16 @@ class Crop(Processor):
 
 
 def measured_later(ds: xr.Dataset, seconds: float) -> xr.Dataset:
-    """The dataset with its measurement date moved, where it has one."""
+    """The dataset with its measurement date moved, where it has one.
+
+    A recording of MNE-Python keeps its date and counts how much later its first sample is.
+    """
+    if not seconds:
+        return ds
+    if "mne_info" in ds.attrs:
+        ds = ds.assign_attrs(first_time=float(ds.attrs.get("first_time", 0.0)) + seconds)
     text = ds.attrs.get("measurement_date")
-    if not text or not seconds:
+    if not text:
         return ds
     date = datetime.datetime.fromisoformat(str(text)) + datetime.timedelta(seconds=seconds)
     return ds.assign_attrs(measurement_date=date.isoformat())
@@ -371,7 +378,8 @@ class Rereference(Processor):
 
     def outline(self, ds: xr.Dataset, state: Any) -> xr.Dataset:
         self.masks(ds)
-        return floating_outline(ds, "Rereference")
+        # (MNE-Python then offers no average reference of its own)
+        return floating_outline(ds, "Rereference").assign_attrs(custom_reference=1)
 
     def partial(self, block: np.ndarray, ctx: Context) -> np.ndarray:
         references = np.flatnonzero(ctx.take("channel", self.masks(ctx.dataset)[0]))

@@ -16,6 +16,7 @@ import numpy as np
 
 from penstock.buffers import scratch_buffer
 from penstock.dataset import sampling_frequency
+from penstock.eeg.band import filtered_band
 from penstock.eeg.fir import (
     SCRATCH_BYTES,
     check_frequencies,
@@ -143,7 +144,7 @@ class _Filter(Processor):
 
     def outline(self, ds: xr.Dataset, state: Any) -> xr.Dataset:
         frequency, name = sampling_frequency(ds), type(self).__name__
-        picked_rows(ds, self.common.picks, name)
+        picked = picked_rows(ds, self.common.picks, name)
         if self.common.method == "iir":
             self.recursive(frequency)
         else:
@@ -158,7 +159,8 @@ class _Filter(Processor):
                     "transitions, or filter a longer recording",
                     stacklevel=2,
                 )
-        return floating_outline(ds, name)
+        low, high = (edge[0] if edge else None for edge in self.edges())
+        return filtered_band(floating_outline(ds, name), low, high, picked)
 
     def margin(self, ds: xr.Dataset) -> int | None:
         return max(self.reach(sampling_frequency(ds)))
@@ -277,6 +279,9 @@ class Filter(_Filter):
 
     As in MNE, the stretches between pauses and joins (`skip_by_annotation`) are filtered apart,
     each continued by odd reflection at its own ends, and what lies inside a pause stays as it is.
+
+    The attributes ``highpass`` and ``lowpass`` say which band is left, as MNE's `Info` does: where
+    all data channels are filtered.
 
     In a channel marked bad, values that are not finite are no error: the result is NaN where the
     filter reaches them, and as usual elsewhere.

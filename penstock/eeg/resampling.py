@@ -21,6 +21,7 @@ from penstock.dataset import (
     sampling_frequency,
 )
 from penstock.eeg.any_rate import Cascade, cascade, resample_in_steps
+from penstock.eeg.band import resampled_band
 from penstock.eeg.codes import codes_lost, take_codes
 from penstock.eeg.overlap import (
     Place,
@@ -111,9 +112,10 @@ class _Resampler(Processor):
         resampled = ds.drop_dims("time").assign(
             {SIGNAL: blank_variable(dims, shape, signal.dtype, signal.attrs)}
         )
-        return resampled.assign_coords(
+        timed = resampled.assign_coords(
             sampled_coordinate("time", n_new, new, start, ds["time"].attrs)
         )
+        return resampled_band(timed, new)
 
     def margin(self, ds: xr.Dataset) -> int | None:
         if self.unchanged(ds):

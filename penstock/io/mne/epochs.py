@@ -10,7 +10,7 @@ import numpy as np
 
 from penstock.buffers import new_array
 from penstock.dataset import SIGNAL, Indexer, Region, read_region, sampling_frequency
-from penstock.io.mne.info import info_of, si_factors
+from penstock.io.mne.info import info_of, si_divisors
 from penstock.io.mne.text import as_text, from_text
 
 if TYPE_CHECKING:
@@ -133,12 +133,12 @@ def epochs_of(ds: xr.Dataset, notes: list[str]) -> mne.EpochsArray:
                 except (TypeError, ValueError):
                     notes.append(f"the column {name!r} of the metadata is kept as text")
     data = np.empty((n_epochs, ds.sizes["channel"], ds.sizes["time"]))
-    factors = si_factors(ds)[:, np.newaxis]
+    divisors = si_divisors(ds)[:, np.newaxis]
     whole = {str(dim): slice(0, size) for dim, size in ds[SIGNAL].sizes.items()}
     step = max(1, BATCH_BYTES // max(1, data[0].nbytes))
     for at in range(0, n_epochs, step):
         region: Region = {**whole, "epoch": slice(at, min(at + step, n_epochs))}
-        np.multiply(read_region(ds, region), factors, out=data[at : at + step])
+        np.divide(read_region(ds, region), divisors, out=data[at : at + step])
     epochs = mne.EpochsArray(
         data,
         info_of(ds, notes),

@@ -33,6 +33,8 @@ _OWN = ("chs", "ch_names", "nchan", "bads", "sfreq", "highpass", "lowpass", "lin
 """Entries of `Info` that the dataset says itself."""
 _ATTRS = {"highpass": "highpass", "lowpass": "lowpass", "line_freq": "line_frequency"}
 _CUSTOM = "custom_reference"
+_AVERAGE_REFERENCE = 10
+"""FIFF code of projections that subtract the average of the EEG."""
 _CLOSE = datetime.timedelta(milliseconds=1)
 
 
@@ -79,8 +81,10 @@ def with_info(
     attrs = dict(ds.attrs)
     if first_time is None:
         first_time = float(attrs.get("first_time", 0.0))
-    attrs["first_time"] = first_time
-    attrs.pop("measurement_date", None)
+    for name in ("first_time", "measurement_date", _CUSTOM):
+        attrs.pop(name, None)
+    if first_time:
+        attrs["first_time"] = first_time
     if info["meas_date"] is not None:
         first = info["meas_date"] + datetime.timedelta(seconds=first_time)
         attrs["measurement_date"] = first.isoformat()
@@ -88,7 +92,8 @@ def with_info(
         attrs.pop(name, None)
         if info.get(key) is not None:
             attrs[name] = float(info[key])
-    attrs[_CUSTOM] = int(info["custom_ref_applied"])
+    if info["custom_ref_applied"]:
+        attrs[_CUSTOM] = int(info["custom_ref_applied"])
     attrs[INFO] = as_text({key: value for key, value in info.items() if key not in _OWN})
     ds.attrs = attrs
     return ds
@@ -97,7 +102,7 @@ def with_info(
 def info_of(ds: xr.Dataset, notes: list[str] | None = None) -> mne.Info:
     """What MNE-Python must know of a recording, as an `mne.Info`.
 
-    Channels are in SI units, without calibration factors: see `si_factors`.
+    Channels are in SI units, without calibration factors: see `si_divisors`.
 
     Parameters
     ----------
@@ -143,8 +148,11 @@ def info_of(ds: xr.Dataset, notes: list[str] | None = None) -> mne.Info:
             content[key] = float(ds.attrs[name])
     # (a filter that passes all frequencies says so)
     content["lowpass"] = min(content["lowpass"], content["sfreq"] / 2)
-    if _CUSTOM in ds.attrs and int(ds.attrs[_CUSTOM]) != int(content["custom_ref_applied"]):
-        content["custom_ref_applied"] = int(ds.attrs[_CUSTOM])
+    custom = int(ds.attrs.get(_CUSTOM, 0))
+    if custom != int(content["custom_ref_applied"]):
+        content["custom_ref_applied"] = custom
+        # (an average reference that waits to be applied would undo another one)
+        content["projs"] = [p for p in content["projs"] if int(p["kind"]) != _AVERAGE_REFERENCE]
     content["meas_date"] = _measured(ds, content.get("meas_date"))
     return mne.Info(content)
 
@@ -173,9 +181,12 @@ def channel_units(ds: xr.Dataset) -> list[str]:
     return _texts(ds, "channel_unit", str(ds[SIGNAL].attrs.get("units", "")))
 
 
-def si_factors(ds: xr.Dataset) -> np.ndarray:
-    """What values of every channel are multiplied with to be in the units of MNE-Python."""
-    return np.array([form.factor for form in _forms(ds)])
+def si_divisors(ds: xr.Dataset) -> np.ndarray:
+    """What values of every channel are divided by to be in the units of MNE-Python.
+
+    (1e6 is a number that floats hold, 1e-6 is not: dividing gives volts back as they were.)
+    """
+    return np.array([1 / form.factor for form in _forms(ds)])
 
 
 def _forms(ds: xr.Dataset) -> list[FifUnit]:

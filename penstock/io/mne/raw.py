@@ -12,7 +12,7 @@ import xarray as xr
 
 from penstock.dataset import SIGNAL, Indexer, read_region, sampling_frequency
 from penstock.io.mne.annotations import annotations_of
-from penstock.io.mne.info import info_of, si_factors
+from penstock.io.mne.info import info_of, si_divisors
 
 BATCH_BYTES = 4 * 1024 * 1024
 """Samples that are read at once while a larger stretch is asked for."""
@@ -23,7 +23,7 @@ class _Source:
 
     def __init__(self, ds: xr.Dataset, first_samp: int):
         self.ds = xr.Dataset({SIGNAL: ds.variables[SIGNAL]})
-        self.factors = si_factors(ds)
+        self.divisors = si_divisors(ds)
         self.first_samp = first_samp
         self.n_times = ds.sizes["time"]
         self.progress: Callable[[float], None] | None = None
@@ -54,7 +54,7 @@ class _Source:
             wanted = slice(int(rows[0]), int(rows[-1]) + 1)
         block = read_region(self.ds, {"channel": wanted, "time": times})
         block = block if self.ds[SIGNAL].dims[0] == "channel" else block.T
-        return np.multiply(block, self.factors[rows, np.newaxis], dtype=np.float64)
+        return np.divide(block, self.divisors[rows, np.newaxis], dtype=np.float64)
 
 
 def _spans(sizes: tuple[int, ...]) -> Iterator[slice]:
@@ -85,7 +85,7 @@ class DatasetRaw(mne.io.BaseRaw):
         source: _Source = self._raw_extras[fi]["source"]
         # samples are counted from that of the file, also after cropping
         start, stop = start - source.first_samp, stop - source.first_samp
-        picked = np.arange(len(source.factors))[idx]
+        picked = np.arange(len(source.divisors))[idx]
         if mult is not None:  # (projections and compensation mix channels)
             data[...] = 0
         for channels, times in source.parts(start, stop):
