@@ -174,6 +174,10 @@ def describe(path: Path, ds: xr.Dataset) -> str:
         counts = Counter(table["label"])
         some = ", ".join(f"{n} × {label!r}" for label, n in counts.most_common(8))
         lines.append(f"  events    {some}{', ...' if len(counts) > 8 else ''}")
+    for label, key in (("sidecars", "sidecars"), ("noted", "sidecar_notes")):
+        if ds.attrs.get(key):
+            first, *others = str(ds.attrs[key]).split("; ")
+            lines += [f"  {label:<9} {first}", *(f"  {'':<9} {text}" for text in others)]
     if "measurement_date" in ds.attrs:
         lines.append(f"  measured  {ds.attrs['measurement_date']}")
     if about.get("n_failed"):

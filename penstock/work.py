@@ -27,6 +27,7 @@ from penstock.dataset import SIGNAL, reads_fresh
 from penstock.events import BlockFinished
 from penstock.identity import file_identity, key_of, versions
 from penstock.io.parts import parts_of
+from penstock.io.recording_sidecars import NOTES, has_sidecars, sidecars_of
 from penstock.ledger import Ledger, clean_leftovers, discard, partial_path, publish, remove
 from penstock.memory import PeakSampler, use_lean_allocator
 from penstock.plan import Plan, Resources, Stage, make_plan
@@ -156,6 +157,9 @@ def source_identity(job: Job) -> dict[str, Any]:
         parts = parts_of(source)
         if parts:
             identity["parts"] = [file_identity(part) for part in parts]
+        told = sidecars_of(source) if job.options.get("sidecars", True) else []
+        if told:
+            identity["sidecars"] = [file_identity(sidecar) for sidecar in told]
     if job.options:
         identity["options"] = job.options
     beside = [path for one in job.processors for path in one.companions(source)] if source else []
@@ -303,6 +307,8 @@ def open_recording(job: Job, slot: int) -> Opened | Done:
     plan, finished, note = _pick_up(job, key, plan)
     if not (job.building / "plan.json").exists():
         _start_store(job, key, plan, chain)
+    if job.path is not None and has_sidecars(job.path) and source.attrs.get(NOTES):
+        note = "; ".join(filter(None, (note, str(source.attrs[NOTES]))))
     opened = Opened(
         job,
         plan.to_dict(),

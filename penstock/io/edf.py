@@ -36,6 +36,7 @@ def open_edf(
     *,
     dtype: Any = "float32",
     channel_types: Mapping[str, str] | None = None,
+    channel_units: Mapping[str, str] | None = None,
     rate: float | None = None,
     gaps: str = "raise",
     stim_mask: int | None = 0x1FFFF,
@@ -50,6 +51,8 @@ def open_edf(
         Type of the samples. float32 is within two units in the last place of float64.
     channel_types : mapping of str to str, optional
         Channel name to type, over what the labels say.
+    channel_units : mapping of str to str, optional
+        Channel name to unit, for channels of which the header does not give it.
     rate : float, optional
         Sampling frequency [Hz] of the channels that become ``signal``. Default: the rate with the
         most EEG, and the most samples where there is none. Every other rate keeps its own
@@ -93,7 +96,7 @@ def open_edf(
         )
     rows = without_gaps(header, events, gaps)
     _warn_of_flat(header)
-    channels = _channels(header, channel_types)
+    channels = _channels(header, channel_types, channel_units)
     groups: dict[int, list[int]] = {}
     for i, signal in enumerate(header.signals):
         groups.setdefault(signal.samples, []).append(i)
@@ -121,7 +124,9 @@ class _Channel:
     """From the unit of the file to that of the dataset."""
 
 
-def _channels(header: EdfHeader, wanted: Mapping[str, str] | None) -> list[_Channel]:
+def _channels(
+    header: EdfHeader, wanted: Mapping[str, str] | None, units: Mapping[str, str] | None
+) -> list[_Channel]:
     found = read_labels(
         [signal.label for signal in header.signals],
         [signal.unit for signal in header.signals],
@@ -131,8 +136,8 @@ def _channels(header: EdfHeader, wanted: Mapping[str, str] | None) -> list[_Chan
     kinds = apply_channel_types(names, [c.kind for c in found], wanted, header.path)
     channels = []
     for signal, channel, kind in zip(header.signals, found, kinds, strict=True):
-        factor = volts(signal.unit) if kind != "stim" else None
-        unit = clean_unit(signal.unit)
+        unit = clean_unit(signal.unit) or clean_unit((units or {}).get(channel.name, ""))
+        factor = volts(unit) if kind != "stim" else None
         if factor is not None or (not unit and kind in VOLTAGE_TYPES):
             unit = "uV"
         channels.append(

@@ -60,6 +60,11 @@ def options_for(
     return options
 
 
+def takes(function: Callable[..., Any], option: str) -> bool:
+    """Whether a function has a parameter of that name."""
+    return option in inspect.signature(function).parameters
+
+
 COMMON = ("rate", "gaps", "channel_types", "bads", "sidecars", "dtype", "engine")
 """Options of `open_dataset` itself."""
 

@@ -16,7 +16,7 @@ import xarray as xr
 
 from penstock.dataset import check_dataset
 from penstock.io.objects import as_dataset, is_object
-from penstock.io.open_options import CASES, check_rate, options_for, with_bads
+from penstock.io.open_options import CASES, check_rate, options_for, takes, with_bads
 from penstock.local_paths import local_path
 
 HEAD_BYTES = 512
@@ -189,8 +189,17 @@ def open_dataset(
         options["rate"] = rate
     function = reader.function
     options = options_for(reader.name, function, path, options)
-    ds = check_rate(check_dataset(function(path, **options)), rate, path)
-    return with_bads(ds, bads, path)
+    ds = check_dataset(function(path, **options))
+    if sidecars:
+        from penstock.io.recording_sidecars import with_sidecars
+
+        def reopen(types: dict[str, str], units: dict[str, str]) -> xr.Dataset:
+            wanted = {"channel_types": {**types, **(channel_types or {})}, "channel_units": units}
+            taken = {name: value for name, value in wanted.items() if takes(function, name)}
+            return check_dataset(function(path, **{**options, **taken}))
+
+        ds = with_sidecars(ds, path, reopen, scales=takes(function, "channel_units"))
+    return with_bads(check_rate(ds, rate, path), bads, path)
 
 
 class MissingExtraError(ImportError, ValueError):

@@ -18,6 +18,7 @@ import numpy as np
 
 from penstock.dataset import SIGNAL, sampling_frequency
 from penstock.io.labels import unique_names, volts
+from penstock.io.mne.positions import set_positions
 from penstock.io.mne.text import as_text, from_text
 from penstock.io.mne.units import NONE, FifUnit, to_fif
 
@@ -154,7 +155,9 @@ def info_of(ds: xr.Dataset, notes: list[str] | None = None) -> mne.Info:
         # (an average reference that waits to be applied would undo another one)
         content["projs"] = [p for p in content["projs"] if int(p["kind"]) != _AVERAGE_REFERENCE]
     content["meas_date"] = _measured(ds, content.get("meas_date"))
-    return mne.Info(content)
+    whole = mne.Info(content)
+    set_positions(whole, ds)
+    return whole
 
 
 def channel_names(ds: xr.Dataset) -> list[str]:
