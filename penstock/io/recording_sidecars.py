@@ -55,8 +55,18 @@ TYPES = {
 _LEFT = ("MEGGRADAXIAL", "MEGMAG", "MEGGRAD", "MEGREFGRADAXIAL", "MEGGRADPLANAR", "MEGREFMAG",
          "MEGOTHER", "HLU")  # fmt: skip
 """Types of which the file knows more."""
-Reopen = Callable[[dict[str, str], dict[str, str]], xr.Dataset]
-"""``reopen(channel_types, channel_units)``: the recording, read with these."""
+
+
+@dataclass(frozen=True)
+class Reopening:
+    """How a recording is opened again with what its sidecars say."""
+
+    open: Callable[[dict[str, str], dict[str, str]], xr.Dataset]
+    """``open(channel_types, channel_units)``: read with these, which decide how it is scaled."""
+    takes_units: bool = False
+    """Whether the reader takes units."""
+    given: Mapping[str, str] = field(default_factory=dict)
+    """Types that the caller gave, which come before those of the sidecars."""
 
 
 def has_sidecars(path: str | os.PathLike[str]) -> bool:
@@ -86,7 +96,7 @@ def sidecars_of(path: str | os.PathLike[str]) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
-def with_sidecars(ds: xr.Dataset, path: str, reopen: Reopen, *, scales: bool) -> xr.Dataset:
+def with_sidecars(ds: xr.Dataset, path: str, reader: Reopening) -> xr.Dataset:
     """The dataset of a recording with what the BIDS files beside it say.
 
     Parameters
@@ -95,11 +105,8 @@ def with_sidecars(ds: xr.Dataset, path: str, reopen: Reopen, *, scales: bool) ->
         As the file alone gives it.
     path : str
         Of the file.
-    reopen : callable
-        Opens it again with types and units of channels (by name), which decide how samples are
-        scaled.
-    scales : bool
-        Whether it can take units.
+    reader : Reopening
+        How it is opened again, with types and units of channels.
 
     Returns
     -------
@@ -120,7 +127,7 @@ def with_sidecars(ds: xr.Dataset, path: str, reopen: Reopen, *, scales: bool) ->
         if not files:
             return ds
         for file in find_sidecars(path, ".tsv", suffix="channels")[-1:]:
-            ds = _with_channels(ds, file, reopen, scales, notes)
+            ds = _with_channels(ds, file, reader, notes)
         for file in find_sidecars(path, ".tsv", suffix="events")[-1:]:
             ds = with_event_table(ds, file, notes)
         ds = with_electrodes(ds, path, notes)
@@ -147,26 +154,24 @@ class _Told:
     bads: dict[str, bool] = field(default_factory=dict)
 
 
-def _with_channels(
-    ds: xr.Dataset, file: Path, reopen: Reopen, scales: bool, notes: list[str]
-) -> xr.Dataset:
+def _with_channels(ds: xr.Dataset, file: Path, reader: Reopening, notes: list[str]) -> xr.Dataset:
     told = _told(ds, file, notes)
     before, types = _texts(ds, "channel_type"), {}
     for name, kind in told.types.items():
-        if kind != before[name]:
+        if kind != before[name] and name not in reader.given:
             types[name] = kind
     lacking, differing = _units(ds, told.units)
     # (without a unit, and nothing that scales them, numbers are not called volts)
     units = {
         name: unit
         for name, unit in told.units.items()
-        if name in lacking and (scales or volts(unit) is None)
+        if name in lacking and (reader.takes_units or volts(unit) is None)
     }
     left = [name for name in lacking if name not in units]
     if left:
         notes.append(f"{file.name}: units of {_some(left)} are not used, the file has none")
     if types or units:
-        ds = _assigned(reopen(types, units), types, units, before)
+        ds = _assigned(reader.open(types, units), types, units, before)
         after, now = _texts(ds, "channel_type"), _texts(ds, "channel_unit")
         changed = Counter(f"{before[n]} to {after[n]}" for n in types if after[n] != before[n])
         told_types = ", ".join(f"{count} from {change}" for change, count in changed.items())

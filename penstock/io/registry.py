@@ -191,14 +191,15 @@ def open_dataset(
     options = options_for(reader.name, function, path, options)
     ds = check_dataset(function(path, **options))
     if sidecars:
-        from penstock.io.recording_sidecars import with_sidecars
+        from penstock.io.recording_sidecars import Reopening, with_sidecars
 
         def reopen(types: dict[str, str], units: dict[str, str]) -> xr.Dataset:
             wanted = {"channel_types": {**types, **(channel_types or {})}, "channel_units": units}
             taken = {name: value for name, value in wanted.items() if takes(function, name)}
             return check_dataset(function(path, **{**options, **taken}))
 
-        ds = with_sidecars(ds, path, reopen, scales=takes(function, "channel_units"))
+        again = Reopening(reopen, takes(function, "channel_units"), dict(channel_types or {}))
+        ds = with_sidecars(ds, path, again)
     return with_bads(check_rate(ds, rate, path), bads, path)
 
 
