@@ -117,7 +117,7 @@ def extract(
         raise ValueError(
             "nothing to extract: give --labels ATLAS, --maps MAPS, --mask MASK or --seeds x,y,z"
         )
-    steps: list[Any] = [SmoothVolumes(smoothing)] if smoothing else []
+    steps: list[Any] = [SmoothVolumes(smoothing, nan_policy=nan_policy)] if smoothing else []
     steps.append(parts[0] if len(parts) == 1 else ExtractTogether(tuple((p,) for p in parts)))
     cleaning = {
         "detrend": detrend,

@@ -7,19 +7,21 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 import numpy as np
 import xarray as xr
 
-from penstock.chain import Chain
 from penstock.dataset import SIGNAL
 from penstock.fmri.images import SpatialImage, VoxelGrid, load_image, to_nibabel, voxel_grid
+from penstock.fmri.reducers import NanPolicy
+from penstock.fmri.signal_frames import check_signal_type, signal_frame
 from penstock.fmri.volumes import as_volumes, repetition_time
 from penstock.pipeline import Pipeline
 from penstock.processor import Processor
 
 try:
+    from sklearn import get_config
     from sklearn.base import BaseEstimator, TransformerMixin
     from sklearn.exceptions import NotFittedError
 except ImportError as error:
@@ -27,6 +29,7 @@ except ImportError as error:
 
 if TYPE_CHECKING:
     from penstock.fmri.cleaning import CleaningOptions
+    from penstock.fmri.extraction import _Extract
 
 CLEANING = (
     "standardize", "standardize_confounds", "detrend", "low_pass", "high_pass", "t_r",
@@ -35,7 +38,7 @@ CLEANING = (
 
 
 @dataclass(eq=False, repr=False)
-class BaseMasker(TransformerMixin, BaseEstimator):
+class BaseMasker(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  # type: ignore[call-arg]
     """Extracts signals from images and cleans them; subclasses say from where.
 
     The parameters here are those of all maskers (see `penstock.fmri.NiftiMasker`).
@@ -71,7 +74,7 @@ class BaseMasker(TransformerMixin, BaseEstimator):
         """Load images, and look at `imgs` where the regions depend on them."""
         raise NotImplementedError
 
-    def _extractor(self) -> Processor:
+    def _make_extractor(self) -> _Extract:
         """The processor that makes signals of volumes."""
         raise NotImplementedError
 
@@ -100,21 +103,45 @@ class BaseMasker(TransformerMixin, BaseEstimator):
         FileNotFoundError, ValueError
             If an image is missing or of another kind than needed.
         """
-        self.options()  # (wrong parameters are told before any image is opened)
-        self._names: list[str] | None = None
+        self._check_parameters()
+        seen = None if imgs is None else _first_volumes(imgs)
         self._fit(imgs)
-        if imgs is not None and self._target() is None:
-            from penstock.fmri.one_pass import as_list
-
-            self._seen_grid = voxel_grid(as_volumes(as_list(imgs)[0]))
-        self._extractor()  # (tells wrong parameters of its own)
+        self._extractor = self._make_extractor()
+        self._extractor.check()
+        self._grid = self._target() or (None if seen is None else voxel_grid(seen))
+        self._seen_t_r = None if seen is None else repetition_time(seen)
+        if self._grid is not None:
+            self._extractor.resolve(self._grid)  # (an atlas that lies elsewhere is told here)
+        self.clean_args_ = dict(self.clean_args or {})
         self._fitted = True
         return self
+
+    def _check_parameters(self) -> None:
+        """Tell wrong parameters that need no image, before one is opened."""
+        self.options()
+        check_signal_type(self.dtype)
+        if self.nan_policy not in get_args(NanPolicy):
+            raise ValueError(
+                f"nan_policy must be one of {', '.join(map(repr, get_args(NanPolicy)))}, got "
+                f"{self.nan_policy!r}"
+            )
+        width = self.smoothing_fwhm
+        if width is not None and (isinstance(width, bool | str) or not np.isreal(width)):
+            raise TypeError(f"smoothing_fwhm is a width in mm, or None; got {width!r}")
+        if width is not None:
+            from penstock.fmri.smoothing import SmoothVolumes
+
+            SmoothVolumes(float(width))
 
     @property
     def looks_at_images(self) -> bool:
         """Whether `fit` needs images to find regions."""
         return False
+
+    def __sklearn_tags__(self) -> Any:
+        from penstock.fmri.masker_tags import masker_tags
+
+        return masker_tags(super().__sklearn_tags__())
 
     def __sklearn_is_fitted__(self) -> bool:
         return getattr(self, "_fitted", False)
@@ -166,7 +193,7 @@ class BaseMasker(TransformerMixin, BaseEstimator):
         ValueError
             If image, masks, confounds and parameters do not go together.
         """
-        from penstock.fmri.one_pass import extract, extract_to
+        from penstock.fmri.one_pass import extract_to
 
         self._check_fitted()
         if out is not None and self._frames != "default":
@@ -180,23 +207,42 @@ class BaseMasker(TransformerMixin, BaseEstimator):
                 memory=self._budget(), workers=self.n_jobs, progress=self._progress(),
                 overwrite=overwrite,
             )  # fmt: skip
+        return self._signals(imgs, confounds, sample_mask, self._budget(), self.n_jobs)
+
+    def _signals(
+        self, imgs: Any, confounds: Any, sample_mask: Any, memory: Any, workers: int | None
+    ) -> Any:
+        """Signals of one image, in the container that `set_output` asks for."""
+        from penstock.fmri.one_pass import extract
+
         (signals,) = extract(
-            imgs, [self], confounds=confounds, sample_mask=sample_mask, memory=self._budget(),
-            workers=self.n_jobs, progress=self._progress(),
+            imgs, [self], confounds=confounds, sample_mask=sample_mask, memory=memory,
+            workers=workers, progress=self._progress(),
         )  # fmt: skip
-        return np.atleast_2d(signals) if self._frames != "default" else signals
+        if self._frames == "default":
+            return signals
+        # (the columns of this image: the masker may meet others, on other grids, at the same time)
+        names = self._names_on(self._target() or voxel_grid(_first_volumes(imgs)))
+        return signal_frame(np.atleast_2d(signals), names, self._frames)
 
     @property
     def _frames(self) -> str:
-        """What `set_output` asks for."""
-        config = getattr(self, "_sklearn_output_config", {})
-        return str(config.get("transform", "default"))
+        """What `set_output` asks for, or scikit-learn's configuration."""
+        asked = getattr(self, "_sklearn_output_config", {}).get("transform")
+        return str(asked or get_config()["transform_output"])
 
     def fit_transform(
-        self, imgs: Any, y: Any = None, confounds: Any = None, sample_mask: Any = None
+        self,
+        imgs: Any = None,
+        y: Any = None,
+        confounds: Any = None,
+        sample_mask: Any = None,
+        *,
+        X: Any = None,
     ) -> Any:
-        """Fit, then transform the same images; see there."""
-        return self.fit(imgs, y).transform(imgs, confounds, sample_mask)
+        """Fit, then transform the same images; see there. `X` is scikit-learn's name of `imgs`."""
+        images = X if imgs is None else imgs
+        return self.fit(images, y).transform(images, confounds, sample_mask)
 
     def transform_single_imgs(
         self, imgs: Any, confounds: Any = None, sample_mask: Any = None
@@ -205,29 +251,35 @@ class BaseMasker(TransformerMixin, BaseEstimator):
         return self.transform(imgs, confounds, sample_mask)
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
-        """Names of the columns: regions, or voxels by their indices."""
+        """Names of the columns: regions, or voxels by their indices.
+
+        Those on the grid that `fit` saw, or on the atlas's own. An image on another grid may lose
+        regions: frames of `set_output` have the columns of their own image.
+        """
         self._check_fitted()
         return np.array(self._region_names(), dtype=object)
 
     @property
     def n_elements_(self) -> int:
         """Number of columns."""
-        return len(self._region_names())
+        self._check_fitted()
+        return len(self._extractor.resolve(self.grid))
 
     @property
     def mask_img_(self) -> Any:
-        """The mask that is used, as a nibabel image; None without one."""
-        return _as_nibabel(self, "_mask")
+        """The mask on the grid of the masker, as a nibabel image; None without one."""
+        self._check_fitted_attribute()
+        mask = getattr(self, "_mask", None)
+        if mask is None or self._grid is None:
+            return None if mask is None else to_nibabel(mask)
+        from penstock.fmri.extraction import image_on_grid
 
-    @property
-    def labels_img_(self) -> Any:
-        """The atlas that is used, as a nibabel image."""
-        return _as_nibabel(self, "_labels")
+        return to_nibabel(image_on_grid(mask, self._grid, "mask_img", "nearest", ""))
 
-    @property
-    def maps_img_(self) -> Any:
-        """The maps that are used, as a nibabel image."""
-        return _as_nibabel(self, "_maps")
+    def _check_fitted_attribute(self) -> None:
+        """Fitted attributes are not there before `fit`: ``hasattr`` says so."""
+        if not self.__sklearn_is_fitted__():
+            raise AttributeError(f"this {type(self).__name__} is not fitted yet: call fit")
 
     @property
     def _n_features_out(self) -> int:
@@ -275,8 +327,8 @@ class BaseMasker(TransformerMixin, BaseEstimator):
         if target is not None and (grid is None or not same_grid(grid, target)):
             steps.append(ResampleVolumes(target_affine=target.affine, target_shape=target.shape))
         if self.smoothing_fwhm:
-            steps.append(SmoothVolumes(self.smoothing_fwhm))
-        return (*steps, self._extractor())
+            steps.append(SmoothVolumes(self.smoothing_fwhm, nan_policy=self.nan_policy))  # type: ignore[arg-type]
+        return (*steps, self._extractor)
 
     def pipeline(self, confounds: Any = None, sample_mask: Any = None) -> Pipeline:
         """The masker as a pipeline, to run on many images, into stores, or on a cluster.
@@ -360,7 +412,7 @@ class BaseMasker(TransformerMixin, BaseEstimator):
 
         self._check_fitted()
         grid = self.grid
-        ds = paint(self._extractor(), np.asarray(X), grid, self._t_r())
+        ds = paint(self._extractor, np.asarray(X), grid, self._t_r())
         if out is not None:
             from penstock.io import export
 
@@ -377,30 +429,21 @@ class BaseMasker(TransformerMixin, BaseEstimator):
 
     @property
     def grid(self) -> VoxelGrid:
-        """The grid that signals are painted on: that of the last image, or the atlas's own."""
-        return self._target() or getattr(self, "_seen_grid", None) or self._own_grid()
+        """The grid that signals are painted on: that of the image of `fit`, or the atlas's own."""
+        return self._grid or self._own_grid()
 
     def _own_grid(self) -> VoxelGrid:
         raise NotImplementedError
 
     def _region_names(self) -> list[str]:
-        from penstock.fmri.together import region_names
+        return self._names_on(self.grid)
 
-        if self._names is None:
-            self._names = list(region_names(self._on_grid()))
-        return self._names
+    def _names_on(self, grid: VoxelGrid) -> list[str]:
+        """Names of the columns of an image on a grid."""
+        return self._extractor.resolve(grid).names()
 
-    def _on_grid(self) -> Chain:
-        """The extraction, bound to one volume without values."""
-        return Chain(blank_volume(self.grid)).bind([self._extractor()])
-
-    def see(self, ds: xr.Dataset) -> None:
-        """Remember where the volumes lie: names and the way back depend on it."""
-        grid = voxel_grid(ds)
-        if grid != getattr(self, "_seen_grid", None):
-            self._names = None
-        self._seen_grid = grid
-        self._seen_t_r = repetition_time(ds)
+    def check_volumes(self, ds: xr.Dataset) -> None:
+        """Warn where these volumes are not what one would think; changes nothing."""
 
     def options(self, ds: xr.Dataset | None = None) -> CleaningOptions:
         """How signals are cleaned; the repetition time is that of the image where none is given."""
@@ -440,24 +483,12 @@ class BaseMasker(TransformerMixin, BaseEstimator):
     def _progress(self) -> bool | None:
         return True if self.verbose else None
 
-    def _image(self, value: Any, name: str, ndim: int = 3) -> SpatialImage:
+    def _image(self, value: Any, name: str, ndim: int | tuple[int, ...] = 3) -> SpatialImage:
         return load_image(value, name=name, ndim=ndim)
 
 
-def _as_nibabel(masker: BaseMasker, name: str) -> Any:
-    """A fitted image; AttributeError where maskers of this kind have none."""
-    if not hasattr(masker, name):
-        raise AttributeError(f"{type(masker).__name__} has no such image, or is not fitted")
-    image = getattr(masker, name)
-    return None if image is None else to_nibabel(image)
+def _first_volumes(imgs: Any) -> xr.Dataset:
+    """The first of the images, opened: it says where voxels lie."""
+    from penstock.fmri.one_pass import as_list
 
-
-def blank_volume(grid: VoxelGrid) -> xr.Dataset:
-    """A dataset of one volume on a grid, without values: to ask processors about their result."""
-    from penstock.dataset import blank_variable
-    from penstock.fmri.images import AFFINE, AFFINE_DIMS, SPACE
-
-    return xr.Dataset(
-        {SIGNAL: blank_variable(SPACE, grid.shape, "float32")},
-        {AFFINE: (AFFINE_DIMS, grid.matrix)},
-    )
+    return as_volumes(as_list(imgs)[0])

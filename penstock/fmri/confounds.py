@@ -171,7 +171,7 @@ def _columns(source: Any) -> Iterator[_Column]:
 
     table = "the table of confounds"
     if isinstance(source, str | os.PathLike):
-        table = os.fspath(source)
+        table = os.path.expanduser(os.fspath(source))
         source = _read(table)
     if isinstance(source, pd.Series):
         source = source.to_frame()

@@ -72,6 +72,13 @@ class Regions:
     def __len__(self) -> int:
         return len(next(iter(self.coords.values())))
 
+    def names(self) -> list[str]:
+        """Names of the regions; voxels are called ``"x y z"`` after their indices."""
+        if "region" in self.coords:
+            return list(map(str, self.coords["region"]))
+        columns = [self.coords[f"voxel_{axis}"] for axis in "xyz"]
+        return [f"{x} {y} {z}" for x, y, z in zip(*columns, strict=True)]
+
 
 class _Extract(Processor):
     """Volumes to signals of regions: finds the regions on the grid of the data once, then reduces.
@@ -115,6 +122,15 @@ class _Extract(Processor):
         Such signals of several processors are worked out together.
         """
         return None
+
+    def check(self) -> None:
+        """Tell what is wrong with images and names whatever the grid of the data.
+
+        Raises
+        ------
+        FileNotFoundError, ValueError
+            If an image is missing or not what it should be, or names do not fit to it.
+        """
 
     def resolve(self, grid: VoxelGrid) -> Regions:
         """The regions on a voxel grid; the same object as long as images and grid are the same.

@@ -18,6 +18,7 @@ import numpy as np
 import xarray as xr
 
 from penstock.dataset import SIGNAL
+from penstock.fmri.image_sources import matching_paths, refuse_surface
 from penstock.io.arrays import exact_type
 from penstock.local_paths import check_local
 
@@ -119,8 +120,10 @@ def voxel_grid(image: Any) -> VoxelGrid:
         variable = _signal_variable(image)
         x, y, z = (variable.sizes[dim] for dim in SPACE)
         return VoxelGrid((x, y, z), image_affine(image))  # type: ignore[arg-type]
+    if isinstance(image, list | tuple) and image:
+        image = image[0]
     if isinstance(image, str | os.PathLike):
-        image = _open_file(Path(image), "image")
+        image = _open_file(Path(matching_paths(image)[0]), "image")
     if not hasattr(image, "affine") or not hasattr(image, "shape"):
         raise TypeError(f"{type(image).__name__} has no voxel grid")
     return VoxelGrid(tuple(image.shape[:3]), image.affine)  # type: ignore[arg-type]
@@ -260,13 +263,15 @@ def load_image(
 
     Parameters
     ----------
-    image : path, nibabel image, xarray.Dataset or SpatialImage
-        A file that nibabel opens, or an image. Datasets need an ``affine`` coordinate.
+    image : path, nibabel image, xarray.Dataset or SpatialImage, or a list of them
+        A file that nibabel opens, or an image. Datasets need an ``affine`` coordinate. Images of a
+        list, or those that a pattern such as ``"maps_*.nii"`` matches, follow each other along the
+        fourth dim.
     name : str, default "image"
         What errors call it.
     ndim : int or tuple of int, default 3
         How many dims it may have: 3 (a mask, labels), 4 (maps), or ``(3, 4)``. A trailing axis of
-        length 1 is dropped where only 3 are expected.
+        length 1 is dropped where only 3 are expected; a single volume is one map where only 4 are.
 
     Returns
     -------
@@ -289,6 +294,11 @@ def load_image(
     """
     allowed = (ndim,) if isinstance(ndim, int) else tuple(ndim)
     if isinstance(image, str | os.PathLike):
+        paths = matching_paths(image)
+        image = list(paths) if len(paths) > 1 else paths[0]
+    if isinstance(image, list | tuple):
+        return _stacked(image, name, allowed)
+    if isinstance(image, str):
         return _load_file(Path(image), name, allowed)
     if isinstance(image, SpatialImage):
         shape = _fitting_shape(image.shape, name, allowed)
@@ -305,10 +315,29 @@ def load_image(
         return SpatialImage(data.reshape(shape), affine, str(image.attrs.get("source", "")))
     if hasattr(image, "dataobj") and hasattr(image, "affine"):
         return _from_nibabel(image, name, allowed)
+    refuse_surface(image, name)
     raise TypeError(
         f"{name} must be a path, a nibabel image, a SpatialImage or a dataset with an affine, got "
         f"{type(image).__name__}"
     )
+
+
+def _stacked(images: Any, name: str, allowed: tuple[int, ...]) -> SpatialImage:
+    """Images of a list, one after the other along the fourth dim."""
+    if not images:
+        raise ValueError(f"{name} is an empty list: give an image")
+    loaded = [load_image(one, name=name, ndim=(3, 4)) for one in images]
+    if len(loaded) == 1:
+        return load_image(loaded[0], name=name, ndim=allowed)
+    for number, one in enumerate(loaded[1:], 2):
+        if not same_grid(loaded[0], one):
+            raise ValueError(
+                f"image {number} of the list {name} lies on another voxel grid than the first: "
+                "resample it to that with penstock.fmri.resample_image"
+            )
+    volumes = [one.data if one.data.ndim == 4 else one.data[..., np.newaxis] for one in loaded]
+    stacked = SpatialImage(np.concatenate(volumes, axis=3), loaded[0].affine)
+    return load_image(stacked, name=name, ndim=allowed)
 
 
 def to_nibabel(image: ImageLike) -> Any:
@@ -343,13 +372,13 @@ def _fitting_shape(shape: tuple[int, ...], name: str, allowed: tuple[int, ...]) 
         fitting = fitting[:-1]
     if len(fitting) in allowed:
         return fitting
+    if allowed == (4,) and len(fitting) == 3:
+        return (*fitting, 1)
     given = " x ".join(map(str, shape))
     wanted = " or ".join(map(str, allowed))
     hint = ""
     if allowed == (3,) and len(fitting) == 4:
         hint = ": give one volume of it"
-    elif allowed == (4,) and len(fitting) == 3:
-        hint = ": maps are stacked along a fourth dim"
     raise ValueError(f"{name} has {len(fitting)} dims ({given}) where {wanted} are expected{hint}")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import html
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,7 +48,7 @@ def masker_report(masker: BaseMasker, background: Any) -> MaskerReport:
     from penstock.fmri.figures import overlay_figure
 
     name = type(masker).__name__
-    picture = base64.b64encode(overlay_figure(regions_image(masker), background)).decode()
+    picture = base64.b64encode(overlay_figure(masker, background)).decode()
     defaults = type(masker)().get_params()
     changed = {
         key: value
@@ -69,16 +70,40 @@ def masker_report(masker: BaseMasker, background: Any) -> MaskerReport:
 
 
 def regions_image(masker: BaseMasker) -> SpatialImage:
-    """Where the regions are: maps as they are, otherwise each column's number in its voxels."""
+    """Where the regions are, as `regions_and_names` gives it."""
+    return regions_and_names(masker)[0]
+
+
+def regions_and_names(masker: BaseMasker) -> tuple[SpatialImage, dict[int, str] | None]:
+    """Where the regions are, and what they are called.
+
+    Maps are themselves, in the order of their columns; a mask is 1. Otherwise each region has its
+    label value in its voxels, or the number of its column (from 1) where there are no labels, or
+    one of them is 0, which stands for no region here. Names are by these numbers.
+    """
     grid = masker.grid
     extractor: Any = masker.processors(grid)[-1]
-    if getattr(masker, "_maps", None) is not None:
-        return masker._maps  # type: ignore[attr-defined, no-any-return]
-    numbers = (
-        np.ones(masker.n_elements_) if masker.keeps_type else 1 + np.arange(masker.n_elements_)
-    )
-    painted = extractor.paint(numbers[np.newaxis].astype(np.float64), grid)[0]
-    return SpatialImage(np.rint(painted).astype(np.int32).transpose(2, 1, 0), grid.matrix)
+    regions = extractor.resolve(grid)
+    if masker.keeps_type:
+        painted = extractor.paint(np.ones((1, len(regions))), grid)[0]
+        return SpatialImage(painted.astype(np.int32).transpose(2, 1, 0), grid.matrix), None
+    names = regions.names()
+    maps = getattr(masker, "_maps", None)
+    if maps is not None:
+        from penstock.fmri.extraction import image_on_grid
+
+        here = image_on_grid(maps, grid, "maps_img", "linear", "")
+        kept = here.data[..., regions.coords["map"]]
+        return SpatialImage(kept, here.affine), dict(enumerate(names))
+    values = np.asarray(regions.coords.get("label", 1 + np.arange(len(regions))))
+    if (values == 0).any():
+        values = 1 + np.arange(len(regions))
+    # (not painted as signals: where spheres overlap those are averaged, and the average of two
+    # numbers is another region's)
+    flat = np.zeros(math.prod(grid.shape), np.int32)
+    flat[regions.voxels.voxels] = np.repeat(values, regions.voxels.sizes)
+    image = SpatialImage(flat.reshape(grid.shape, order="F"), grid.matrix)
+    return image, dict(zip(map(int, values), names, strict=True))
 
 
 def _short(value: Any, most: int = 200) -> str:

@@ -11,17 +11,19 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
 from penstock.fmri.base_masker import BaseMasker
-from penstock.fmri.images import SpatialImage, VoxelGrid, same_grid
+from penstock.fmri.extraction import _Extract, image_on_grid, mask_on_grid
+from penstock.fmri.images import SpatialImage, VoxelGrid, same_grid, to_nibabel
+from penstock.fmri.lookup import look_up_table
 from penstock.fmri.masks import check_mask, compute_mask
+from penstock.fmri.reducers import Statistic
 from penstock.fmri.regions import ExtractLabels, ExtractVoxels
 from penstock.fmri.resampling import resample_image, target_grid
 from penstock.fmri.weighted import ExtractMaps, ExtractSpheres
-from penstock.processor import Processor
 
 _COMMON = """smoothing_fwhm : float, optional
         Full width at half maximum of the Gaussian that volumes are smoothed with first [mm].
@@ -108,7 +110,7 @@ class NiftiMasker(BaseMasker):
 
     def _fit(self, imgs: Any) -> None:
         if self.mask_img is not None:
-            mask = self._image(self.mask_img, "mask_img")
+            mask = self._image(self.mask_img, "mask_img", (3, 4))
         elif imgs is None:
             raise ValueError("no mask_img is given: give one, or fit on images to compute one from")
         else:
@@ -132,11 +134,10 @@ class NiftiMasker(BaseMasker):
     def _target(self) -> VoxelGrid:
         return self._mask.grid
 
-    def _extractor(self) -> Processor:
+    def _make_extractor(self) -> _Extract:
         return ExtractVoxels(self._mask, nan_policy=self.nan_policy)  # type: ignore[arg-type]
 
-    def see(self, ds: Any) -> None:
-        super().see(ds)
+    def check_volumes(self, ds: Any) -> None:
         if self.target_affine is None and not same_grid(ds, self._mask):
             warnings.warn(
                 "image and mask lie on different voxel grids: the image is resampled to the mask's",
@@ -201,7 +202,11 @@ class NiftiLabelsMasker(BaseMasker):
     def _fit(self, imgs: Any) -> None:
         if self.labels_img is None:
             raise ValueError("no labels_img is given: a masker of labels needs an atlas")
-        _check_target(self.resampling_target, ("data", "labels"))
+        _check_choice("resampling_target", self.resampling_target, ("data", "labels", None))
+        _check_choice("strategy", self.strategy, get_args(Statistic))
+        names = self.labels
+        if names is not None and (isinstance(names, str) or not all(map(_is_text, names))):
+            raise TypeError(f"labels must be a list of names, one for each label; got {names!r}")
         self._labels = self._image(self.labels_img, "labels_img")
         self._mask = _optional(self, self.mask_img)
         if self.resampling_target == "labels" and self._mask is not None:
@@ -213,7 +218,7 @@ class NiftiLabelsMasker(BaseMasker):
     def _target(self) -> VoxelGrid | None:
         return self._labels.grid if self.resampling_target == "labels" else None
 
-    def _extractor(self) -> Processor:
+    def _make_extractor(self) -> _Extract:
         return ExtractLabels(
             self._labels,
             labels=None if self.labels is None else tuple(self.labels),
@@ -228,25 +233,69 @@ class NiftiLabelsMasker(BaseMasker):
 
     @property
     def labels_(self) -> list[int]:
-        """Values of the regions that have a column, in their order."""
-        return [int(value) for value in self._on_grid().output["label"].values]
+        """Label values of the columns in their order, after the background's where there is some.
+
+        As in nilearn; `region_ids_` says which column has which.
+        """
+        columns = self._columns()
+        return [self.background_label, *columns] if self._has_background() else columns
 
     @property
     def lut_(self) -> Any:
-        """Table of label values and names, as a `pandas.DataFrame`."""
-        import pandas as pd
+        """Table of all labels of the atlas and their names, as a `pandas.DataFrame`.
 
-        return pd.DataFrame({"index": self.labels_, "name": self._region_names()})
+        The background comes first; further columns of the `lut` that was given are kept.
+        """
+        self._check_fitted_attribute()
+        names = self._extractor.all_names()  # type: ignore[attr-defined]
+        background = self.background_label if self._background_in_atlas() else None
+        return look_up_table(names, self.lut, background, self._labels.data.dtype)
 
     @property
     def region_names_(self) -> dict[int, str]:
         """Name of every column."""
+        self._check_fitted_attribute()
         return dict(enumerate(self._region_names()))
 
     @property
-    def region_ids_(self) -> dict[int, int]:
-        """Label value of every column."""
-        return dict(enumerate(self.labels_))
+    def region_ids_(self) -> dict[str | int, int]:
+        """Label value of every column, and under ``"background"`` that of the background."""
+        found: dict[str | int, int] = dict(enumerate(self._columns()))
+        return {"background": self.background_label, **found} if self._has_background() else found
+
+    @property
+    def region_atlas_(self) -> Any:
+        """The atlas on the grid of the masker, without what its mask leaves out; int32."""
+        self._check_fitted_attribute()
+        labels = self._labels_on_grid().data
+        if labels.dtype.kind == "f":
+            labels = np.where(np.isfinite(labels), labels, self.background_label)
+        if self._mask is not None:
+            resample = self.resampling_target is not None
+            inside = mask_on_grid(self._mask, self.grid, resample, "resample one of them before")
+            labels = np.where(inside, labels, self.background_label)
+        return to_nibabel(SpatialImage(labels.astype(np.int32), self.grid.matrix))
+
+    @property
+    def labels_img_(self) -> Any:
+        """The atlas on the grid of the masker: that of the image of `fit`, or its own."""
+        self._check_fitted_attribute()
+        return to_nibabel(self._labels_on_grid())
+
+    def _labels_on_grid(self) -> SpatialImage:
+        self._check_fitted()
+        return image_on_grid(self._labels, self.grid, "labels_img", "nearest", "")
+
+    def _columns(self) -> list[int]:
+        """Label values of the columns, in their order."""
+        self._check_fitted_attribute()
+        return [int(value) for value in self._extractor.resolve(self.grid).coords["label"]]
+
+    def _has_background(self) -> bool:
+        return self._mask is not None or self._background_in_atlas()
+
+    def _background_in_atlas(self) -> bool:
+        return bool(np.any(self._labels.data == self.background_label))
 
 
 @dataclass(eq=False, repr=False)
@@ -293,8 +342,8 @@ class NiftiMapsMasker(BaseMasker):
     def _fit(self, imgs: Any) -> None:
         if self.maps_img is None:
             raise ValueError("no maps_img is given: a masker of maps needs a 4-D image of them")
-        _check_target(self.resampling_target, ("data", "mask", "maps"))
-        self._maps = self._image(self.maps_img, "maps_img", ndim=4)
+        _check_choice("resampling_target", self.resampling_target, ("data", "mask", "maps", None))
+        self._maps = self._image(self.maps_img, "maps_img", 4)
         self._mask = _optional(self, self.mask_img)
         target = self._target()
         if self.resampling_target == "mask" and self._mask is None:
@@ -313,7 +362,7 @@ class NiftiMapsMasker(BaseMasker):
             return self._mask.grid
         return self._maps.grid if self.resampling_target == "maps" else None
 
-    def _extractor(self) -> Processor:
+    def _make_extractor(self) -> _Extract:
         return ExtractMaps(
             self._maps,
             mask_img=self._mask,
@@ -322,6 +371,12 @@ class NiftiMapsMasker(BaseMasker):
             keep_masked_maps=self.keep_masked_maps,
             nan_policy=self.nan_policy,  # type: ignore[arg-type]
         )
+
+    @property
+    def maps_img_(self) -> Any:
+        """The maps on the grid of the masker: that of the image of `fit`, or their own."""
+        self._check_fitted_attribute()
+        return to_nibabel(image_on_grid(self._maps, self.grid, "maps_img", "linear", ""))
 
 
 @dataclass(eq=False, repr=False)
@@ -373,12 +428,12 @@ class NiftiSpheresMasker(BaseMasker):
     def _own_grid(self) -> VoxelGrid:
         if self._mask is None:
             raise ValueError(
-                "spheres have no voxel grid of their own: transform an image first, or give a "
+                "spheres have no voxel grid of their own: fit the masker on an image, or give a "
                 "mask_img"
             )
         return self._mask.grid
 
-    def _extractor(self) -> Processor:
+    def _make_extractor(self) -> _Extract:
         radius = self.radius
         if radius is not None and np.ndim(radius):
             radius = tuple(float(r) for r in radius)
@@ -392,28 +447,33 @@ class NiftiSpheresMasker(BaseMasker):
         )
 
     @property
+    def n_elements_(self) -> int:
+        self._check_fitted()
+        return len(self.seeds)
+
+    @property
     def seeds_(self) -> list[tuple[float, ...]]:
         """Centres of the spheres [mm]."""
         return [tuple(map(float, seed)) for seed in self.seeds]
 
     def _region_names(self) -> list[str]:
-        if self._names is None and getattr(self, "_seen_grid", None) is None and self._mask is None:
-            return [" ".join(f"{c:g}" for c in seed) for seed in self.seeds]
-        return super()._region_names()
+        return self._extractor.sphere_names()  # type: ignore[attr-defined, no-any-return]
 
 
 def _optional(masker: BaseMasker, mask_img: Any) -> SpatialImage | None:
     if mask_img is None:
         return None
-    mask = masker._image(mask_img, "mask_img")
+    mask = masker._image(mask_img, "mask_img", (3, 4))
     return SpatialImage(check_mask(mask), mask.affine, mask.source)
 
 
-def _check_target(value: Any, known: tuple[str, ...]) -> None:
-    if value is not None and value not in known:
-        raise ValueError(
-            f"resampling_target must be one of {', '.join(map(repr, known))} or None, got {value!r}"
-        )
+def _check_choice(name: str, value: Any, known: tuple[Any, ...]) -> None:
+    if value not in known:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}, got {value!r}")
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
 
 
 def _plain_table(lut: Any) -> Any:

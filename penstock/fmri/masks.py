@@ -229,7 +229,7 @@ def _histogram_values(mean: SpatialImage, *, smoothed: bool) -> np.ndarray:
     """The mean with 0 for missing values, smoothed by one voxel where the mask will be opened."""
     values = mean.data
     if smoothed:
-        values = smooth(values.T[np.newaxis], (1.0, 1.0, 1.0), 1.0)[0].T
+        values = smooth(values.T[np.newaxis], (1.0, 1.0, 1.0), 1.0, nan_policy="zero")[0].T
         values[np.isnan(mean.data)] = 0
     return np.where(np.isfinite(values), values, 0)
 

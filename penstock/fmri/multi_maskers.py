@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import glob
+import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -22,12 +22,6 @@ from penstock.memory import available_memory, cpu_count, process_now
 # (scikit-learn would make a frame of the list: here each of its arrays becomes one, where asked)
 class _Multi(BaseMasker, auto_wrap_output_keys=None):  # type: ignore[call-arg]
     """Transforms images one by one; a thread each, with their shares of the budget."""
-
-    def fit_transform(
-        self, imgs: Any, y: Any = None, confounds: Any = None, sample_mask: Any = None
-    ) -> Any:
-        """Fit, then transform the same images; see there."""
-        return self.fit(imgs, y).transform(imgs, confounds, sample_mask)
 
     def transform(
         self,
@@ -60,7 +54,8 @@ class _Multi(BaseMasker, auto_wrap_output_keys=None):  # type: ignore[call-arg]
         ValueError
             If there are not as many confounds or sample masks as images.
         """
-        imgs = as_list(imgs) if isinstance(imgs, str) and glob.has_magic(imgs) else imgs
+        if isinstance(imgs, str | os.PathLike) and glob.has_magic(os.fspath(imgs)):
+            imgs = as_list(imgs)
         if not isinstance(imgs, list | tuple):
             return super().transform(imgs, confounds, sample_mask, out=out, overwrite=overwrite)
         if out is not None:
@@ -84,19 +79,10 @@ class _Multi(BaseMasker, auto_wrap_output_keys=None):  # type: ignore[call-arg]
         share = process_now() + (budget - process_now()) // workers
 
         def one(number: int) -> Any:
-            # (a masker remembers the grid of its image: each image has a masker of its own)
-            masker = copy.copy(self)
-            masker.memory, masker.n_jobs = share, 1
-            return BaseMasker.transform(
-                masker, images[number], tables[number], masks[number]
-            ), masker
+            return self._signals(images[number], tables[number], masks[number], share, 1)
 
         with ThreadPoolExecutor(workers) as pool:
-            found = list(pool.map(one, range(len(images))))
-        last = found[-1][1]
-        self._seen_grid, self._seen_t_r = last._seen_grid, last._seen_t_r
-        self._names = last._names
-        return [signals for signals, _ in found]
+            return list(pool.map(one, range(len(images))))
 
     def inverse_transform(self, X: Any, out: Any = None) -> Any:
         """Images of a list of signals; see the masker of one image."""

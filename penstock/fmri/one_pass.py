@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import itertools
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -14,6 +13,7 @@ import xarray as xr
 
 from penstock.chain import Chain
 from penstock.dataset import SIGNAL
+from penstock.fmri.image_sources import matching_paths
 from penstock.fmri.images import floating_type, same_grid, voxel_grid
 from penstock.fmri.together import PART, ExtractTogether
 from penstock.fmri.volumes import as_volumes, joined_in_time
@@ -87,7 +87,7 @@ def extract(
     volumes = [as_volumes(img, dtype="float64" if wide else None) for img in as_list(imgs)]
     for masker in maskers:
         if not masker.__sklearn_is_fitted__():
-            masker.fit(imgs if masker.looks_at_images else None)
+            masker.fit(imgs)
     ds = joined_in_time(volumes, one_step=any(masker.t_r is None for masker in maskers))
     found = _raw(ds, maskers, memory=memory, workers=workers, progress=progress)
     if len(volumes) == 1 and "time" not in ds[SIGNAL].dims:
@@ -138,14 +138,11 @@ def single_volumes(imgs: Sequence[Any], masker: BaseMasker, **budget: Any) -> li
 
 def as_list(imgs: Any) -> list[Any]:
     """The images of a list, those that a pattern matches, or the one there is."""
-    if isinstance(imgs, str) and glob.has_magic(imgs) and not os.path.exists(imgs):
-        found = sorted(glob.glob(imgs, recursive=True))
-        if not found:
-            raise FileNotFoundError(f"{imgs}: no file matches this pattern")
-        return found
+    if isinstance(imgs, str | os.PathLike):
+        return list(matching_paths(imgs))
     if isinstance(imgs, list | tuple):
         if not imgs:
-            raise ValueError("no images given")
+            raise ValueError("no images given: the list of images is empty")
         return list(imgs)
     return [imgs]
 
@@ -155,7 +152,7 @@ def _raw(ds: xr.Dataset, maskers: Sequence[BaseMasker], **budget: Any) -> list[n
     grid = voxel_grid(ds)
     parts: list[tuple[Processor, ...]] = []
     for masker in maskers:
-        masker.see(ds)
+        masker.check_volumes(ds)
         parts.append(masker.processors(grid))
     if len(parts) == 1:
         chain = Chain(ds).prepared(parts[0], 64 * MIB)
@@ -257,8 +254,6 @@ def _cast(signals: np.ndarray, dtype: Any) -> np.ndarray:
         return signals
     if isinstance(dtype, str) and dtype == "auto":
         dtype = np.float32
-    if np.dtype(dtype) == bool:
-        raise ValueError("signals cannot be bool: give dtype a type of numbers")
     return signals.astype(dtype, copy=False)
 
 
@@ -291,7 +286,7 @@ def extract_to(
     if not masker.__sklearn_is_fitted__():
         masker.fit(imgs)
     ds = as_volumes(images[0], dtype="float64" if _is_double(masker.dtype) else None)
-    masker.see(ds)
+    masker.check_volumes(ds)
     steps = (*masker.processors(voxel_grid(ds)), *masker.cleaner(confounds, sample_mask))
     report = Pipeline(steps).run(
         {target.stem: ds}, target.parent, memory=memory, workers=workers, progress=progress,

@@ -11,6 +11,7 @@ import numpy as np
 
 from penstock.fmri.extraction import Regions, _Extract, flat_mask, image_on_grid, mask_on_grid
 from penstock.fmri.images import SpatialImage, VoxelGrid, load_image
+from penstock.fmri.masks import check_mask
 from penstock.fmri.reducers import (
     MEDIAN_ROW_SCRATCH,
     ROW_SCRATCH,
@@ -90,6 +91,9 @@ class ExtractVoxels(_Extract):
     mask_img: str | SpatialImage
     resampling: Literal["mask"] | None = None
     nan_policy: NanPolicy = "omit"
+
+    def check(self) -> None:
+        check_mask(load_image(self.mask_img, name="mask_img", ndim=(3, 4)))
 
     def _find(self, grid: VoxelGrid) -> Regions:
         remedy = "give resampling='mask' to resample the mask, or resample the data before"
@@ -188,8 +192,8 @@ class ExtractLabels(_Extract):
     nan_policy: NanPolicy = "omit"
 
     def __post_init__(self) -> None:
-        if isinstance(self.lut, os.PathLike):
-            object.__setattr__(self, "lut", os.fspath(self.lut))
+        if isinstance(self.lut, str | os.PathLike):
+            object.__setattr__(self, "lut", os.path.expanduser(os.fspath(self.lut)))
         super().__post_init__()
 
     def validate(self) -> None:
@@ -210,9 +214,17 @@ class ExtractLabels(_Extract):
             canonical["lut"] = [list(row) for row in read_lut(self.lut)]
         return canonical
 
+    def check(self) -> None:
+        self.all_names()
+
+    def all_names(self) -> dict[int, str]:
+        """Names of all labels of the image by their values, ascending, without the background."""
+        image = load_image(self.labels_img, name="labels_img", ndim=3)
+        return self._names(_distinct(_whole_numbers(image, self.background_label)))
+
     def _find(self, grid: VoxelGrid) -> Regions:
         image = load_image(self.labels_img, name="labels_img", ndim=3)
-        named = self._names(_distinct(_whole_numbers(image, self.background_label)))
+        named = self.all_names()
         resample = self.resampling_target is not None
         here = image_on_grid(
             image, grid, "labels_img", "nearest" if resample else None, RESAMPLE_TO_DATA

@@ -13,6 +13,7 @@ import numpy as np
 from penstock.buffers import new_array, scratch_buffer
 from penstock.dataset import SIGNAL, blank_variable
 from penstock.fmri.images import SPACE, floating_type, image_affine, voxel_sizes
+from penstock.fmri.reducers import NanPolicy
 from penstock.fmri.separable import SLAB_BYTES, SeparableOperator
 from penstock.processor import Context, Processor
 
@@ -25,15 +26,16 @@ FWHM_PER_SIGMA = float(np.sqrt(8 * np.log(2)))
 
 def smooth(
     volumes: np.ndarray,
-    voxel_sizes: tuple[float, float, float],
+    voxel_sizes: tuple[float, ...],
     fwhm: float | tuple[float, float, float],
     *,
+    nan_policy: NanPolicy = "omit",
     out: np.ndarray | None = None,
 ) -> np.ndarray:
     """Smooth volumes with a Gaussian filter.
 
-    Values that are not finite count as 0, as in nilearn; what lies beyond an edge is the mirror of
-    what lies inside it. The filter is cut off at four standard deviations.
+    Values that are not finite are missing, see `nan_policy`; what lies beyond an edge is the mirror
+    of what lies inside it. The filter is cut off at four standard deviations.
 
     Parameters
     ----------
@@ -43,6 +45,11 @@ def smooth(
         Voxel sizes along x, y and z [mm].
     fwhm : float or tuple of three float
         Full width at half maximum, of all axes or along x, y and z [mm]; 0 leaves an axis alone.
+    nan_policy : {"omit", "zero", "propagate"}, default "omit"
+        ``"omit"``: missing voxels have no weight, those beside them are the weighted mean of what
+        there is (normalised convolution [1]_), and they themselves are NaN. ``"zero"``: they count
+        as 0, as in nilearn, which darkens what lies beside them. ``"propagate"``: NaN wherever the
+        filter reaches one.
     out : numpy.ndarray, optional
         Where to write the result, C-contiguous.
 
@@ -53,8 +60,13 @@ def smooth(
 
     Notes
     -----
-    Defined as `nilearn.image.smooth_img`, `scipy.ndimage.gaussian_filter1d` along each axis, with
-    which it agrees to 1e-6 of the largest value in float32, 1e-14 in float64.
+    Of finite volumes, defined as `nilearn.image.smooth_img`, `scipy.ndimage.gaussian_filter1d`
+    along each axis, with which it agrees to 1e-6 of the largest value in float32, 1e-14 in float64.
+
+    References
+    ----------
+    .. [1] H. Knutsson, C.-F. Westin, "Normalized and differential convolution", CVPR 1993,
+       515-523, :doi:`10.1109/CVPR.1993.341081`.
 
     Examples
     --------
@@ -73,7 +85,28 @@ def smooth(
     operator = _filter((x, y, z), _sigmas(voxel_sizes, fwhm), dtype.name)
     for volume, result in zip(volumes, out, strict=True):
         operator.apply(finite_volume(volume, dtype), result)
+        if nan_policy != "zero" and volume.dtype.kind == "f":
+            _without_the_missing(volume, operator, result, spread=nan_policy == "propagate")
     return out
+
+
+def _without_the_missing(
+    volume: np.ndarray, operator: SeparableOperator, result: np.ndarray, *, spread: bool
+) -> None:
+    """Take out of a smoothed volume that its missing voxels were counted as 0."""
+    finite = scratch_buffer("finite voxels", volume.shape, np.bool_)
+    np.isfinite(volume, out=finite)
+    if finite.all():
+        return
+    known = scratch_buffer("known voxels", volume.shape, result.dtype)
+    weights = scratch_buffer("weights of known voxels", volume.shape, result.dtype)
+    np.copyto(known, ~finite if spread else finite)
+    operator.apply(known, weights)
+    if spread:
+        result[weights > 0] = np.nan
+        return
+    np.divide(result, weights, out=result, where=finite)
+    np.copyto(result, np.nan, where=~finite)
 
 
 def finite_volume(volume: np.ndarray, dtype: np.dtype) -> np.ndarray:
@@ -121,13 +154,15 @@ def _filter(
 class SmoothVolumes(Processor):
     """Smooth every volume with a Gaussian filter.
 
-    Values that are not finite count as 0, as in nilearn.
-
     Parameters
     ----------
     fwhm : float or tuple of three float, optional
         Full width at half maximum [mm], of all axes or along x, y and z; 0 leaves an axis alone.
         None: volumes stay as they are.
+    nan_policy : {"omit", "zero", "propagate"}, default "omit"
+        Values that are not finite: ``"omit"`` leaves them out of the weighted means of their
+        neighbours, and they stay missing (NaN); ``"zero"`` takes them as 0, as nilearn does;
+        ``"propagate"`` makes all that the filter reaches from them NaN.
 
     Raises
     ------
@@ -136,7 +171,8 @@ class SmoothVolumes(Processor):
 
     Notes
     -----
-    The same as `nilearn.image.smooth_img` (see `smooth`): float32 stays float32.
+    Of finite volumes, the same as `nilearn.image.smooth_img` (see `smooth`); float32 stays float32.
+    nilearn counts missing values as 0, which darkens the voxels beside them.
 
     Examples
     --------
@@ -151,12 +187,14 @@ class SmoothVolumes(Processor):
     """
 
     core_dims = SPACE
-    # a float32 copy of one volume, of integers of 8 bit at worst
+    # a float32 copy of one volume, of integers of 8 bit at worst; where values are missing, which
+    # ones, in two volumes of the same type and one of bool, beside that
     row_scratch: ClassVar[float] = 4.0
     scratch_bytes: ClassVar[int] = 2 * SLAB_BYTES
     modules: ClassVar[tuple[str, ...]] = ("scipy.ndimage",)
 
     fwhm: float | tuple[float, float, float] | None
+    nan_policy: NanPolicy = "omit"
 
     def validate(self) -> None:
         if self.fwhm is None:
@@ -191,7 +229,8 @@ class SmoothVolumes(Processor):
         sizes = voxel_sizes(image_affine(ctx.dataset))
         x, y, z = block.shape[-3:]
         result = new_array((*block.shape[:-3], z, y, x), floating_type(block.dtype))
+        policy = self.nan_policy
         for index, volume in each_volume(block):
-            at = (*index, np.newaxis)
-            smooth(volume[np.newaxis], sizes, self.fwhm, out=result[at])  # type: ignore[arg-type]
+            out = result[(*index, np.newaxis)]
+            smooth(volume[np.newaxis], sizes, self.fwhm, nan_policy=policy, out=out)
         return result.swapaxes(-1, -3)

@@ -90,10 +90,11 @@ def plot_regions(
     """
     require_matplotlib()
     if hasattr(regions, "generate_report"):
-        from penstock.fmri.masker_report import regions_image
+        from penstock.fmri.masker_report import regions_and_names
 
-        names = names or (None if regions.keeps_type else regions.get_feature_names_out().tolist())
-        regions = regions_image(regions)
+        regions, known = regions_and_names(regions)
+        if known is not None:  # (a single region, too, has its own label and name)
+            names, kind = names or known, kind or ("maps" if regions.data.ndim == 4 else "labels")
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha must be from 0 to 1, got {alpha!r}")
     overlay = Overlay.of(regions, kind, names)

@@ -24,6 +24,7 @@ from penstock.dataset import (
     sampled_coordinate,
     sampling_frequency,
 )
+from penstock.fmri.image_sources import matching_paths, refuse_surface
 from penstock.fmri.images import (
     AFFINE,
     AFFINE_DIMS,
@@ -46,9 +47,10 @@ def as_volumes(image: Any, *, t_r: float | None = None, dtype: Any = None) -> xr
 
     Parameters
     ----------
-    image : path, nibabel image, SpatialImage, or xarray.Dataset
+    image : path, nibabel image, SpatialImage, or xarray.Dataset, or a list of them
         A file that `penstock.open_dataset` opens, an image in memory, or a dataset with the dims x,
-        y, z and, where it is a series, time.
+        y, z and, where it is a series, time. Images of a list, or those that a pattern matches,
+        follow each other in time.
     t_r : float, optional
         Repetition time [s], where it is not that of the header.
     dtype : {"float32", "float64"}, optional
@@ -75,6 +77,13 @@ def as_volumes(image: Any, *, t_r: float | None = None, dtype: Any = None) -> xr
     {'x': 4, 'y': 5, 'z': 6, 'time': 10}
     """
     if isinstance(image, str | os.PathLike):
+        paths = matching_paths(image)
+        image = paths[0] if len(paths) == 1 else paths
+    if isinstance(image, list | tuple):
+        if not image:
+            raise ValueError("no images given: the list of images is empty")
+        ds = joined_in_time([as_volumes(one, dtype=dtype) for one in image])
+    elif isinstance(image, str):
         from penstock.io import open_dataset
 
         ds = open_dataset(image, dtype=dtype)
@@ -88,6 +97,7 @@ def as_volumes(image: Any, *, t_r: float | None = None, dtype: Any = None) -> xr
             return as_volumes(filename, t_r=t_r, dtype=dtype)
         ds = _in_memory(np.asanyarray(image.dataobj), image.affine, _zoom(image), dtype)
     else:
+        refuse_surface(image, "the image")
         raise TypeError(
             "an image is a path, a nibabel image, or a dataset of volumes, got "
             f"{type(image).__name__}"

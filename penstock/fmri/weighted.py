@@ -96,11 +96,18 @@ class ExtractMaps(_Extract):
     keep_masked_maps: bool = False
     nan_policy: NanPolicy = "omit"
 
-    def _find(self, grid: VoxelGrid) -> Regions:
+    def check(self) -> None:
         image = load_image(self.maps_img, name="maps_img", ndim=4)
         n_maps = image.shape[3]
         if self.names is not None and len(self.names) != n_maps:
             raise ValueError(f"names has {len(self.names)} names, but maps_img {n_maps} maps")
+        if not np.nan_to_num(image.data).any():
+            raise ValueError("maps_img holds no map: it is 0 everywhere")
+
+    def _find(self, grid: VoxelGrid) -> Regions:
+        self.check()
+        image = load_image(self.maps_img, name="maps_img", ndim=4)
+        n_maps = image.shape[3]
         names = np.array(self.names or [str(i) for i in range(n_maps)])
         resample = self.resampling_target is not None
         image = image_on_grid(
@@ -227,6 +234,10 @@ class ExtractSpheres(_Extract):
     def averages(self) -> NanPolicy:
         return self.nan_policy
 
+    def sphere_names(self) -> list[str]:
+        """Names of the spheres, on any grid."""
+        return list(self.names or map(_shown, self.seeds))
+
     def _find(self, grid: VoxelGrid) -> Regions:
         resample = self.resampling_target is not None
         mask = flat_mask(self.mask_img, grid, resample, RESAMPLE_TO_DATA)
@@ -247,7 +258,7 @@ class ExtractSpheres(_Extract):
         if not self.allow_overlap:
             self._refuse_overlap(segments)
         x, y, z = np.array(self.seeds).T
-        names = np.array(self.names or [_shown(seed) for seed in self.seeds])
+        names = np.array(self.sphere_names())
         return Regions(segments, {"region": names, "seed_x": x, "seed_y": y, "seed_z": z})
 
     def _refuse_overlap(self, segments: Segments) -> None:

@@ -456,7 +456,7 @@ def test_bad_images_get_one_sentence(tmp_path):
         (ExtractLabels(image(map_data()[..., 0])), ValueError, "must hold whole numbers"),
         (ExtractLabels(image(MASK * 0)), ValueError, "no label other than the background"),
         (ExtractLabels(image(MASK * 1), labels=("a", "b", "c")), ValueError, "3 names"),
-        (ExtractMaps(image(atlas_data())), ValueError, "maps_img has 3 dims"),
+        (ExtractMaps(image(MASK * 0)), ValueError, "maps_img holds no map"),
         (ExtractMaps(image(map_data()), names=("a",)), ValueError, "1 names, but maps_img 4"),
     ):
         with pytest.raises(kind, match=complaint):

@@ -62,8 +62,31 @@ def test_smoothing_is_nilearns(missing):
     for fwhm in (6.0, [3.0, 5.0, 9.0]):
         theirs = image.smooth_img(nibabel.Nifti1Image(data, AFFINE), fwhm).get_fdata()
         given_fwhm = tuple(fwhm) if isinstance(fwhm, list) else fwhm
-        ours = result(SmoothVolumes(given_fwhm), dataset(data))
+        ours = result(SmoothVolumes(given_fwhm, nan_policy="zero"), dataset(data))
         assert np.abs(ours - theirs).max() <= 1e-6 * np.abs(theirs).max()
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_missing_voxels_have_no_weight(dtype):
+    rng = np.random.default_rng(4)
+    data = volumes((17, 21, 9, 2), dtype)
+    missing = rng.random(data.shape) < 0.2
+    missing[:, 10:] = True
+    missing[4:6, 4:6, 4:6, 0] = True
+    data[missing] = rng.choice([np.nan, np.inf, -np.inf], missing.sum())
+    found = result(SmoothVolumes(7.0), dataset(data))
+    weights = expected((~missing).astype("f8"), 7.0)
+    means = expected(np.where(missing, 0, data), 7.0) / np.where(missing, 1, weights)
+    np.testing.assert_array_equal(np.isnan(found), missing)
+    tolerance = 1e-5 if dtype == "f4" else 1e-12
+    np.testing.assert_allclose(found[~missing], means[~missing], rtol=tolerance, atol=tolerance)
+    # a region beside a border is not darkened by what is not there
+    level = np.where(missing, np.nan, 100.0).astype(dtype)
+    np.testing.assert_allclose(result(SmoothVolumes(7.0), dataset(level))[~missing], 100, rtol=1e-6)
+    spoilt = result(SmoothVolumes(7.0, nan_policy="propagate"), dataset(data))
+    reached = expected(missing.astype("f8"), 7.0) > 1e-9
+    assert np.isnan(spoilt[reached]).all()
+    assert np.isfinite(spoilt[expected(missing.astype("f8"), 7.0) == 0]).all()
 
 
 @pytest.mark.parametrize("dtype", ["f4", "f8", "i2", "u1"])
@@ -72,6 +95,7 @@ def test_smoothing_keeps_the_contract(dtype, order):
     data = volumes((40, 41, 22, 5), dtype, order)
     if dtype[0] == "f":
         data[3, 4, 5, 2] = np.nan
+        check_processor(SmoothVolumes(6.0, nan_policy="propagate"), dataset(data))
     check_processor(SmoothVolumes(6.0), dataset(data))
     check_processor(SmoothVolumes((0.0, 7.0, 3.0)), dataset(data))
 

@@ -1,0 +1,333 @@
+"""What a fitted masker knows: names, attributes, and that using it does not change it."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pandas as pd
+import pytest
+import sklearn
+from small_images import AFFINE, image
+
+from penstock.fmri import (
+    MultiNiftiLabelsMasker,
+    NiftiLabelsMasker,
+    NiftiMapsMasker,
+    NiftiMasker,
+    NiftiSpheresMasker,
+    extract,
+    plot_regions,
+)
+from penstock.fmri.images import SpatialImage
+from penstock.fmri.masker_report import regions_and_names
+from penstock.processor import Processor
+
+SHAPE = (12, 12, 12)
+
+
+def bold(shape=SHAPE, n=6, affine=AFFINE, seed=0):
+    values = np.random.default_rng(seed).normal(100, 5, (*shape, n)).astype("f4")
+    return image(values, affine)
+
+
+def atlas(*values, shape=SHAPE):
+    labels = np.zeros(shape, "i2")
+    for i, value in enumerate(values):
+        labels[1 + 2 * i : 3 + 2 * i, 2:10, 2:10] = value
+    return labels
+
+
+def two_grids():
+    """Labels of which a small one is lost on the coarse grid, and images on both grids."""
+    labels = np.zeros((20, 20, 20), "i2")
+    labels[:10], labels[10:], labels[9, 9, 9] = 1, 2, 3
+    coarse = AFFINE @ np.diag([2.0, 2, 2, 1])
+    return image(labels), bold((20, 20, 20)), bold((10, 10, 10), affine=coarse)
+
+
+def fitted(kind, img=None):
+    masks = np.zeros(SHAPE, "u1")
+    masks[2:9, 2:9, 2:9] = 1
+    weights = np.random.default_rng(1).random((*SHAPE, 3)).astype("f4")
+    return {
+        "labels": lambda: NiftiLabelsMasker(image(atlas(2, 5, 8))),
+        "maps": lambda: NiftiMapsMasker(image(weights)),
+        "spheres": lambda: NiftiSpheresMasker(world((3, 3, 3), (8, 8, 8)), mask_img=image(masks)),
+        "voxels": lambda: NiftiMasker(image(masks)),
+    }[kind]().fit(img)
+
+
+def world(*voxels):
+    return [tuple((AFFINE @ [*voxel, 1])[:3]) for voxel in voxels]
+
+
+def frozen(masker):
+    """All that a masker holds; images and processors are equal where their content is."""
+    kept = copy.deepcopy(vars(masker))
+    return {
+        name: value if isinstance(value, SpatialImage | Processor) else pickle.dumps(value)
+        for name, value in kept.items()
+    }
+
+
+KINDS = ["labels", "maps", "spheres", "voxels"]
+
+# ---------------------------------------------------------------------- unchanged by use
+
+
+@pytest.mark.parametrize("seen", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_using_a_fitted_masker_does_not_change_it(kind, seen, tmp_path):
+    img = bold()
+    masker = fitted(kind, img if seen else None)
+    before = frozen(masker)
+    signals = masker.transform(img)
+    elsewhere = bold((10, 9, 8), affine=AFFINE @ np.diag([1.5, 1.5, 1.5, 1]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        masker.transform(elsewhere)
+        extract(elsewhere, [masker])
+    masker.inverse_transform(signals)
+    masker.get_feature_names_out()
+    masker.generate_report()
+    plot_regions(masker)
+    masker.transform(img, out=tmp_path / "signals.zarr")
+    masker.pipeline()
+    assert frozen(masker) == before
+    np.testing.assert_array_equal(masker.transform(img), signals)
+
+
+@pytest.mark.filterwarnings("ignore:ExtractLabels")
+@pytest.mark.parametrize("kind", ["pandas", "polars"])
+def test_threads_share_a_fitted_masker(kind):
+    pytest.importorskip(kind)
+    labels, fine, coarse = two_grids()
+    masker = NiftiLabelsMasker(labels, labels=["a", "b", "c"]).fit().set_output(transform=kind)
+
+    def columns(number):
+        return list(masker.transform(fine if number % 2 else coarse).columns)
+
+    with ThreadPoolExecutor(6) as pool:
+        found = list(pool.map(columns, range(24)))
+    assert found == [["a", "b"], ["a", "b", "c"]] * 12
+
+
+@pytest.mark.filterwarnings("ignore:ExtractLabels")
+def test_the_way_back_is_that_of_fit():
+    labels, fine, coarse = two_grids()
+    masker = NiftiLabelsMasker(labels).fit(fine)
+    signals = masker.transform(fine)
+    before = np.asarray(masker.inverse_transform(signals).dataobj)
+    masker.transform(coarse)
+    np.testing.assert_array_equal(np.asarray(masker.inverse_transform(signals).dataobj), before)
+    assert masker.region_names_ == {0: "1", 1: "2", 2: "3"}
+
+
+def test_frames_where_scikit_learn_is_configured_for_them():
+    with sklearn.config_context(transform_output="pandas"):
+        frame = fitted("labels").transform(bold())
+    assert isinstance(frame, pd.DataFrame)
+    assert list(frame.columns) == ["2", "5", "8"]
+
+
+@pytest.mark.filterwarnings("ignore:ExtractLabels")
+def test_each_image_of_several_has_its_own_columns():
+    labels, fine, coarse = two_grids()
+    masker = MultiNiftiLabelsMasker(labels, labels=["a", "b", "c"]).fit()
+    frames = masker.set_output(transform="pandas").transform([fine, coarse])
+    assert [list(frame.columns) for frame in frames] == [["a", "b", "c"], ["a", "b"]]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_copies_and_pickles_are_fitted(kind):
+    img = bold()
+    masker = fitted(kind, img)
+    expected = masker.transform(img)
+    for other in (copy.deepcopy(masker), pickle.loads(pickle.dumps(masker))):
+        np.testing.assert_array_equal(other.transform(img), expected)
+    unfitted = sklearn.clone(masker)
+    for name in ("mask_img_", "labels_img_", "maps_img_", "lut_", "region_ids_", "region_atlas_"):
+        assert not hasattr(unfitted, name)
+
+
+# ---------------------------------------------------------------------- attributes
+
+
+def test_fitted_attributes_are_those_of_nilearn():
+    nilearn = pytest.importorskip("nilearn.maskers")
+    fine = np.kron(atlas(2, 5, 8), np.ones((2, 2, 2))).astype("i2")
+    fine = image(fine, AFFINE @ np.diag([0.5, 0.5, 0.5, 1]))
+    mask = np.zeros(SHAPE, "u1")
+    mask[:5] = 1
+    img = bold()
+    table = pd.DataFrame({"index": [2, 5, 8], "name": ["a", "b", "c"], "color": ["#1", "#2", "#3"]})
+    for options in ({}, {"labels": ["a", "b", "c"]}, {"lut": table}, {"mask_img": image(mask)}):
+        found = []
+        for masker in (
+            NiftiLabelsMasker(fine, **options),
+            nilearn.NiftiLabelsMasker(fine, **options),
+        ):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                masker.fit(img).transform(img)
+            found.append(masker)
+        ours, theirs = found
+        assert ours.region_ids_ == theirs.region_ids_
+        assert ours.region_names_ == theirs.region_names_
+        assert ours.labels_ == theirs.labels_
+        assert ours.n_elements_ == theirs.n_elements_
+        assert list(ours.get_feature_names_out()) == list(theirs.get_feature_names_out())
+        assert ours.clean_args_ == theirs.clean_args_
+        pd.testing.assert_frame_equal(ours.lut_, theirs.lut_, check_dtype=False)
+        for name in ("labels_img_", "region_atlas_", "mask_img_"):
+            one, other = getattr(ours, name), getattr(theirs, name)
+            assert (one is None) == (other is None)
+            if one is not None:
+                np.testing.assert_array_equal(np.asarray(one.dataobj), np.asarray(other.dataobj))
+                np.testing.assert_allclose(one.affine, other.affine)
+
+
+def test_maps_and_masks_lie_on_the_grid_of_the_image():
+    coarse = bold((6, 6, 6), affine=AFFINE @ np.diag([2.0, 2, 2, 1]))
+    weights = np.random.default_rng(1).random((*SHAPE, 3)).astype("f4")
+    mask = image(np.ones(SHAPE, "u1"))
+    masker = NiftiMapsMasker(image(weights), mask_img=mask)
+    assert masker.fit().maps_img_.shape == (*SHAPE, 3)
+    assert masker.fit(coarse).maps_img_.shape == (6, 6, 6, 3)
+    assert masker.mask_img_.shape == (6, 6, 6)
+    spheres = NiftiSpheresMasker(world((3, 3, 3)), mask_img=mask).fit(coarse)
+    assert spheres.mask_img_.shape == (6, 6, 6)
+
+
+# ---------------------------------------------------------------------- names
+
+
+@pytest.mark.parametrize(
+    ("values", "background", "names"),
+    [
+        ((2, 5, 8), 0, {2: "2", 5: "5", 8: "8"}),
+        ((2, 5, 8), 5, {1: "0", 2: "2", 3: "8"}),  # (a label 0 is a region here)
+        ((7,), 0, {7: "7"}),
+        ((-3, 4), 0, {-3: "-3", 4: "4"}),
+    ],
+)
+def test_pictures_call_labels_by_their_values(values, background, names):
+    labels = atlas(*values)
+    masker = NiftiLabelsMasker(image(labels), background_label=background).fit()
+    picture, found = regions_and_names(masker)
+    assert found == names
+    where = {int(name): number for number, name in names.items()}
+    expected = np.vectorize(lambda value: where.get(value, 0))(labels)
+    np.testing.assert_array_equal(picture.data, expected)
+
+
+def test_pictures_call_regions_by_their_names():
+    labels = image(atlas(2, 5, 8))
+    masker = NiftiLabelsMasker(labels, labels=["visual", "motor", "insula"]).fit()
+    assert listed(masker) == ["visual", "motor", "insula"]
+    one = NiftiLabelsMasker(image(atlas(5)), labels=["motor"]).fit()
+    assert listed(one) == ["motor"]
+    table = pd.DataFrame({"index": [8, 0, 5, 6], "name": ["insula", "sea", "motor", "gone"]})
+    assert listed(NiftiLabelsMasker(labels, lut=table).fit()) == ["2", "motor", "insula"]
+
+
+@pytest.mark.filterwarnings("ignore:ExtractLabels")
+def test_pictures_after_regions_are_lost():
+    mask = np.ones(SHAPE, "u1")
+    mask[:3] = 0
+    masker = NiftiLabelsMasker(
+        image(atlas(2, 5, 8)), labels=["visual", "motor", "insula"], mask_img=image(mask)
+    ).fit()
+    assert listed(masker) == ["motor", "insula"] == list(masker.get_feature_names_out())
+    picture, names = regions_and_names(masker)
+    assert (np.unique(picture.data).tolist(), names) == ([0, 5, 8], {5: "motor", 8: "insula"})
+
+
+@pytest.mark.filterwarnings("ignore:ExtractMaps")
+def test_maps_keep_their_names_where_some_are_lost():
+    weights = np.random.default_rng(1).random((*SHAPE, 3)).astype("f4")
+    weights[..., 1] = 0
+    masker = NiftiMapsMasker(image(weights)).fit()
+    picture, names = regions_and_names(masker)
+    assert names == {0: "0", 1: "2"}
+    np.testing.assert_array_equal(picture.data, weights[..., [0, 2]])
+    frame = masker.set_output(transform="pandas").transform(bold())
+    assert list(frame.columns) == ["0", "2"]
+
+
+def test_spheres_that_overlap_keep_their_names():
+    seeds = world((4, 6, 6), (9, 2, 2), (7, 6, 6))
+    masker = NiftiSpheresMasker(seeds, radius=7.0, allow_overlap=True).fit(bold())
+    picture, names = regions_and_names(masker)
+    assert list(names.values()) == list(masker.get_feature_names_out())
+    # (no average of 1 and 3 where those two meet)
+    assert (
+        np.argwhere(picture.data == 2)[:, 1].max() < 5 < np.argwhere(picture.data == 1)[:, 1].max()
+    )
+
+
+def listed(masker):
+    """Names that stand beside the picture of a masker."""
+    axes = plot_regions(masker)
+    legend = axes[2].get_legend()
+    names = [text.get_text() for text in legend.get_texts()]
+    import matplotlib.pyplot as plt
+
+    plt.close(axes[0].figure)
+    return names
+
+
+def test_tables_lists_and_dictionaries_of_names_for_plots():
+    labels = image(atlas(2, 5, 8))
+    expected = ["visual", "motor", "insula"]
+    for names in (expected, {8: "insula", 2: "visual", 5: "motor", 6: "gone"}):
+        axes = plot_regions(labels, names=names)
+        assert [text.get_text() for text in axes[2].get_legend().get_texts()] == expected
+
+
+# ---------------------------------------------------------------------- told at fit
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "words"),
+    [
+        ({"dtype": bool}, TypeError, "bool"),
+        ({"dtype": "words"}, TypeError, "type of numbers"),
+        ({"strategy": "middle"}, ValueError, "middle"),
+        ({"resampling_target": "mask"}, ValueError, "resampling_target"),
+        ({"nan_policy": "drop"}, ValueError, "nan_policy"),
+        ({"smoothing_fwhm": "fast"}, TypeError, "smoothing_fwhm"),
+        ({"smoothing_fwhm": -1.0}, ValueError, "negative"),
+        ({"standardize": "zscore"}, ValueError, "zscore_sample"),
+        ({"low_pass": 0.01, "high_pass": 0.1}, ValueError, "below"),
+        ({"labels": ["a", "b", "c", "d"]}, ValueError, "4 names"),
+        ({"labels": "abc"}, TypeError, "labels"),
+        ({"labels": [1, 2, 3]}, TypeError, "labels"),
+        ({"labels": ["a"], "lut": "table.tsv"}, ValueError, "not both"),
+        ({"clean_args": {"detrend": True}}, TypeError, "twice"),
+        ({"clean_args": {"oder": 2}}, TypeError, "oder"),
+    ],
+)
+def test_wrong_parameters_are_told_at_fit(options, kind, words, tmp_path):
+    never = tmp_path / "never.nii.gz"
+    never.write_bytes(b"this is not read")
+    with pytest.raises(kind, match=words) as told:
+        NiftiLabelsMasker(image(atlas(2, 5, 8)), **options).fit()
+    assert "\n" not in str(told.value)
+
+
+def test_nothing_on_the_grid_is_told_at_fit():
+    empty = np.zeros(SHAPE, "u1")
+    empty[0, 0, 0] = 1  # (no label lies there)
+    for mask in (None, image(empty)):
+        labels = image(atlas(2, 5) * (mask is not None))
+        with pytest.raises(ValueError, match=r"no label|no region"):
+            NiftiLabelsMasker(labels, mask_img=mask).fit(bold())
+    far = AFFINE.copy()
+    far[:3, 3] += 500
+    with pytest.raises(ValueError, match="lies elsewhere"):
+        NiftiLabelsMasker(image(atlas(2, 5))).fit(bold(affine=far))
