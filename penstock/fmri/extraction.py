@@ -88,6 +88,7 @@ class _Extract(Processor):
     """
 
     core_dims = SPACE
+    takes_integers: ClassVar[bool] = True
     row_scratch: ClassVar[float] = ROW_SCRATCH
     scratch_bytes: ClassVar[int] = SCRATCH_BYTES
     modules: ClassVar[tuple[str, ...]] = ("scipy.sparse",)

@@ -187,6 +187,7 @@ class SmoothVolumes(Processor):
     """
 
     core_dims = SPACE
+    takes_integers: ClassVar[bool] = True
     # a float32 copy of one volume, of integers of 8 bit at worst; where values are missing, which
     # ones, in two volumes of the same type and one of bool, beside that
     row_scratch: ClassVar[float] = 4.0

@@ -300,7 +300,7 @@ UNUSABLE = {
     "an atlas of text": (("bold.nii.gz", "--labels", "text.nii.gz"), r"text\.nii\.gz"),
     "an atlas cut short": (("bold.nii.gz", "--labels", "cut.nii.gz"), r"cut\.nii\.gz|4"),
     "an atlas of volumes": (("bold.nii.gz", "--labels", "bold.nii.gz"), "has 4 dims"),
-    "maps of three dims": (("bold.nii.gz", "--maps", "atlas.nii.gz"), "has 3 dims"),
+    "maps of nothing": (("bold.nii.gz", "--maps", "zeros.nii.gz"), "maps_img holds no map"),
     "an atlas elsewhere": (("bold.nii.gz", "--labels", "far.nii.gz"), "labels_img lies elsewhere"),
     "an empty atlas": (("bold.nii.gz", "--labels", "zeros.nii.gz"), "no label|no region"),
     "an empty mask": (("bold.nii.gz", "--mask", "zeros.nii.gz"), "mask"),

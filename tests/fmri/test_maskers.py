@@ -627,7 +627,7 @@ def test_slips_are_told_in_one_sentence(bold, atlas, tmp_path):
         extract(bold, ["atlas.nii.gz"])
     with pytest.raises(ValueError, match=r"list of \(x, y, z\)"):
         NiftiSpheresMasker((0, 0, 0), radius=5).fit()
-    with pytest.raises(TypeError, match=r"one of 'mean', .*'variance'$"):
+    with pytest.raises(ValueError, match=r"one of 'mean', .*'variance', got 'men'"):
         NiftiLabelsMasker(image(atlas), strategy="men").fit()
     masker.fit().transform(bold, out=tmp_path / "x.zarr")
     other = NiftiLabelsMasker(image(atlas), detrend=True).fit()
