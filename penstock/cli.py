@@ -152,9 +152,9 @@ def describe(path: Path, ds: xr.Dataset) -> str:
     if SIGNAL in ds:
         lines += _describe_signal(ds[SIGNAL], ds.attrs.get("stored_as"))
     if "affine" in ds.coords:
-        from penstock.fmri.images import voxel_sizes
+        from penstock.fmri.images import image_affine, voxel_sizes
 
-        sizes = voxel_sizes(ds["affine"].values)
+        sizes = voxel_sizes(image_affine(ds))
         lines.append(f"  voxels    {' × '.join(f'{size:.4g}' for size in sizes)} mm")
     for dim, size_along in ds.sizes.items():
         if dim in ds.coords and ds[dim].dtype.kind in "iuf" and dim not in ("time", "channel"):

@@ -20,6 +20,7 @@ from penstock.sampled import SampledIndex as SampledIndex
 from penstock.sampled import sampled_coordinate
 from penstock.sampled import sampled_index as sampled_index
 from penstock.sampled import sampling_frequency as sampling_frequency
+from penstock.voxels import AFFINE, voxel_positions
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -203,6 +204,9 @@ def make_dataset(
         )
     if coords:
         ds = ds.assign_coords(dict(coords))
+    if AFFINE in ds.coords:
+        positions = voxel_positions(ds.sizes)
+        ds = ds.assign_coords({k: v for k, v in positions.items() if k not in ds.coords})
     if events is not None:
         ds = with_events(ds, events)
     return check_dataset(ds)

@@ -21,18 +21,12 @@ from penstock.dataset import SIGNAL
 from penstock.fmri.image_sources import matching_paths, refuse_surface
 from penstock.io.arrays import exact_type
 from penstock.local_paths import check_local
+from penstock.voxels import AFFINE as AFFINE
+from penstock.voxels import AFFINE_DIMS as AFFINE_DIMS
+from penstock.voxels import SPACE, check_affine, image_affine
 
 if TYPE_CHECKING:
     from penstock.processor import Processor
-
-SPACE = ("x", "y", "z")
-"""The dims of a volume, in the order of the affine's columns."""
-
-AFFINE = "affine"
-"""Name of the coordinate that turns voxel indices into world coordinates [mm]."""
-
-AFFINE_DIMS = ("affine_row", "affine_column")
-
 
 # ---------------------------------------------------------------------- grids
 
@@ -76,16 +70,6 @@ class VoxelGrid:
     def voxel_sizes(self) -> tuple[float, ...]:
         """Voxel sizes along x, y and z [mm]."""
         return voxel_sizes(self.matrix)
-
-
-def check_affine(affine: Any, name: str = "the affine") -> np.ndarray:
-    """Return an affine as float64 (4, 4); raise ValueError where it cannot be one."""
-    matrix = np.array(affine, dtype=np.float64)
-    if matrix.shape != (4, 4) or not np.isfinite(matrix).all():
-        raise ValueError(f"{name} must be a 4 x 4 matrix of finite numbers, got {affine!r}")
-    if np.linalg.det(matrix[:3, :3]) == 0:
-        raise ValueError(f"{name} cannot be inverted (voxels of no size): {matrix.tolist()}")
-    return matrix
 
 
 def voxel_sizes(affine: Any) -> tuple[float, ...]:
@@ -136,17 +120,6 @@ def same_grid(a: Any, b: Any) -> bool:
     """
     first, second = voxel_grid(a), voxel_grid(b)
     return first.shape == second.shape and np.allclose(first.matrix, second.matrix)
-
-
-def image_affine(ds: xr.Dataset) -> np.ndarray:
-    """The affine of a dataset of volumes, float64 (4, 4)."""
-    if AFFINE not in ds.coords:
-        raise ValueError(
-            "the volumes have no affine (no coordinate 'affine'): give them one with "
-            'ds.assign_coords(affine=(("affine_row", "affine_column"), matrix)), or open a file '
-            "that holds one"
-        )
-    return check_affine(ds.coords[AFFINE].values)
 
 
 def _signal_variable(ds: xr.Dataset) -> xr.Variable:

@@ -13,8 +13,6 @@ import numpy as np
 from penstock.buffers import new_array
 from penstock.dataset import SIGNAL, blank_variable
 from penstock.fmri.images import (
-    AFFINE,
-    AFFINE_DIMS,
     SPACE,
     SpatialImage,
     VoxelGrid,
@@ -27,6 +25,7 @@ from penstock.fmri.images import (
 from penstock.fmri.separable import SLAB_BYTES, SeparableOperator
 from penstock.fmri.smoothing import each_volume, finite_volume
 from penstock.processor import Context, Processor
+from penstock.voxels import with_affine
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -376,7 +375,7 @@ class ResampleVolumes(Processor):
         dtype = _result_type(signal.dtype, self.interpolation)
         after = ds.drop_dims(SPACE)
         after = after.assign({SIGNAL: blank_variable(dims, shape, dtype, signal.attrs)})
-        return after.assign_coords({AFFINE: (AFFINE_DIMS, target.matrix)})
+        return with_affine(after, target.matrix)
 
     def kernel(self, block: np.ndarray, ctx: Context) -> np.ndarray:
         source, target = voxel_grid(ctx.dataset), self.grid(ctx.dataset)

@@ -273,7 +273,7 @@ def region_names(chain: Chain) -> Iterator[str]:
     if dim == VOXEL and "voxel_x" in outline.coords:
         columns = [outline[f"voxel_{axis}"].values for axis in "xyz"]
         yield from (f"{x} {y} {z}" for x, y, z in zip(*columns, strict=True))
-    elif dim in outline.coords:
+    elif dim in outline.coords and dim not in SPACE:
         yield from map(str, outline[dim].values)
     else:
         raise ValueError(

@@ -18,6 +18,7 @@ from penstock.buffers import scratch_buffer
 from penstock.dataset import SIGNAL, Region, check_dataset, read_region, sampling_frequency
 from penstock.io.publish import published_file
 from penstock.local_paths import local_path
+from penstock.voxels import image_affine
 
 BLOCK_BYTES = 32 * 1024 * 1024
 """Of the signal read at once."""
@@ -45,8 +46,9 @@ def write_nifti(
     ----------
     ds : xarray.Dataset
         ``signal`` over x, y, z and, for several volumes, time, in any order of dims; a coordinate
-        ``affine`` (4, 4), from voxel positions to mm, which is written as it is: whoever crops
-        voxels moves it along.
+        ``affine`` (4, 4), from voxel positions to mm. Where x, y and z are coordinates that count
+        voxels, as in every dataset of volumes that Penstock makes, the file gets the affine of the
+        voxels that are there: those of a crop stay where they are in the world.
     path : path-like
         Target, ``.nii`` or ``.nii.gz``.
     dtype : numpy dtype, optional
@@ -164,12 +166,7 @@ def _header(ds: xr.Dataset, sizes: dict[str, int], stored: np.dtype, target: str
         raise ImportError(
             f'nibabel is needed to write {target}: pip install "penstock[fmri]"'
         ) from None
-    affine = np.asarray(ds["affine"].values, np.float64)
-    if not np.isfinite(affine).all() or np.linalg.det(affine) == 0:
-        raise ValueError(
-            f"the affine of the dataset cannot be inverted, so {target} was not written: give it "
-            "another one with ds.assign_coords(affine=...)"
-        )
+    affine = image_affine(ds)
     kind = nibabel.Nifti1Header if max(sizes.values()) < 2**15 else nibabel.Nifti2Header
     header = kind(endianness="<")
     header.set_data_dtype(stored)

@@ -271,9 +271,12 @@ def test_the_same_grid_leaves_volumes_alone():
 
 
 def test_coordinates_that_follow():
-    ds = dataset(volumes()).assign_coords(x=np.arange(16) * 3.0, note=("time", list("abcd")))
+    own = {"x": np.arange(16) * 3.0, "note": ("time", list("abcd"))}
+    ds = dataset(volumes()).drop_vars(["x", "y", "z"]).assign_coords(own)
     after = Chain(ds).then(ResampleVolumes(target_affine=AXES)).output
-    assert "x" not in after.coords
+    assert after["x"].values.tolist() == list(range(after.sizes["x"]))  # (of the new grid)
+    with pytest.raises(ValueError, match="does not count their voxels"):
+        Chain(dataset(volumes()).assign_coords(own)).then(ResampleVolumes(target_affine=AXES))
     assert after.note.values.tolist() == list("abcd")
     assert after.signal.dims == ("x", "y", "z", "time")
 
