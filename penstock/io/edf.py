@@ -14,7 +14,8 @@ import xarray as xr
 
 from penstock.dataset import SIGNAL, lazy_variable, sampled_coordinate, with_events
 from penstock.io.arrays import as_dtype
-from penstock.io.edf_events import read_events, table, without_gaps
+from penstock.io.edf_band import band_of
+from penstock.io.edf_events import of_channels, read_events, table, without_gaps
 from penstock.io.edf_header import EdfHeader, SignalHeader, read_header
 from penstock.io.edf_labels import read_labels
 from penstock.io.edf_records import GAP_BYTES, EdfRecords
@@ -106,7 +107,12 @@ def open_edf(
         suffix = "" if samples == main else f"_{_rate(header, samples):.10g}Hz"
         members = groups[samples]
         ds = _add_group(ds, header, channels, members, suffix, as_dtype(dtype), stim_mask)
-    return with_events(ds, table(rows)) if header.annotations else ds
+    ds.attrs |= _band(header, channels, groups[main], _rate(header, main))
+    if not header.annotations:
+        return ds
+    rows, channels_of = of_channels(rows, {c.label.strip(): c.name for c in channels})
+    ds = with_events(ds, table(rows))
+    return ds.assign_coords(event_channels=("event", channels_of)) if any(channels_of) else ds
 
 
 # ---------------------------------------------------------------------- signals
@@ -183,6 +189,15 @@ def _main_group(
             return samples
     rates = ", ".join(f"{_rate(header, samples):g}" for samples in sorted(groups))
     raise ValueError(f"no channel of {header.path} is sampled at {rate:g} Hz: it has {rates} Hz")
+
+
+def _band(
+    header: EdfHeader, channels: list[_Channel], members: list[int], rate: float
+) -> dict[str, float]:
+    """The band that is left of the brain signals, or of all signals where there are none."""
+    brain = [i for i in members if channels[i].kind in BRAIN_TYPES]
+    others = [i for i in members if channels[i].kind != "stim"]
+    return band_of((header.signals[i].prefiltering for i in brain or others), rate)
 
 
 def _add_group(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, NamedTuple
@@ -135,6 +137,38 @@ def table(rows: list[Row]) -> pd.DataFrame:
             "label": pd.Series([row.label for row in rows], dtype=object),
         }
     )
+
+
+def of_channels(rows: list[Row], names: Mapping[str, str]) -> tuple[list[Row], list[str]]:
+    """Events of single channels, which MNE-Python marks (``label@@channel``), one for all of them.
+
+    Parameters
+    ----------
+    rows : list of Row
+    names : mapping of str to str
+        Name in the dataset of every label in the file.
+
+    Returns
+    -------
+    tuple of list of Row, list of str
+        The events, and the channels of each as JSON text; "" for all channels.
+    """
+    found: list[Row] = []
+    channels: list[list[str]] = []
+    places: dict[tuple[Decimal, float, str], int] = {}
+    for row in rows:
+        label, _, channel = row.label.partition("@@")
+        if channel not in names:
+            found.append(row)
+            channels.append([])
+            continue
+        key = row.onset, row.duration, label
+        if key not in places:
+            places[key] = len(found)
+            found.append(row._replace(label=label))
+            channels.append([])
+        channels[places[key]].append(names[channel])
+    return found, [json.dumps(each) if each else "" for each in channels]
 
 
 # ---------------------------------------------------------------------- interruptions

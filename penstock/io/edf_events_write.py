@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
@@ -19,7 +21,7 @@ _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f]")
 
 
 def event_records(
-    ds: xr.Dataset, layout: RecordLayout, first: Decimal
+    ds: xr.Dataset, layout: RecordLayout, first: Decimal, names: Mapping[str, str]
 ) -> tuple[list[bytes], int, list[str]]:
     """Annotation bytes of every data record, the bytes reserved for them, and what is lost.
 
@@ -31,6 +33,9 @@ def event_records(
         The data records.
     first : Decimal
         Fraction of a second by which the first sample is later than the header's start.
+    names : mapping of str to str
+        Label in the file of every channel. An event of single channels is written once for each,
+        with ``@@`` and the label after its own, as MNE-Python reads it.
     """
     table = events_table(ds)
     onsets = table["onset"].to_numpy(np.float64)
@@ -55,15 +60,32 @@ def event_records(
         notes.append(
             f"the labels of {changed} events hold characters that EDF+ cannot: they are replaced"
         )
-    kept = np.flatnonzero(placed & named)
+    channels = _channels(ds, len(labels))
+    rows = [
+        (onsets[i], durations[i] if lasting[i] else 0.0, text)
+        for i in np.flatnonzero(placed & named)
+        for text in _texts(clean[i], [names[name] for name in channels[i] if name in names])
+    ]
     records, reserved = annotation_records(
-        onsets[kept].tolist(),
-        np.where(lasting, durations, 0.0)[kept].tolist(),
-        [clean[i] for i in kept],
+        [float(onset) for onset, _, _ in rows],
+        [float(duration) for _, duration, _ in rows],
+        [text for _, _, text in rows],
         layout,
         first,
     )
     return records, reserved, notes
+
+
+def _channels(ds: xr.Dataset, count: int) -> list[list[str]]:
+    """Names of the channels that each event is of; none where it is of all."""
+    if "event_channels" not in ds.variables:
+        return [[]] * count
+    texts = [str(text) for text in ds["event_channels"].values]
+    return [list(map(str, json.loads(text))) if text[:1] == "[" else [] for text in texts]
+
+
+def _texts(label: str, channels: list[str]) -> list[str]:
+    return [f"{label}@@{name}" for name in channels] or [label]
 
 
 def _written(label: str) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from penstock.dataset import SIGNAL, sampling_frequency
+from penstock.io.edf_band import prefiltering
 from penstock.io.edf_events_write import event_records
 from penstock.io.edf_header_write import SignalFields, annotation_fields, header_bytes
 from penstock.io.edf_identity import patient_field, recording_field, split_start, start_fields
@@ -17,6 +18,7 @@ from penstock.io.edf_plan import RecordLayout, plan_records, seconds_text
 from penstock.io.edf_samples_write import Group, Progress, blocks, not_a_number, read_block
 from penstock.io.edf_samples_write import write_records as write_samples
 from penstock.io.edf_scaling import Candidates, Source, read_source, source_signals
+from penstock.io.edf_subject import identity
 from penstock.io.export import ExportReport
 from penstock.io.labels import VOLTAGE_TYPES, clean_unit, listed, volts
 from penstock.io.publish import published_file
@@ -27,8 +29,11 @@ if TYPE_CHECKING:
 PEEK_SAMPLES = 4096
 """Samples of each channel that tell whether its values may lie on a grid."""
 HELD = frozenset({"source", "edf_type", "edf_record_duration", "edf_patient", "edf_recording",
-                  "measurement_date", "penstock", "store"})  # fmt: skip
+                  "measurement_date", "first_time", "highpass", "lowpass", "penstock",
+                  "store"})  # fmt: skip
 """Attributes of a dataset that are written, or that say where and how it was made."""
+INFO = frozenset({"mne_info", "channel_info"})
+"""What MNE-Python's Info says of a recording."""
 
 
 def write_edf(
@@ -55,9 +60,10 @@ def write_edf(
         offset += 2 * group.samples * len(group.channels)
     _choose_scaling(ds, groups, sources, ranges, buffer_bytes, progress)
     start, fraction, notes = split_start(ds.attrs.get("measurement_date"))
-    annotations, reserved, lost = event_records(ds, layout, fraction)
-    notes += lost
     header = _Header(ds, groups, sources, layout, start, typed_labels)
+    labels = dict(zip((c.name for c in header.channels), header.labels, strict=True))
+    annotations, reserved, lost = event_records(ds, layout, fraction, labels)
+    notes += lost
     with published_file(path) as file:
         file.write(header.bytes(reserved // 2))
         total = sum(group.length * len(group.channels) for group in groups)
@@ -216,10 +222,9 @@ class _Header:
         self.layout = layout
         self.start = start
         date = start.date() if start is not None else None
-        self.patient, whole_patient = patient_field(str(ds.attrs.get("edf_patient", "")))
-        self.recording, whole_recording = recording_field(
-            str(ds.attrs.get("edf_recording", "")), date
-        )
+        patient, recording = identity(ds.attrs)
+        self.patient, whole_patient = patient_field(patient)
+        self.recording, whole_recording = recording_field(recording, date)
         self.notes = [
             f"the {name} field does not keep to the rules of EDF+ ({rules}) and is written so "
             "that it does: what it held stands in it in another form"
@@ -244,13 +249,14 @@ class _Header:
                 physical_max=scaling.texts[1],
                 digital_min=str(scaling.digital[0]),
                 digital_max=str(scaling.digital[1]),
-                prefiltering=ascii_text(source.prefiltering)[:80],
+                prefiltering=ascii_text(filtered)[:80],
                 samples=str(samples),
                 reserved=reserved,
             )
-            for label, source, scaling, samples, reserved in zip(
+            for label, source, filtered, scaling, samples, reserved in zip(
                 self.labels,
                 [source for each in sources for source in each],
+                _prefiltering(ds, groups, sources),
                 scalings,
                 [group.samples for group in groups for _ in group.channels],
                 self.reserved,
@@ -270,6 +276,19 @@ class _Header:
             n_records=self.layout.n_records,
             duration=seconds_text(self.layout.duration),
         )
+
+
+def _prefiltering(ds: xr.Dataset, groups: list[Group], sources: list[list[Source]]) -> list[str]:
+    """What every channel has been through; values that are those of a file are no further on."""
+    result = []
+    for group, known in zip(groups, sources, strict=True):
+        rate = sampling_frequency(ds, group.time)
+        attrs = ds.attrs if group.variable == SIGNAL else {}
+        for channel, scaling, source in zip(group.channels, group.scaling, known, strict=True):
+            same = channel.kind == "stim" or scaling is source.scaling
+            text = source.prefiltering
+            result.append(text if same else prefiltering(text, attrs, rate))
+    return result
 
 
 def _source_labels(ds: xr.Dataset, group: Group) -> list[str]:
@@ -364,7 +383,7 @@ def _lost_values(groups: list[Group]) -> list[str]:
 
 def _left_out(ds: xr.Dataset, groups: list[Group]) -> list[str]:
     """Variables and attributes that EDF has no place for."""
-    held = {"event_onset", "event_duration", "event_label"}
+    held = {"event_onset", "event_duration", "event_label", "event_channels"}
     for group in groups:
         suffix = group.variable.removeprefix(SIGNAL)
         held |= {group.variable, group.channel, group.time}
@@ -372,6 +391,13 @@ def _left_out(ds: xr.Dataset, groups: list[Group]) -> list[str]:
     variables = sorted(str(name) for name in ds.variables if str(name) not in held)
     attributes = sorted(str(name) for name, value in ds.attrs.items() if _says(name, value))
     notes = []
+    if INFO & {*variables, *attributes}:
+        notes.append(
+            "EDF has no place for positions, projections and what else MNE-Python's Info says: "
+            "export as .fif or .zarr to keep it"
+        )
+        variables = [name for name in variables if name not in INFO]
+        attributes = [name for name in attributes if name not in INFO]
     if variables:
         notes.append(f"EDF has no place for the variables {', '.join(variables)}")
     if attributes:

@@ -12,11 +12,9 @@ import numpy as np
 
 from penstock.dataset import (
     check_dataset,
-    events_table,
     sampled_coordinate,
     sampled_index,
     sampling_frequency,
-    with_events,
 )
 from penstock.formats import check_format, target_format
 from penstock.io.objects import as_dataset
@@ -167,7 +165,8 @@ def _from_zero(ds: xr.Dataset) -> xr.Dataset:
     """The dataset with time counted from its first sample, as recording formats count it.
 
     A selected stretch (``ds.sel(time=slice(10, 20))``) keeps the recording's own times: its events
-    move with it, those outside are left out, and it was measured so much later.
+    move with it, those outside are left out (one that began before is cut), and it was measured so
+    much later.
     """
     index = sampled_index(ds)
     if index is not None:
@@ -177,16 +176,27 @@ def _from_zero(ds: xr.Dataset) -> xr.Dataset:
     if not start:
         return ds
     rate = sampling_frequency(ds)
-    table = events_table(ds)
-    shifted = table.assign(onset=table["onset"] - start)
-    inside = (shifted["onset"] >= -0.5 / rate) & (shifted["onset"] < ds.sizes["time"] / rate)
     moved = ds.drop_vars("time").assign_coords(
         sampled_coordinate("time", ds.sizes["time"], rate, 0.0, ds["time"].attrs)
     )
     if "event_onset" in ds.variables:
-        moved = with_events(moved, shifted[inside])
+        moved = _events_from(moved, start, ds.sizes["time"] / rate, 0.5 / rate)
     date = ds.attrs.get("measurement_date")
     if date:
         later = datetime.datetime.fromisoformat(str(date)) + datetime.timedelta(seconds=start)
         moved.attrs["measurement_date"] = later.isoformat()
     return moved
+
+
+def _events_from(ds: xr.Dataset, start: float, length: float, slack: float) -> xr.Dataset:
+    """Events counted from `start`, those within `length` seconds, cut where they reach over it."""
+    onset = ds["event_onset"].values - start
+    duration = np.nan_to_num(ds["event_duration"].values, nan=0.0)
+    kept = np.flatnonzero((onset + duration >= -slack) & (onset < length))
+    ds = ds.isel(event=kept)
+    early = np.minimum(onset[kept], 0.0)
+    left = np.maximum(ds["event_duration"].values + early, 0.0)
+    return ds.assign_coords(
+        event_onset=("event", onset[kept] - early, ds["event_onset"].attrs),
+        event_duration=("event", left, ds["event_duration"].attrs),
+    )

@@ -572,6 +572,93 @@ def test_events_without_time_or_duration_are_told(tmp_path):
     assert ps.events_table(ps.open_dataset(tmp_path / "out.edf")).label.tolist() == ["a"]
 
 
+def test_events_of_single_channels_are_those_of_mne(tmp_path):
+    ds = ps.with_events(
+        names_dataset(["Cz", "EEG 2", "x" * 20]),
+        pd.DataFrame({"onset": [0.5, 1, 1], "duration": [0.25, 0, 0], "label": ["bad", "a", "b"]}),
+    ).assign_coords(event_channels=("event", ['["Cz", "EEG 2"]', "", f'["{"x" * 20}"]']))
+    ps.export(ds, tmp_path / "out.edf")
+    annotations = mne.io.read_raw_edf(tmp_path / "out.edf", verbose="error").annotations
+    assert annotations.description.tolist() == ["bad", "a", "b"]
+    assert annotations.ch_names.tolist() == [("Cz", "EEG 2"), (), ("x" * 16,)]
+    again = ps.open_dataset(tmp_path / "out.edf")
+    assert ps.events_table(again).label.tolist() == ["bad", "a", "b"]
+    assert again.event_channels.values.tolist() == ['["Cz", "EEG 2"]', "", f'["{"x" * 16}"]']
+
+
+def test_a_selected_stretch_takes_its_events_along(tmp_path):
+    table = pd.DataFrame(
+        {"onset": [0.1, 0.3, 0.75, 1.9], "duration": [0.1, 0.5, 0.0, 5.0], "label": list("abcd")}
+    )
+    ds = ps.with_events(names_dataset(["Cz"]), table).sel(time=slice(0.5, 1.49))
+    ps.export(ds, tmp_path / "out.edf")
+    after = ps.events_table(ps.open_dataset(tmp_path / "out.edf"))
+    assert after.label.tolist() == ["b", "c"]
+    assert np.allclose(after.onset, [0.0, 0.25])
+    assert np.allclose(after.duration, [0.3, 0.0])
+
+
+# ------------------------------------------------------------------ what MNE-Python says of it
+
+
+def test_subjects_filters_and_devices_of_mne_are_written(tmp_path):
+    info = mne.create_info(["Cz", "STI"], 200.0, ["eeg", "stim"])
+    raw = mne.io.RawArray(np.random.default_rng(0).normal(0, 1e-5, (2, 2000)), info, verbose=False)
+    raw.set_meas_date(datetime.datetime(2024, 5, 17, 9, 30, tzinfo=datetime.UTC))
+    raw.info["subject_info"] = {
+        "his_id": "S 1", "sex": 2, "first_name": "Ann", "last_name": "Lee", "hand": 1,
+        "birthday": datetime.date(1990, 1, 2), "height": 1.7,
+    }  # fmt: skip
+    raw.info["device_info"] = {"type": "My Amp"}
+    raw.filter(1.0, 40.0, verbose=False)
+    path = tmp_path / "out.edf"
+    ps.export(ps.from_mne(raw), path)
+    head = path.read_bytes()[:256].decode()
+    assert head[8:88].rstrip() == "S_1 F 02-JAN-1990 Ann_Lee height=1.7 hand=1"
+    assert head[88:168].rstrip() == "Startdate 17-MAY-2024 X X My_Amp"
+    found = mne.io.read_raw_edf(path, verbose="error").info
+    assert (found["highpass"], found["lowpass"]) == (1.0, 40.0)
+    assert found["subject_info"]["birthday"] == datetime.date(1990, 1, 2)
+    assert [s.prefiltering for s in edfio.read_edf(path).signals] == ["HP:1Hz LP:40Hz", ""]
+    back = ps.to_mne(ps.open_dataset(path)).info
+    assert (back["highpass"], back["lowpass"]) == (1.0, 40.0)
+    assert dict(back["subject_info"]) == dict(found["subject_info"])
+
+
+def test_filters_are_added_to_what_the_file_says(tmp_path):
+    from penstock.eeg import BandPassFilter
+
+    source = odd_file(tmp_path / "odd.edf", duration=2)
+    ds = ps.open_dataset(source)[["signal"]].isel(channel=[0])
+    assert ds.attrs["highpass"] == 0.1
+    ps.export(ps.Pipeline([BandPassFilter(1.0, 20.0)])(ds), tmp_path / "out.edf")
+    (signal,) = edfio.read_edf(tmp_path / "out.edf").signals
+    assert signal.prefiltering == "HP:1Hz LP:20Hz N:50Hz"
+    assert signal.transducer_type == "AgAgCl electrode"
+
+
+@pytest.mark.parametrize(
+    ("texts", "band"),
+    [
+        (["HP:0.1Hz LP:75Hz N:50Hz"] * 2, {"highpass": 0.1, "lowpass": 75.0}),
+        (["HP:0,1 LP:30", "HP: 1Hz LP:35Hz"], {"highpass": 1.0, "lowpass": 30.0}),
+        (["HP:DC; LP:417 Hz"], {}),
+        (["", "none"], {}),
+    ],
+)
+def test_bands_of_headers(texts, band, tmp_path):
+    signals = [
+        Signal(name, np.arange(200), prefiltering=text)
+        for name, text in zip(("Cz", "Pz"), texts, strict=False)
+    ]
+    path = write(tmp_path / "a.edf", signals, n_records=1, reserved="")
+    attrs = ps.open_dataset(path).attrs
+    assert {key: attrs[key] for key in ("highpass", "lowpass") if key in attrs} == band
+    found = mne.io.read_raw_edf(path, verbose="error").info
+    assert found["highpass"] == band.get("highpass", 0.0)
+    assert min(found["lowpass"], 100.0) == band.get("lowpass", 100.0)
+
+
 # ------------------------------------------------------------------ length
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from penstock.dataset import SIGNAL, sampling_frequency
+from penstock.io.edf_subject import subject_of
 from penstock.io.labels import unique_names, volts
 from penstock.io.mne.positions import set_positions
 from penstock.io.mne.text import as_text, from_text
@@ -127,6 +128,8 @@ def info_of(ds: xr.Dataset, notes: list[str] | None = None) -> mne.Info:
     text = ds.attrs.get(INFO)
     if text:
         content |= {key: item for key, item in from_text(str(text)).items() if key not in _OWN}
+    elif ds.attrs.get("edf_patient"):
+        content["subject_info"] = subject_of(str(ds.attrs["edf_patient"]))
     former, channels = _channels(ds, info)
     new_names = {old: new for old, new in zip(former, names, strict=True) if old}
     for channel, unit, form, kind in zip(channels, units, _forms(ds), kinds, strict=True):
