@@ -33,13 +33,8 @@ from penstock.fmri.images import (
     same_grid,
     voxel_grid,
 )
-from penstock.io.arrays import exact_type
+from penstock.io.nifti_images import array_variable, from_nibabel
 from penstock.io.nifti_time import AGREE
-
-PLAIN = ("float32", "float64", "complex64", "complex128")
-"""Types in which arrays in memory are used as they are."""
-BLOCK_SCRATCH = 1.0
-"""Converting a region of an image in memory takes at most a copy of it in its own type."""
 
 
 def as_volumes(image: Any, *, t_r: float | None = None, dtype: Any = None) -> xr.Dataset:
@@ -90,12 +85,9 @@ def as_volumes(image: Any, *, t_r: float | None = None, dtype: Any = None) -> xr
     elif isinstance(image, xr.Dataset):
         ds = image
     elif isinstance(image, SpatialImage):
-        ds = _in_memory(image.data, image.affine, None, dtype)
+        ds = _in_memory(image.data, image.affine, dtype)
     elif hasattr(image, "dataobj") and hasattr(image, "affine"):
-        filename = image.get_filename()
-        if filename is not None and hasattr(image.dataobj, "file_like"):
-            return as_volumes(filename, t_r=t_r, dtype=dtype)
-        ds = _in_memory(np.asanyarray(image.dataobj), image.affine, _zoom(image), dtype)
+        ds = from_nibabel(image, dtype=dtype)
     else:
         refuse_surface(image, "the image")
         raise TypeError(
@@ -260,50 +252,6 @@ def repetition_time(ds: xr.Dataset) -> float | None:
     return None
 
 
-def _zoom(image: Any) -> float | None:
-    """Time between volumes in the header of an image in memory [s]; None where it says none."""
-    zooms = image.header.get_zooms()
-    if len(zooms) < 4 or not zooms[3] > 0:
-        return None
-    units = getattr(image.header, "get_xyzt_units", lambda: ("mm", "sec"))()[1]
-    return float(zooms[3]) * {"msec": 1e-3, "usec": 1e-6}.get(units, 1.0)
-
-
-def _in_memory(values: np.ndarray, affine: Any, t_r: float | None, dtype: Any) -> xr.Dataset:
-    if values.ndim == 5 and values.shape[3] == 1:
-        values = values[:, :, :, 0]
-    if values.ndim not in (3, 4):
-        raise ValueError(f"an image has three or four dims, got {values.ndim}: {values.shape}")
-    dims = (*SPACE, "time")[: values.ndim]
-    data: Any = values
-    if values.dtype.kind not in "biufc":
-        raise ValueError(f"an image of {values.dtype} holds no numbers: colours have no signals")
-    wanted = exact_type(values.dtype) if dtype is None else np.dtype(dtype)
-    if wanted.itemsize > (16 if wanted.kind == "c" else 8):  # (float64 is the widest that we know)
-        wanted = np.dtype(np.complex128 if wanted.kind == "c" else np.float64)
-    is_plain = values.dtype.isnative and values.dtype.name in PLAIN
-    if not is_plain:
-        encoding = {"read_scratch": BLOCK_SCRATCH, "interleaved": values.flags.f_contiguous}
-        data = lazy_variable(
-            dims, _Converted(values, wanted), values.shape, wanted, encoding=encoding
-        )
-    return make_dataset(
-        data,
-        dims,
-        sampling_frequency=1 / t_r if t_r and values.ndim == 4 else None,
-        coords={AFFINE: (AFFINE_DIMS, np.array(affine, np.float64))},
-    )
-
-
-@dataclass(frozen=True, eq=False)
-class _Converted:
-    """Reads regions of an array in another type."""
-
-    values: np.ndarray
-    dtype: np.dtype
-
-    def __call__(self, *indexers: Indexer) -> np.ndarray:
-        region = self.values
-        for axis, indexer in enumerate(indexers):
-            region = region[(slice(None),) * axis + (indexer,)]
-        return region.astype(self.dtype, order="K")
+def _in_memory(values: np.ndarray, affine: Any, dtype: Any) -> xr.Dataset:
+    variable = array_variable(values, (*SPACE, "time")[: values.ndim], dtype)
+    return make_dataset(variable, coords={AFFINE: (AFFINE_DIMS, np.array(affine, np.float64))})

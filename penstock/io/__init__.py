@@ -23,13 +23,17 @@ if TYPE_CHECKING:
     from penstock.io.hdf5 import list_main_datasets as list_main_datasets
     from penstock.io.mne.objects import from_mne as from_mne
     from penstock.io.mne.raw import to_mne as to_mne
+    from penstock.io.nifti_images import from_nibabel as from_nibabel
+    from penstock.io.nifti_images import to_nibabel as to_nibabel
     from penstock.io.usid_write import write_usid as write_usid
     from penstock.io.usid_write import write_usid_results as write_usid_results
 
 _HOMES = {
     "from_mne": "penstock.io.mne.objects",
+    "from_nibabel": "penstock.io.nifti_images",
     "list_main_datasets": "penstock.io.hdf5",
     "to_mne": "penstock.io.mne.raw",
+    "to_nibabel": "penstock.io.nifti_images",
     "write_usid": "penstock.io.usid_write",
     "write_usid_results": "penstock.io.usid_write",
 }
@@ -40,12 +44,14 @@ __all__ = [
     "export",
     "extensions",
     "from_mne",
+    "from_nibabel",
     "list_main_datasets",
     "open_dataset",
     "read_annotations",
     "readers",
     "register_reader",
     "to_mne",
+    "to_nibabel",
     "write_usid",
     "write_usid_results",
 ]

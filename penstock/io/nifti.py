@@ -84,7 +84,8 @@ def open_nifti(path: str, *, dtype: Any = None, t_r: float | None = None) -> xr.
     """
     path = os.path.abspath(path)
     header = read_header(path)
-    time = chosen_time(header, path, t_r)
+    n_volumes = _length(header, "time")
+    time = chosen_time(header.time, n_volumes, path, t_r, sidecars=True)
     for doubt in (*header.doubts, *filter(None, [time.doubt])):
         warnings.warn(doubt, stacklevel=3)
     return stored_dataset(header, time, path, dtype)
@@ -143,18 +144,39 @@ def image_dataset(
     )
 
 
-def chosen_time(header: ImageHeader, path: str, t_r: float | None) -> TimeStep:
-    """The time between volumes: what the user says, else a sidecar, else the header."""
+def _length(header: ImageHeader, dim: str) -> int | None:
+    if dim not in header.dims:
+        return None
+    return header.values.shape[header.order.index(header.dims.index(dim))]
+
+
+def chosen_time(
+    time: TimeStep, n_volumes: int | None, path: str, t_r: float | None, *, sidecars: bool
+) -> TimeStep:
+    """The time between volumes: what the user says, else a sidecar, else the header.
+
+    Parameters
+    ----------
+    time : TimeStep
+        What the header says.
+    n_volumes : int or None
+        None where there is no axis of time.
+    path : str
+        The image.
+    t_r : float or None
+        What the user says [s].
+    sidecars : bool
+        Whether to look for some.
+    """
     if t_r is not None and not _is_positive(t_r):
         raise ValueError(f"t_r={t_r!r} for {path} must be a positive number of seconds")
-    if "time" not in header.dims:
+    if n_volumes is None:
         if t_r is not None:
             raise ValueError(f"t_r={t_r!r} is given, but {path} has no time axis: leave it out")
-        return header.time
+        return TimeStep()
     if t_r is not None:
-        return header.time._replace(seconds=float(t_r), note="", doubt="", times=())
-    n_volumes = header.values.shape[header.order.index(header.dims.index("time"))]
-    return time_with_sidecars(path, header.time, n_volumes)
+        return time._replace(seconds=float(t_r), note="", doubt="", times=())
+    return time_with_sidecars(path, time, n_volumes) if sidecars else time
 
 
 def _is_positive(value: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -35,49 +36,73 @@ def read_cifti(path: str, header: Any) -> ImageHeader:
         If the header is unusable, or the file has other axes (connectivity matrices).
     """
     try:
-        axes, coords, attrs, time = _contents(path)
+        contents = describe_axes(_axes(path))
     except Exception as error:  # (the parser of nibabel raises whatever damaged XML leads it to)
         text = " ".join(str(error).split())
         raise ValueError(
             f"{path} has no usable CIFTI-2 header ({text}): convert or download it again"
         ) from error
-    names = [_dim(axis) for axis in axes]
-    places = [name for name in names if name in ("grayordinate", "parcel")]
-    if len(names) != 2 or len(places) != 1 or "" in names:
-        kinds = " × ".join(type(axis).__name__.removesuffix("Axis") for axis in axes)
-        raise ValueError(
-            f"{path} holds {kinds}: CIFTI-2 files of grayordinates or parcels over times or maps "
-            "can be opened; read others with nibabel"
-        )
     shape = tuple(header.get_data_shape()[4:])
-    if shape != tuple(map(len, axes)):
-        raise ValueError(
-            f"{path} holds {shape} values, but its axes are {tuple(map(len, axes))} long: "
-            "convert or download it again"
-        )
+    dims, order = contents.layout(path, shape)
     values = stored_values(
         path,
         first_byte(header),
         shape[::-1],  # (the first axis of CIFTI varies fastest in the file)
         header.get_data_dtype(),
         header.get_slope_inter(),
-        f"{names[1]}s",
+        f"{contents.names[1]}s",
     )
-    dims = (places[0], next(name for name in names if name != places[0]))
-    attrs = {"format": "CIFTI-2", "intent": str(header.get_intent()[0]), **attrs}
-    affine = next((axis.affine for axis in axes if hasattr(axis, "affine")), None)
-    order = tuple(dims.index(name) for name in reversed(names))
-    return ImageHeader(values, dims, order, affine, time, coords, attrs)
+    attrs = {"format": "CIFTI-2", "intent": str(header.get_intent()[0]), **contents.attrs}
+    return ImageHeader(values, dims, order, contents.affine, contents.time, contents.coords, attrs)
 
 
-def _contents(path: str) -> tuple[list[Any], dict[str, Any], dict[str, Any], TimeStep]:
-    """Axes of a file, coordinates along them, attributes, and the time between samples."""
+@dataclass(frozen=True)
+class CiftiContents:
+    """What the axes of a CIFTI-2 image say."""
+
+    axes: list[Any]
+    names: list[str]
+    """Dims that the axes become; "" for those of which there are none."""
+    coords: dict[str, Any]
+    attrs: dict[str, Any]
+    time: TimeStep
+    affine: Any
+
+    def layout(self, what: str, shape: tuple[int, ...]) -> tuple[tuple[str, ...], tuple[int, ...]]:
+        """Dims of the dataset, places first, and their order in the file, slowest first.
+
+        Raises
+        ------
+        ValueError
+            If the image has other axes than one of places and one of times or maps.
+        """
+        places = [name for name in self.names if name in ("grayordinate", "parcel")]
+        if len(self.names) != 2 or len(places) != 1 or "" in self.names:
+            kinds = " × ".join(type(axis).__name__.removesuffix("Axis") for axis in self.axes)
+            raise ValueError(
+                f"{what} holds {kinds}: CIFTI-2 files of grayordinates or parcels over times or "
+                "maps can be opened; read others with nibabel"
+            )
+        if shape != tuple(map(len, self.axes)):
+            raise ValueError(
+                f"{what} holds {shape} values, but its axes are {tuple(map(len, self.axes))} long: "
+                "convert or download it again"
+            )
+        dims = (places[0], next(name for name in self.names if name != places[0]))
+        return dims, tuple(dims.index(name) for name in reversed(self.names))
+
+
+def _axes(path: str) -> list[Any]:
     import nibabel
     from nibabel.fileholders import FileHolder
 
     with open_inflated(path) as file:
         image = nibabel.Cifti2Image.from_file_map({"image": FileHolder(fileobj=file)})
-    axes = [image.header.get_axis(i) for i in range(image.ndim)]
+    return [image.header.get_axis(i) for i in range(image.ndim)]
+
+
+def describe_axes(axes: list[Any]) -> CiftiContents:
+    """Dims, coordinates along them, attributes, and the time between samples."""
     coords: dict[str, Any] = {}
     attrs: dict[str, Any] = {}
     time = TimeStep()
@@ -95,7 +120,8 @@ def _contents(path: str) -> tuple[list[Any], dict[str, Any], dict[str, Any], Tim
             attrs["n_vertices"] = {str(key): int(n) for key, n in axis.nvertices.items()}
         elif name:
             coords[name] = (name, np.asarray(axis.name).astype(str))
-    return axes, coords, attrs, time
+    affine = next((axis.affine for axis in axes if hasattr(axis, "affine")), None)
+    return CiftiContents(axes, [_dim(axis) for axis in axes], coords, attrs, time, affine)
 
 
 def _dim(axis: Any) -> str:

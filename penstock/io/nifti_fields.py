@@ -20,12 +20,12 @@ NUMBERS = (
     *("slice_start", "slice_end", "slice_code", "slice_duration"),
     *("cal_min", "cal_max", "toffset"),
 )
-TEXTS = ("intent_name", "descrip", "aux_file")
+TEXTS = ("intent_name", "aux_file")
 OF_SLICES = ("dim_info", "slice_start", "slice_end", "slice_code", "slice_duration")
 """What is true of the voxels as they lay in the file only."""
 OF_VALUES = ("cal_min", "cal_max", *("intent_p1", "intent_p2", "intent_p3", "intent_code"))
 """What is true of the values in the file only."""
-TIME_CODES = (8, 16, 24)
+SECONDS, TIME_CODES = 8, (8, 16, 24)
 MOST_EXTENSION_BYTES = 16 * 1024 * 1024
 LENGTHS = {0: "", 1: "m", 2: "mm", 3: "um"}
 """Codes of ``xyzt_units`` for lengths."""
@@ -50,8 +50,10 @@ def kept_fields(header: Any, affine: Any) -> str:
         if text := _text(header[name]):
             kept[name] = text
     units = int(header["xyzt_units"])
-    if units & 0x38:
+    if units & 0x38 != SECONDS:
         kept["time_unit"] = units & 0x38
+    if not units & 7:
+        kept["length_unit"] = 0
     shape = tuple(map(int, header.get_data_shape()))
     if len(shape) > 3 and units & 0x38 not in (0, *TIME_CODES):
         kept["step"] = float(header["pixdim"][4])

@@ -32,6 +32,7 @@ class TimeStep(NamedTuple):
     """Times of all volumes [s] where they do not follow each other regularly."""
 
 
+SECONDS_ASSUMED = "unit not in the header, seconds assumed"
 AGREE = 1e-3
 """Repetition times of header and sidecar differ if they do so by more than this part."""
 
@@ -57,7 +58,7 @@ def header_time(stored: np.floating, code: int, path: str) -> TimeStep:
             "give t_r= [s] if that is wrong"
         )
         return TimeStep(seconds, "", doubt)
-    return TimeStep(seconds, "" if code else "unit not in the header, seconds assumed")
+    return TimeStep(seconds, "" if code else SECONDS_ASSUMED)
 
 
 def time_with_sidecars(path: str, step: TimeStep, n_volumes: int) -> TimeStep:

@@ -16,6 +16,9 @@ import xarray as xr
 
 from penstock.buffers import scratch_buffer
 from penstock.dataset import SIGNAL, Region, check_dataset, read_region, sampling_frequency
+from penstock.io.arrays import COMPONENT
+from penstock.io.nifti_fields import SECONDS, fields_of, restore_fields
+from penstock.io.nifti_time import SECONDS_ASSUMED
 from penstock.io.publish import published_file
 from penstock.local_paths import local_path
 from penstock.voxels import image_affine
@@ -80,9 +83,11 @@ def write_nifti(
 
     Notes
     -----
-    The header says the repetition time in seconds and the affine as sform, and as qform too where
-    it has no shears, with the codes of ``attrs["sform_code"]`` and ``attrs["qform_code"]``. NIfTI-2
-    is written where an axis is longer than NIfTI-1 can say (32,767).
+    The header says the affine as sform, and as qform too where it has no shears, with the codes of
+    ``attrs["sform_code"]`` and ``attrs["qform_code"]``, and whatever else the header had from which
+    the dataset was opened: units, intent, description, extensions, and, where the voxels are still
+    those of the file, slice timing. NIfTI-2 is written where an axis is longer than NIfTI-1 can say
+    (32,767), or where the dataset was opened from it.
 
     Examples
     --------
@@ -116,7 +121,9 @@ def write_nifti(
     stored = _stored_type(ds[SIGNAL].dtype, dtype)
     header = _header(ds, sizes, stored, target)
     with published_file(target) as file, _compressed(file, target, level) as out:
-        header.write_to(out)
+        head = io.BytesIO()  # (whoever writes extensions wants to know where)
+        header.write_to(head)
+        out.write(head.getvalue())
         regions = list(_regions(sizes, ds[SIGNAL].dtype.itemsize, block_bytes))
         for done, region in enumerate(regions, start=1):
             block = read_region(ds, {dim: region[dim] for dim in map(str, ds[SIGNAL].dims)})
@@ -127,10 +134,25 @@ def write_nifti(
     return Path(target)
 
 
-def _check_dims(ds: xr.Dataset) -> dict[str, int]:
+def image_header(ds: xr.Dataset, dtype: Any = None) -> tuple[Any, tuple[str, ...]]:
+    """A NIfTI header of nibabel for a dataset of volumes, and its dims in the order of NIfTI.
+
+    Raises
+    ------
+    ValueError
+        If the dataset is no volumes, or the type is none of NIfTI.
+    """
+    check_dataset(ds)
+    further = (COMPONENT,) if COMPONENT in ds[SIGNAL].dims else ()
+    sizes = _check_dims(ds, further)
+    stored = _stored_type(ds[SIGNAL].dtype, dtype)
+    return _header(ds, sizes, stored, "the image"), tuple(sizes)
+
+
+def _check_dims(ds: xr.Dataset, further: tuple[str, ...] = ()) -> dict[str, int]:
     """Dims of the volumes in the order of NIfTI, with their sizes."""
     sizes = {str(dim): size for dim, size in ds[SIGNAL].sizes.items()}
-    if set(sizes) not in ({*AXES}, {*AXES[:3]}) or 0 in sizes.values():
+    if {*sizes} - {*further} not in ({*AXES}, {*AXES[:3]}) or 0 in sizes.values():
         raise ValueError(
             f"only volumes over x, y, z and time can be written as NIfTI, got {sizes}: select or "
             "rename dims first (a single slice as ds.isel(z=slice(k, k + 1)))"
@@ -140,7 +162,7 @@ def _check_dims(ds: xr.Dataset) -> dict[str, int]:
             "the dataset has no affine from voxel positions to mm: give it one with "
             'ds.assign_coords(affine=(("affine_row", "affine_column"), matrix))'
         )
-    return {dim: sizes[dim] for dim in AXES if dim in sizes}
+    return {dim: sizes[dim] for dim in (*AXES, *further) if dim in sizes}
 
 
 def _stored_type(signal: np.dtype, dtype: Any) -> np.dtype:
@@ -167,28 +189,75 @@ def _header(ds: xr.Dataset, sizes: dict[str, int], stored: np.dtype, target: str
             f'nibabel is needed to write {target}: pip install "penstock[fmri]"'
         ) from None
     affine = image_affine(ds)
-    kind = nibabel.Nifti1Header if max(sizes.values()) < 2**15 else nibabel.Nifti2Header
+    is_long = max(sizes.values()) >= 2**15 or str(ds.attrs.get("format", ""))[:7] == "NIfTI-2"
+    kind = nibabel.Nifti2Header if is_long else nibabel.Nifti1Header
     header = kind(endianness="<")
     header.set_data_dtype(stored)
-    header.set_data_shape(tuple(sizes.values()))
+    shape = tuple(sizes.values())
+    if COMPONENT in sizes and "time" not in sizes:
+        shape = (*shape[:3], 1, shape[3])
+    header.set_data_shape(shape)
     zooms = np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
-    step = _repetition_time(ds) if "time" in sizes else None
-    header.set_zooms((*zooms, *([] if step is None else [step])))
-    header.set_xyzt_units("mm", "sec")
-    qform_code = int(ds.attrs.get("qform_code", 0))
-    sform_code = int(ds.attrs.get("sform_code", 0)) or qform_code or 2  # ("aligned to something")
-    header.set_qform(affine, qform_code, strip_shears=True)
-    if not np.allclose(header.get_qform(), affine, rtol=1e-4, atol=1e-3):
-        header["qform_code"] = 0  # (a quaternion cannot say it)
-    header.set_sform(affine, sform_code)
+    further = (fields_of(ds.attrs).get("further_steps") or []) + [0.0] * len(shape)
+    step = _repetition_time(ds) if "time" in sizes else 0.0
+    steps = (step, *further)[: len(shape) - 3]
+    header.set_zooms((*zooms, *map(float, steps)))
+    _set_units(header, ds)
+    from_file = str(ds.attrs.get("format", "")).startswith("NIfTI")
+    description = ds.attrs.get("description", "" if from_file else "Penstock")
+    header["descrip"] = str(description).encode()[:79]
+    restore_fields(header, ds.attrs, shape, affine)
+    _set_orientation(header, ds, affine)
     header.set_slope_inter(1, 0)
-    header["descrip"] = b"Penstock"
     return header
+
+
+def _set_units(header: Any, ds: xr.Dataset) -> None:
+    """Units of lengths and times: mm and s, or those of the file that the dataset was opened from.
+
+    A unit that was left out there is left out again where it was taken for what it is.
+    """
+    kept = fields_of(ds.attrs)
+    lengths = {"m": "meter", "um": "micron"}
+    length = lengths.get(str(ds.attrs.get("spatial_units")), "mm")
+    length = "unknown" if kept.get("length_unit") == 0 and length == "mm" else length
+    time = {0: "unknown", 16: "msec", 24: "usec"}.get(kept.get("time_unit", SECONDS), "sec")
+    if time == "unknown" and "time" in ds[SIGNAL].dims and not _as_it_stood(ds):
+        time = "sec"
+    header.set_xyzt_units(length, time)
+    if "time" in ds[SIGNAL].dims:
+        header["pixdim"][4] *= {"msec": 1e3, "usec": 1e6}.get(time, 1)
+
+
+def _as_it_stood(ds: xr.Dataset) -> bool:
+    """Whether a repetition time without a unit in the header is still taken as it stood there."""
+    note = str(ds.attrs.get("repetition_time_note", ""))
+    return not _repetition_time(ds) or note == SECONDS_ASSUMED
+
+
+def _set_orientation(header: Any, ds: xr.Dataset, affine: np.ndarray) -> None:
+    """Where voxels lie: as sform, qform, or by voxel sizes alone, as it stood in the file."""
+    codes = {name: int(ds.attrs.get(f"{name}_code", 0)) for name in ("sform", "qform")}
+    if "sform_code" in ds.attrs and not any(codes.values()):
+        header.set_sform(None, 0)
+        header.set_qform(None, 0)
+        if np.allclose(header.get_base_affine(), affine, atol=1e-4):
+            return
+    moved = fields_of(ds.attrs).get("qform_of_sform")
+    for_qform = affine if moved is None else np.asarray(moved) @ affine
+    header.set_qform(for_qform, codes["qform"], strip_shears=True)
+    said = np.allclose(header.get_qform(), for_qform, rtol=1e-4, atol=1e-3)
+    if not said:
+        header["qform_code"] = 0  # (a quaternion cannot say it)
+    if "sform_code" in ds.attrs and not codes["sform"] and codes["qform"] and said:
+        header.set_sform(None, 0)
+        return
+    header.set_sform(affine, codes["sform"] or codes["qform"] or 2)  # ("aligned to something")
 
 
 def _repetition_time(ds: xr.Dataset) -> float:
     try:
-        return 1 / sampling_frequency(ds)
+        return float(f"{1 / sampling_frequency(ds):.12g}")
     except ValueError:
         return 0.0  # (the header's word for "not known": volumes left out, or never told)
 
