@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, get_args
 import numpy as np
 import xarray as xr
 
-from penstock.dataset import SIGNAL
 from penstock.fmri.images import SpatialImage, VoxelGrid, load_image, to_nibabel, voxel_grid
 from penstock.fmri.reducers import NanPolicy
 from penstock.fmri.signal_frames import check_signal_type, signal_frame
@@ -417,10 +416,7 @@ class BaseMasker(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  
             from penstock.io import export
 
             return Path(export(ds, out).path)
-        image = to_nibabel(SpatialImage(ds[SIGNAL].values, grid.matrix))
-        if ds[SIGNAL].ndim == 4 and self._t_r():
-            image.header.set_zooms((*image.header.get_zooms()[:3], self._t_r()))
-        return image
+        return to_nibabel(ds.load())
 
     # ------------------------------------------------------------------ helpers
 

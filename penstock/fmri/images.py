@@ -20,6 +20,7 @@ import xarray as xr
 from penstock.dataset import SIGNAL
 from penstock.fmri.image_sources import matching_paths, refuse_surface
 from penstock.io.arrays import exact_type
+from penstock.io.nifti_images import to_nibabel as volumes_to_nibabel
 from penstock.local_paths import check_local
 from penstock.voxels import AFFINE as AFFINE
 from penstock.voxels import AFFINE_DIMS as AFFINE_DIMS
@@ -314,7 +315,7 @@ def _stacked(images: Any, name: str, allowed: tuple[int, ...]) -> SpatialImage:
 
 
 def to_nibabel(image: ImageLike) -> Any:
-    """The image as a `nibabel.Nifti1Image`; bool becomes uint8.
+    """The image as a `nibabel.Nifti1Image`; bool becomes uint8. See `penstock.to_nibabel`, too.
 
     Examples
     --------
@@ -323,9 +324,13 @@ def to_nibabel(image: ImageLike) -> Any:
     >>> to_nibabel(SpatialImage(np.ones((4, 5, 6), bool), np.eye(4))).get_data_dtype()
     dtype('uint8')
     """
+    if isinstance(image, xr.Dataset):
+        return volumes_to_nibabel(image)
     found = load_image(image, ndim=(3, 4))
     data = found.data.astype(np.uint8) if found.data.dtype == bool else found.data
-    return _nibabel().Nifti1Image(data, found.affine, dtype=data.dtype)
+    made = _nibabel().Nifti1Image(data, found.affine, dtype=data.dtype)
+    made.header.set_xyzt_units("mm", "sec")
+    return made
 
 
 def _nibabel() -> Any:

@@ -349,3 +349,20 @@ def test_images_go_to_nilearn_and_into_pipelines(path: Path, tmp_path: Path) -> 
     assert not report.failed
     found = ps.open_dataset(tmp_path / "out" / "image.zarr")
     assert np.array_equal(found.signal.values, values())
+
+
+def test_the_way_back_says_its_units(tmp_path: Path) -> None:
+    image = nib.Nifti1Image(values(dtype="float32"), OBLIQUE)
+    image.header.set_xyzt_units("mm", "sec")
+    image.header["pixdim"][4] = 0.72
+    labels = nib.Nifti1Image(np.ones(SHAPE[:3], "i2"), OBLIQUE)
+    masker = NiftiLabelsMasker(labels).fit(image)
+    signals = masker.transform(image)
+    masker.inverse_transform(signals, tmp_path / "out.nii.gz")
+    for found in (masker.inverse_transform(signals), nib.load(tmp_path / "out.nii.gz")):
+        assert found.header.get_xyzt_units() == ("mm", "sec")
+        assert np.allclose(found.header.get_zooms()[3], 0.72)
+        assert np.allclose(found.affine, OBLIQUE, atol=1e-5)
+        assert (found.header["sform_code"], found.header["qform_code"]) == (2, 0)
+    assert masker.inverse_transform(signals[0]).header.get_xyzt_units() == ("mm", "sec")
+    assert masker.labels_img_.header.get_xyzt_units()[0] == "mm"
