@@ -55,7 +55,8 @@ def kept_fields(header: Any, affine: Any) -> str:
     if not units & 7:
         kept["length_unit"] = 0
     shape = tuple(map(int, header.get_data_shape()))
-    if len(shape) > 3 and units & 0x38 not in (0, *TIME_CODES):
+    is_vector = "vector" in str(header.get_intent()[0])
+    if len(shape) > 3 and (is_vector or units & 0x38 not in (0, *TIME_CODES)):
         kept["step"] = float(header["pixdim"][4])
     if len(shape) > 4:
         kept["further_steps"] = [float(step) for step in header["pixdim"][5 : len(shape) + 1]]
@@ -107,9 +108,10 @@ def restore_fields(
         if name in kept:
             size = header[name].dtype.itemsize
             header[name] = str(kept[name]).encode()[: size - 1]
-    if len(shape) == 4 and "step" in kept:
+    if len(shape) > 3 and "step" in kept:
         header["pixdim"][4] = kept["step"]
-        header["xyzt_units"] = (int(header["xyzt_units"]) & 7) | int(kept["time_unit"])
+        if "time_unit" in kept:
+            header["xyzt_units"] = (int(header["xyzt_units"]) & 7) | int(kept["time_unit"])
     from nibabel.nifti1 import Nifti1Extension
 
     for code, content in kept.get("extensions", ()):
