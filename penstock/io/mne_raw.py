@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 import warnings
 from collections import OrderedDict
@@ -15,7 +16,7 @@ import xarray as xr
 
 from penstock.dataset import Indexer
 from penstock.io.arrays import as_dtype
-from penstock.io.labels import apply_channel_types, unique_names
+from penstock.io.labels import apply_channel_types, clean_unit, unique_names
 from penstock.io.mne.objects import (
     READ_BYTES,
     described_recording,
@@ -148,7 +149,7 @@ def open_mne(
     kinds = apply_channel_types(
         unique_names(raw.ch_names), raw.get_channel_types(), channel_types, path
     )
-    units, scale = units_of(raw, kinds)
+    units, scale = units_of(raw, kinds, _brainvision_units(path, raw.ch_names))
     n_times = int(raw.n_times)
     if n_times == 0:
         raise ValueError(f"{path} holds no samples: copy or export it again")
@@ -170,3 +171,21 @@ def open_mne(
     return ds.assign_coords(
         channel_type=("channel", np.array(kinds)), channel_unit=("channel", np.array(units))
     )
+
+
+def _brainvision_units(path: str, names: list[str]) -> dict[str, str]:
+    """Units of the channels of a BrainVision recording: MNE-Python tells only those that it knows."""
+    if not path.lower().endswith((".vhdr", ".ahdr")):
+        return {}
+    with open(path, encoding="utf-8", errors="surrogateescape") as file:
+        _, _, rest = file.read().partition("[Channel Infos]")
+    lines = re.findall(r"^Ch\d+=(.*)$", re.split(r"^\[", rest, flags=re.MULTILINE)[0], re.MULTILINE)
+    fields = [line.split(",") for line in lines]
+    if len(fields) != len(names):
+        return {}
+    units = {n: parts[3] for n, parts in zip(names, fields, strict=True) if len(parts) > 3}
+    # (older files are in Latin-1)
+    plain = {
+        n: unit.encode("utf-8", "surrogateescape").decode("latin-1") for n, unit in units.items()
+    }
+    return {n: clean_unit(unit) for n, unit in plain.items() if clean_unit(unit)}

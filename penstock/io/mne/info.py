@@ -254,11 +254,14 @@ def _renamed_compensation(comps: list[Any], new_names: dict[str, str]) -> list[A
     found = []
     for comp in comps:
         data = dict(comp["data"])
+        # the matrix is for calibrated values, and calibration factors are 1 from now on
+        counts = {"rowcals": len(data["row_names"]), "colcals": len(data["col_names"])}
+        calibrated = {key: np.ones(count) for key, count in counts.items()}
         for key in ("row_names", "col_names"):
             if not all(name in new_names for name in data[key]):
                 return []
             data[key] = [new_names[name] for name in data[key]]
-        found.append({**comp, "data": data})
+        found.append({**comp, **calibrated, "data": data})
     return found
 
 

@@ -91,12 +91,18 @@ def described_recording(
 
 
 def units_of(
-    recording: mne.io.BaseRaw | mne.BaseEpochs, kinds: list[str] | None = None
+    recording: mne.io.BaseRaw | mne.BaseEpochs,
+    kinds: list[str] | None = None,
+    known: dict[str, str] | None = None,
 ) -> tuple[list[str], np.ndarray]:
-    """Units of the channels in a dataset, and the factors from MNE-Python's values to them."""
+    """Units of the channels in a dataset, and the factors from MNE-Python's values to them.
+
+    `known` are units of the file that MNE-Python does not tell.
+    """
     info = recording.info
     kinds = info.get_channel_types() if kinds is None else kinds
     original = {name: str(unit) for name, unit in getattr(recording, "_orig_units", {}).items()}
+    original |= known or {}
     if type(recording).__name__ == "RawBrainVision":
         # (of units without a FIFF code this is the one that the reader converts)
         original = {n: "S" if clean_unit(unit) == "uS" else unit for n, unit in original.items()}
