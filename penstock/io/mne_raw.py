@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import threading
 import warnings
 from collections import OrderedDict
@@ -168,13 +169,16 @@ def open_mne(
         encoding["resident"] = 8 * len(units) * n_times
     ds = described_recording(raw, read, resolved, encoding)
     ds.attrs = {"source": path, **ds.attrs}
+    if path.lower().endswith((".fif", ".fif.gz")) and ds.sizes["event"]:
+        texts = np.array([_plain_text(str(text)) for text in ds["event_label"].values])
+        ds = ds.assign_coords(event_label=("event", texts))
     return ds.assign_coords(
         channel_type=("channel", np.array(kinds)), channel_unit=("channel", np.array(units))
     )
 
 
 def _brainvision_units(path: str, names: list[str]) -> dict[str, str]:
-    """Units of the channels of a BrainVision recording: MNE-Python tells only those that it knows."""
+    """Units of the channels of a BrainVision file, of which MNE-Python tells only some."""
     if not path.lower().endswith((".vhdr", ".ahdr")):
         return {}
     with open(path, encoding="utf-8", errors="surrogateescape") as file:
@@ -189,3 +193,13 @@ def _brainvision_units(path: str, names: list[str]) -> dict[str, str]:
         n: unit.encode("utf-8", "surrogateescape").decode("latin-1") for n, unit in units.items()
     }
     return {n: clean_unit(unit) for n, unit in plain.items() if clean_unit(unit)}
+
+
+def _plain_text(text: str) -> str:
+    """Text with the letters that MNE-Python wrote as numbers, because FIF is in Latin-1."""
+
+    def letter(match: re.Match[str]) -> str:
+        code = int(match[1])
+        return chr(code) if 255 < code <= sys.maxunicode else match[0]
+
+    return re.sub(r"&#(\d{3,7});", letter, text)

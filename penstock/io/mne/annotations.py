@@ -58,7 +58,11 @@ def annotations_of(ds: xr.Dataset, start: float, length: float, notes: list[str]
             f"MNE-Python keeps no events outside the recording: {(~inside).sum()} left out"
         )
     names = set(map(str, ds["channel"].values)) if "channel" in ds.coords else set()
-    channels = [tuple(n for n in told if n in names) for told in _parsed(ds, CHANNELS, list)]
+    meant = _parsed(ds, CHANNELS, list)
+    channels = [tuple(n for n in told if n in names) for told in meant]
+    # events of channels that are gone are no events of all the others
+    gone = [bool(told) and not left for left, told in zip(channels, meant, strict=True)]
+    inside &= ~np.array(gone, dtype=bool)
     more: dict[str, Any] = {}
     extras = _parsed(ds, EXTRAS, dict)
     if any(extras):

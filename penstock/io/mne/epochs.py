@@ -125,6 +125,8 @@ def epochs_of(ds: xr.Dataset, notes: list[str]) -> mne.EpochsArray:
     columns = [str(name) for name in ds.coords if str(name).startswith("metadata_")]
     if columns:
         kinds = content.get("metadata", {})
+        # (stores do not keep the order of variables)
+        columns.sort(key=[*(f"metadata_{name}" for name in kinds), *columns].index)
         metadata = pd.DataFrame({c.removeprefix("metadata_"): ds[c].values for c in columns})
         for name, kind in kinds.items():
             if name in metadata and str(metadata[name].dtype) != kind and kind != "object":
@@ -144,6 +146,7 @@ def epochs_of(ds: xr.Dataset, notes: list[str]) -> mne.EpochsArray:
         info_of(ds, notes),
         events,
         tmin=float(ds["time"][0]),
+        proj=False,
         event_id=event_id,
         on_missing="ignore",
         metadata=metadata,
