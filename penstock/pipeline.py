@@ -37,6 +37,10 @@ class Pipeline:
     ----------
     processors : iterable of Processor
         Applied from first to last. Plain functions of an array are wrapped in `Apply`.
+    open_options : mapping, optional
+        Options of `open_dataset` with which recordings are opened when a path is processed:
+        ``{"gaps": "join", "bads": ["T7"]}``. In a file they stand under ``open:``. Those of a call
+        come before them.
 
     Examples
     --------
@@ -48,9 +52,16 @@ class Pipeline:
     (4, 1000)
     """
 
-    def __init__(self, processors: Iterable[Any] = ()):
+    def __init__(
+        self, processors: Iterable[Any] = (), *, open_options: Mapping[str, Any] | None = None
+    ):
         items = [processors] if isinstance(processors, Processor) else list(processors)
         self.processors: tuple[Processor, ...] = tuple(map(_as_processor, items))
+        # (as a file would give them back)
+        self.open_options: dict[str, Any] = {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in (open_options or {}).items()
+        }
 
     # ------------------------------------------------------------------ as a sequence
 
@@ -62,22 +73,29 @@ class Pipeline:
 
     def __getitem__(self, index: Any) -> Any:
         found = self.processors[index]
-        return Pipeline(found) if isinstance(index, slice) else found
+        if isinstance(index, slice):
+            return Pipeline(found, open_options=self.open_options)
+        return found
 
     def __or__(self, other: Any) -> Pipeline:
         if isinstance(other, Pipeline):
-            return Pipeline((*self.processors, *other.processors))
-        return Pipeline((*self.processors, _as_processor(other)))
+            options = {**other.open_options, **self.open_options}
+            return Pipeline((*self.processors, *other.processors), open_options=options)
+        added = _as_processor(other)
+        return Pipeline((*self.processors, added), open_options=self.open_options)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Pipeline) and self.processors == other.processors
+        if not isinstance(other, Pipeline) or self.open_options != other.open_options:
+            return False
+        return self.processors == other.processors
 
     def __hash__(self) -> int:
         return hash(json.dumps(self.canonical(), sort_keys=True, default=str))
 
     def __repr__(self) -> str:
         inside = ", ".join(map(repr, self.processors))
-        return f"Pipeline([{inside}])"
+        options = f", open_options={self.open_options!r}" if self.open_options else ""
+        return f"Pipeline([{inside}]{options})"
 
     def _repr_html_(self) -> str:
         from penstock.report import pipeline_html
@@ -109,6 +127,7 @@ class Pipeline:
         memory: int | float | str | None = None,
         workers: int | None = None,
         progress: bool | None = None,
+        open_options: Mapping[str, Any] | None = None,
     ) -> xr.Dataset:
         """The whole result in memory, computed block by block within a budget.
 
@@ -125,6 +144,8 @@ class Pipeline:
             Threads at work. Default: the cores there are.
         progress : bool, optional
             True and False: show it or not. Default: show it once the work has taken two seconds.
+        open_options : mapping, optional
+            Options of `open_dataset`, where `source` is a path.
 
         Returns
         -------
@@ -147,7 +168,8 @@ class Pipeline:
         from penstock.io import open_dataset
 
         found = as_dataset(source)
-        ds = found if isinstance(found, xr.Dataset) else open_dataset(found)
+        options = {**self.open_options, **(open_options or {})}
+        ds = found if isinstance(found, xr.Dataset) else open_dataset(found, **options)
         chain = Chain(check_dataset(ds)).prepared(self.processors, 64 * MIB)
         values = collect(chain, memory=memory, workers=workers, progress=progress)
         if fields_of(chain.output) is not None:
@@ -181,6 +203,11 @@ class Pipeline:
             What would be written.
         open_options : mapping, optional
             Options of `open_dataset` for every file.
+        name : str, optional
+            What results are called: text with ``{name}``, ``{folder}``, ``{folders}``,
+            ``{number}``, or entities of BIDS names (``{sub}``, ``{task}``), and ``/`` between
+            folders. Default: names of the files; below folders like those of the recordings where
+            two files have one name.
 
         Returns
         -------
@@ -200,11 +227,12 @@ class Pipeline:
         client = client if client is not None else active_client()
         kind = executor_kind(self, None)
         several = not (isinstance(source, xr.Dataset | str | Path) or is_object(source))
+        options = {**self.open_options, **(open_options or {})}
         plans = []
         for item in resolve_sources(source, name=name):
             ds = item.dataset
             if ds is None:
-                ds = open_dataset(item.path or "", **(open_options or {}))
+                ds = open_dataset(item.path or "", **options)
             limits = resources(memory, workers, kind=kind, client=client, modules=self.modules)
             chain = Chain(ds).bind(self.processors)
             plans.append(make_plan(chain, limits, name=item.name, format=format))
@@ -259,7 +287,12 @@ class Pipeline:
         listeners : iterable of callable
             Called with every event of the run (see `penstock.events`).
         open_options : mapping, optional
-            Options of `open_dataset` for every file: ``{"dataset": "Channel_001/Raw_Data"}``.
+            Options of `open_dataset` for every file: ``{"gaps": "join", "bads": ["T7"]}``.
+        name : str, optional
+            What results are called: text with ``{name}``, ``{folder}``, ``{folders}``,
+            ``{number}``, or entities of BIDS names (``{sub}``, ``{task}``), and ``/`` between
+            folders. Default: names of the files; below folders like those of the recordings where
+            two files have one name.
 
         Returns
         -------
@@ -286,7 +319,7 @@ class Pipeline:
             client=client,
             progress=progress,
             listeners=listeners,
-            open_options=open_options,
+            open_options={**self.open_options, **(open_options or {})},
             name=name,
         )
 
@@ -302,7 +335,8 @@ class Pipeline:
         for processor in self.processors:
             processor.check_writable()
             steps.append({processor.qualified_name(): processor.parameters()})
-        return {"penstock": 1, "pipeline": steps}
+        reading = {"open": dict(self.open_options)} if self.open_options else {}
+        return {"penstock": 1, **reading, "pipeline": steps}
 
     @classmethod
     def from_dict(cls, data: Any, *, allow: Sequence[str] = ()) -> Pipeline:
@@ -312,7 +346,8 @@ class Pipeline:
         ----------
         data : mapping
             ``{"pipeline": [...]}``; every entry is a name, or ``{name: parameters}`` with a mapping
-            of parameters, a list of positional ones, or a single value for the first.
+            of parameters, a list of positional ones, or a single value for the first. Beside it
+            ``"open"`` may hold a mapping of options of `open_dataset`.
         allow : sequence of str
             Modules, beside Penstock, NumPy and SciPy, whose processors and functions may be named.
             They are imported; nothing else is.
@@ -328,11 +363,19 @@ class Pipeline:
                 "a pipeline file needs a list under 'pipeline:', for example\n"
                 "pipeline:\n  - HighPassFilter: {freq: 1.0}"
             )
-        known_keys = {"penstock", "pipeline"}
-        unknown = sorted(set(data) - known_keys) if isinstance(data, dict) else []
+        given = data if isinstance(data, dict) else {}
+        unknown = sorted(map(str, set(given) - {"penstock", "open", "pipeline"}))
         if unknown:
-            raise ValueError(f"unknown key {unknown[0]!r} in the pipeline file: only 'pipeline' is")
-        return cls(parse_steps(steps, allow))
+            raise ValueError(
+                f"unknown key {unknown[0]!r} in the pipeline file: only 'pipeline' and 'open' are "
+                "known"
+            )
+        options = given.get("open") or {}
+        if not isinstance(options, dict) or not all(isinstance(key, str) for key in options):
+            raise ValueError(
+                "under 'open:' stand options of open_dataset, for example\nopen: {gaps: join}"
+            )
+        return cls(parse_steps(steps, allow), open_options=options)
 
     def to_yaml(self, path: str | Path | None = None) -> str:
         """The pipeline as YAML text; also written to `path` where one is given."""

@@ -125,7 +125,8 @@ def with_bads(ds: xr.Dataset, bads: Iterable[str] | str | None, path: str) -> xr
 
 
 def _meant(name: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
+    folded = {other.casefold(): other for other in known}
+    close = difflib.get_close_matches(name.casefold(), folded, n=1)
     if close:
-        return f"did you mean {close[0]!r}?"
+        return f"did you mean {folded[close[0]]!r}?"
     return f"its channels are {', '.join(known[:20])}{', ...' if len(known) > 20 else ''}"
