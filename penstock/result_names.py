@@ -53,13 +53,18 @@ def names_of(paths: Sequence[Path], roots: Sequence[Path], pattern: str | None =
         if len(set(names)) < len(names):
             folders = _folders(paths, roots)
             names = ["/".join((*f, n)) for f, n in zip(folders, names, strict=True)]
+            repeated = Counter(names)  # (``a.bdf`` kept its extension, beside ``a.bdf.edf``)
+            names = [
+                "/".join((*folder, _shown(path.name))) if repeated[name] > 1 else name
+                for folder, path, name in zip(folders, paths, names, strict=True)
+            ]
     first: dict[str, Path] = {}
     for name, path in zip(names, paths, strict=True):
         if name in first:
             raise ValueError(
                 f"{first[name]} and {path} would both become {name!r}: name the results "
-                "otherwise, with name='{folder}_{name}' (--name), or run them into different "
-                "folders"
+                "otherwise, with name='{number}_{name}' (--name) or a mapping of names, or run "
+                "them into different folders"
             )
         first[name] = path
     return names
@@ -81,7 +86,7 @@ def check_name(name: str) -> str:
 
 def _shown(name: str) -> str:
     """A name that does not hide what is called so, nor leads out of the folder."""
-    return re.sub(r"^\.+", "_", name)
+    return re.sub(r"^\.+", lambda dots: "_" * len(dots[0]), name)
 
 
 def _folders(paths: Sequence[Path], roots: Sequence[Path]) -> list[tuple[str, ...]]:

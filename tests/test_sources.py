@@ -43,6 +43,8 @@ def test_files_of_one_name_get_results_in_folders_like_theirs(tmp_path: Path) ->
 def test_files_that_differ_in_their_extension_keep_it(tmp_path: Path) -> None:
     touched(tmp_path, "a.edf", "a.bdf", "b.edf")
     assert names(tmp_path) == ["a.bdf", "a.edf", "b"]
+    touched(tmp_path, "c/a.edf", "c/a.bdf", "c/a.bdf.edf")
+    assert names(tmp_path / "c") == ["a.bdf", "a.bdf.edf", "a.edf"]
     touched(tmp_path, "s/b.edf")
     assert names([tmp_path, tmp_path / "s"]) == ["a.bdf", "a.edf", "b", "s/b"]
 
@@ -103,11 +105,7 @@ _PARTS = st.text(string.ascii_lowercase[:3] + ".", min_size=1, max_size=3)
 def test_every_set_of_files_has_names_of_its_own(files: set[tuple[str, str, str]]) -> None:
     paths = [Path("/data", folder, name + end) for folder, name, end in sorted(files)]
     paths = list(dict.fromkeys(path for path in paths if ".." not in path.parts))
-    try:
-        found = names_of(paths, [path.parent for path in paths])
-    except ValueError:  # (they differ only in the dots that they begin with)
-        assert len({str(path).replace(".", "") for path in paths}) < len(paths)
-        return
+    found = names_of(paths, [path.parent for path in paths])
     assert len(set(found)) == len(paths)
     assert all(not name.startswith("/") and ".." not in name.split("/") for name in found)
 
@@ -148,5 +146,5 @@ def test_datasets_are_named_after_their_sources_too(tmp_path: Path) -> None:
     first, second = (ds.assign_attrs(source=f"/data/{f}/x.edf") for f in ("a", "b"))
     assert names([first, second]) == ["a/x", "b/x"]
     assert names([ds, ds]) == ["dataset", "dataset1"]
-    with pytest.raises(ValueError, match="would both become 'x'"):
+    with pytest.raises(ValueError, match="would both become 'x"):
         names([first, first])
