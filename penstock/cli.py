@@ -138,7 +138,7 @@ def describe(path: Path, ds: xr.Dataset) -> str:
         array = ds[name]
         shape = " × ".join(f"{n} {dim}" for dim, n in zip(array.dims, array.shape, strict=True))
         text = f"{shape}, {array.dtype}"
-        index = sampled_index(ds, str(array.dims[-1]))
+        index = sampled_index(ds, str(array.dims[-1])) if array.dims else None
         if index is not None:
             rate = (
                 f"TR {1 / index.frequency:.6g} s"

@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 
 from penstock.dataset import SIGNAL, sampled_coordinate
+from penstock.io.packing import Decoding
 
 COMPONENT = "component"
 """Name of the dim that the fields of a compound type become."""
@@ -85,8 +86,8 @@ def result_type(stored: np.dtype, dtype: Any, what: str) -> tuple[np.dtype, tupl
 
     ``dtype`` is float32 or float64; complex values become complex of that precision. None: the
     type that they are stored in (half precision becomes float32; NumPy's long double, which no
-    store knows, float64). The fields of a compound type become a last dim, of the type that holds
-    all of them.
+    store knows, float64). The fields of a compound type that are numbers become a last dim, of
+    the type that holds all of them.
 
     Raises
     ------
@@ -94,14 +95,18 @@ def result_type(stored: np.dtype, dtype: Any, what: str) -> tuple[np.dtype, tupl
         If the values are no numbers.
     """
     real = None if dtype is None else as_dtype(dtype)
-    fields = stored.names or ()
-    kinds = {stored[name].kind if not stored[name].shape else "V" for name in fields}
-    if (fields and kinds <= set("biufc")) or stored.kind in "biufc":
+    fields = number_fields(stored)
+    if fields or stored.kind in "biufc":
+        parts = [stored[name] for name in fields] or [stored]
         if real is None:
-            parts = [stored[name] for name in fields] or [stored]
-            return np.result_type(*(_in_memory(part) for part in parts)), fields
-        is_complex = "c" in kinds or stored.kind == "c"
+            return np.result_type(*(in_memory(part) for part in parts)), fields
+        is_complex = any(part.kind == "c" for part in parts)
         return (np.result_type(real, np.complex64) if is_complex else real), fields
+    if stored.names:
+        raise ValueError(
+            f"{what} has fields ({', '.join(stored.names)}) of which none holds numbers: choose "
+            "another array"
+        )
     if stored.hasobject:
         raise ValueError(
             f"{what} holds Python objects, which are never unpickled: save it as numbers"
@@ -109,7 +114,13 @@ def result_type(stored: np.dtype, dtype: Any, what: str) -> tuple[np.dtype, tupl
     raise ValueError(f"{what} holds {stored}, not numbers: choose another array")
 
 
-def _in_memory(stored: np.dtype) -> np.dtype:
+def number_fields(stored: np.dtype) -> tuple[str, ...]:
+    """Fields of a compound type that hold one number each: text beside them is left out."""
+    names = stored.names or ()
+    return tuple(n for n in names if stored[n].kind in "biufc" and not stored[n].shape)
+
+
+def in_memory(stored: np.dtype) -> np.dtype:
     """The type in memory that holds stored numbers exactly."""
     if stored.kind == "f":
         return np.dtype(np.float32 if stored.itemsize <= 4 else np.float64)
@@ -119,9 +130,16 @@ def _in_memory(stored: np.dtype) -> np.dtype:
     return np.dtype(stored.str).newbyteorder("=")
 
 
-def convert(values: np.ndarray, out: np.ndarray, fields: tuple[str, ...]) -> None:
+def convert(
+    values: np.ndarray,
+    out: np.ndarray,
+    fields: tuple[str, ...],
+    decoding: Decoding | None = None,
+) -> None:
     """Write stored values to an array of another type; fields go along its last axis."""
-    if not fields:
+    if decoding is not None:
+        decoding.decode(values, out)
+    elif not fields:
         np.copyto(out, values, casting="unsafe")
     for i, name in enumerate(fields):
         np.copyto(out[..., i], values[name], casting="unsafe")

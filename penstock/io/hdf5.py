@@ -10,7 +10,8 @@ import h5py
 import xarray as xr
 
 from penstock.dataset import SIGNAL
-from penstock.io.arrays import COMPONENT, check_name, described, dim_names
+from penstock.io.arrays import COMPONENT, check_name, described, dim_names, number_fields
+from penstock.io.hdf5_axes import MODELS, is_matlab_text, matlab_axes
 from penstock.io.hdf5_contents import (
     MainDataset,
     attribute,
@@ -22,8 +23,12 @@ from penstock.io.hdf5_contents import (
     scaled_dims,
     text,
 )
-from penstock.io.hdf5_region import hdf5_dataset, open_file
+from penstock.io.hdf5_dataset import hdf5_dataset
+from penstock.io.hdf5_links import Tree, open_tree
+from penstock.io.hdf5_nexus import nexus_axes, nexus_signals
+from penstock.io.hdf5_velox import velox_axes
 from penstock.io.nsid import is_nsid, nsid_dataset, nsid_datasets
+from penstock.io.packing import complex_pair
 from penstock.io.usid import (
     find_main,
     main_datasets,
@@ -65,8 +70,8 @@ def list_main_datasets(path: str | os.PathLike[str]) -> list[MainDataset]:
     Measurement_000/Channel_000/Raw_Data (signal [pm], 72 x 119)
     """
     path = local_path(path)
-    with open_file(path) as file:
-        return main_datasets(file) + nsid_datasets(file)
+    with open_tree(path) as tree:
+        return main_datasets(tree) + nsid_datasets(tree)
 
 
 def open_hdf5(
@@ -78,10 +83,13 @@ def open_hdf5(
     coords: Mapping[str, Any] | None = None,
     units: str | None = None,
     sampling_frequency: float | None = None,
+    mask_and_scale: bool = True,
+    links_within: str | os.PathLike[str] | None = None,
 ) -> xr.Dataset:
     """Open a dataset of an HDF5 file; its values stay in the file until a region is read.
 
-    Main datasets of h5USID and NSID files are opened as such, others as arrays.
+    Main datasets of h5USID and NSID files are opened as such, those of NeXus, HyperSpy, EMD, NIX
+    and MATLAB 7.3 with the axes described beside them, others as arrays.
 
     Parameters
     ----------
@@ -91,8 +99,9 @@ def open_hdf5(
         Type of the values; complex values keep both parts, each of this type. Default: the type
         that they are stored in.
     dataset : str, optional
-        Name of the dataset, or an end of it that only one has. Default: the only main dataset, or
-        the only array of numbers.
+        Name of the dataset, or an end of it that only one has; ``cell{3}`` is the third entry of
+        a cell array of MATLAB. Default: the only main dataset, the default plot of a NeXus file,
+        or the only array of numbers.
     dims : str or sequence of str, optional
         Names for the dims, in their order, also as one text (``"y,x,frequency"``). Those of a main
         dataset are renamed and keep their coordinates; other datasets, also those whose tables are
@@ -105,18 +114,27 @@ def open_hdf5(
         Physical unit of the values, over that in the file.
     sampling_frequency : float, optional
         Samples per second along ``time`` [Hz].
+    mask_and_scale : bool, default True
+        Whether values packed after the CF conventions (``scale_factor``, ``add_offset``,
+        ``_FillValue``, ``missing_value``, ``valid_range``, ``_Unsigned``) or those of NeXus and
+        NIX become what they stand for, NaN where they stand for nothing.
+    links_within : path, optional
+        Folder in which files may lie that links, virtual datasets and external storage lead to.
+        Default: that of the file itself. Others are not followed.
 
     Returns
     -------
     xarray.Dataset
         As `penstock.io.usid.open_usid` and `penstock.io.nsid.open_nsid` describe. For arrays,
-        fields of a compound type are a last dim ``component``; ``attrs`` hold ``source``,
-        ``source_dataset`` and ``metadata``.
+        fields of a compound type that are numbers are a last dim ``component`` (a real and an
+        imaginary part complex numbers), text of a table is a coordinate; ``attrs`` hold
+        ``source``, ``source_dataset``, ``metadata``, and in ``left_out`` fields of other kinds.
 
     Raises
     ------
     OSError, ValueError
-        If the file is unusable or holds no such dataset.
+        If the file is unusable or holds no such dataset, or its values are not there: the source
+        of a virtual dataset is missing, a link leads out of the folder, a filter is not installed.
     SeveralDatasetsError
         If it holds several, with their ``names``.
 
@@ -130,45 +148,81 @@ def open_hdf5(
     >>> dict(ps.open_dataset(path, dims=("y", "x", "frequency")).sizes)
     {'y': 8, 'x': 9, 'frequency': 100}
     """
-    with open_file(path) as file:
-        item = _chosen(file, dataset, path, as_array=dims is not None)
-        fields = item.dtype.names
+    within = None if links_within is None else os.fspath(links_within)
+    options: dict[str, Any] = {"dtype": dtype, "mask_and_scale": mask_and_scale}
+    with open_tree(path, within) as tree:
+        name, item = _chosen(tree, dataset, path, as_array=dims is not None)
+        fields = () if complex_pair(item.dtype) is not None else number_fields(item.dtype)
         names = None if dims is None else dim_names(dims, path, fields)
+        options["name"] = name
         if why_not_main(item) is None:
-            ds = _renamed(usid_dataset(item, dtype=dtype, path=path), names, fields)
+            ds = _renamed(usid_dataset(tree, item, **options), names, fields)
         elif names is None and refers_to_tables(item):
             raise ValueError(not_main(item, path))
         elif is_nsid(item):
-            ds = _renamed(nsid_dataset(item, dtype=dtype, path=path), names, fields)
+            ds = _renamed(nsid_dataset(tree, item, **options), names, fields)
         else:
-            ds = _array(item, names, dtype, path)
+            ds = _array(tree, item, names, path, options)
     return described(ds, coords, units, sampling_frequency)
 
 
-def _chosen(file: h5py.File, wanted: str | None, path: str, *, as_array: bool) -> h5py.Dataset:
+def _chosen(
+    tree: Tree, wanted: str | None, path: str, *, as_array: bool
+) -> tuple[str, h5py.Dataset]:
+    """The dataset that is meant, with its full name."""
     check_name(wanted, path)
-    if wanted is not None and isinstance(file.get(wanted), h5py.Dataset):
-        return file[wanted]
-    mains = main_datasets(file) + nsid_datasets(file)
+    if wanted is not None:
+        item = tree.dataset(wanted)
+        if item is not None:
+            return "/" + wanted.strip("/"), item
+    found = _found(tree, wanted, path, as_array=as_array)
+    item = tree.dataset(found.name)
+    assert item is not None
+    return found.name, item
+
+
+def _found(tree: Tree, wanted: str | None, path: str, *, as_array: bool) -> MainDataset:
+    mains = main_datasets(tree) + nsid_datasets(tree)
     main = choose(mains, wanted, path)
-    if main is None and wanted is None and not as_array and datasets(file, refers_to_tables):
-        return find_main(file, None, path)  # (says why there is none)
-    if main is None:
-        arrays = datasets(file, _is_array)
-        # of broken main datasets and their tables, nobody means the tables
-        broken = datasets(file, lambda item: _is_array(item) and refers_to_tables(item))
-        main = choose(broken, wanted, path) or choose(arrays, wanted, path)
-        if main is None:
-            found = mains or arrays
-            there = f"it holds {listed(found)}" if found else "it holds no array of numbers"
-            raise ValueError(f"{path} has no dataset{f' {wanted}' if wanted else ''}: {there}")
-    return file[main.name]
+    if main is not None:
+        return main
+    if wanted is None and not as_array and datasets(tree, refers_to_tables):
+        find_main(tree, None, path)  # (says why there is none)
+    arrays = datasets(tree, _is_array)
+    broken_links = list(tree.broken)
+    # of broken main datasets and their tables, nobody means the tables
+    broken = datasets(tree, lambda item: _is_array(item) and refers_to_tables(item))
+    meant = [broken]
+    if wanted is None:
+        meant += [nexus_signals(tree), _with_axes(tree, arrays)]
+    for candidates in (*meant, arrays):
+        main = choose(candidates, wanted, path)
+        if main is not None:
+            return main
+    found = mains or arrays
+    there = f"it holds {listed(found)}" if found else "it holds no array of numbers"
+    if broken_links:
+        there += f"; {broken_links[0]}"
+        if len(broken_links) > 1:
+            there += f" (and {len(broken_links) - 1} more links)"
+    raise ValueError(f"{path} has no dataset{f' {wanted}' if wanted else ''}: {there}")
+
+
+def _with_axes(tree: Tree, arrays: Sequence[MainDataset]) -> list[MainDataset]:
+    """Those whose axes one of the models describes beside them."""
+    found = []
+    for array in arrays:
+        item = tree.dataset(array.name)
+        models = (*MODELS, velox_axes)
+        if item is not None and any(model(tree, array.name, item) for model in models):
+            found.append(array)
+    return found
 
 
 def _is_array(dataset: h5py.Dataset) -> bool:
-    numeric = dataset.dtype.kind in "biufc" or dataset.dtype.names is not None
+    numeric = dataset.dtype.kind in "biufc" or bool(number_fields(dataset.dtype))
     is_scale = text(attribute(dataset, "CLASS")) == "DIMENSION_SCALE"
-    return bool(dataset.ndim and numeric and not is_scale)
+    return bool(dataset.shape and numeric and not is_scale and not is_matlab_text(dataset))
 
 
 def _renamed(
@@ -200,23 +254,57 @@ def _renamed(
     return ds
 
 
-def _array(dataset: h5py.Dataset, dims: Sequence[str] | None, dtype: Any, path: str) -> xr.Dataset:
-    if not dataset.ndim:
-        raise ValueError(f"{dataset.name} of {path} is a single value: choose a dataset with axes")
-    coords: Mapping[str, xr.Variable] = {}
-    if dims is None:
-        dims, coords = scaled_dims(dataset)
-    if len(dims) != dataset.ndim:
+def _array(
+    tree: Tree,
+    dataset: h5py.Dataset,
+    names: Sequence[str] | None,
+    path: str,
+    options: dict[str, Any],
+) -> xr.Dataset:
+    name = options["name"]
+    what = f"{name} of {path}"
+    if not dataset.shape:
+        kind = "empty" if dataset.shape is None else "a single value"
+        raise ValueError(f"{what} is {kind}: choose a dataset with axes")
+    if is_matlab_text(dataset):
         raise ValueError(
-            f"{describe(dataset)} of {path} has {dataset.ndim} axes: dims={tuple(dims)} must name "
-            "every one of them"
+            f"{what} holds text, references or nothing, not numbers: choose another array, or an "
+            f"entry of a cell array as dataset='{name.strip('/')}{{1}}'"
         )
-    return hdf5_dataset(
-        dataset,
-        tuple(dims),
-        coords,
-        dtype=dtype,
-        path=path,
-        data_model="HDF5",
-        metadata=metadata(dataset),
-    )
+    about: dict[str, Any] = {"data_model": "HDF5", "metadata": metadata(dataset)}
+    axes = None
+    for model in (nexus_axes, *MODELS, velox_axes, matlab_axes):
+        axes = axes or model(tree, name, dataset)
+    if axes is None:
+        dims, coords = scaled_dims(tree, dataset)
+    else:
+        dims, coords = axes.dims, dict(axes.coords)
+        about |= {"data_model": axes.model, **axes.attrs}
+        options = {**options, "packed": axes.packed, "backwards": axes.backwards}
+        options["about"] = axes.about
+    if names is not None and len(names) != dataset.ndim:
+        raise ValueError(
+            f"{describe(dataset, name)} of {path} has {dataset.ndim} axes: dims={tuple(names)} "
+            "must name every one of them"
+        )
+    if names is not None:
+        renamed = dict(zip(dims, names, strict=True))
+        coords = {} if axes is None else _renamed_coords(coords, renamed)
+        positions = about.get("position_dims")
+        if positions is not None:
+            about["position_dims"] = [renamed[dim] for dim in positions]
+        dims = tuple(names)
+    return hdf5_dataset(tree, dataset, dims, coords, **options, **about)
+
+
+def _renamed_coords(
+    coords: Mapping[str, xr.Variable], renamed: Mapping[str, str]
+) -> dict[str, xr.Variable]:
+    """Coordinates over dims of other names; those that would be called as one are left out."""
+    result = {}
+    for name, variable in coords.items():
+        new = renamed.get(name, name)
+        if name in renamed or new not in renamed.values():
+            over = tuple(renamed[str(dim)] for dim in variable.dims)
+            result[new] = xr.Variable(over, variable.values, variable.attrs)
+    return result

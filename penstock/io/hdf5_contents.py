@@ -6,6 +6,7 @@ or unpickled, references are left alone.
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import json
 import re
@@ -20,6 +21,8 @@ import xarray as xr
 from penstock.dataset import SIGNAL
 from penstock.io.arrays import COMPONENT, check_name
 from penstock.io.arrays import SeveralDatasetsError as SeveralDatasetsError
+from penstock.io.hdf5_links import Tree, read_all
+from penstock.io.packing import packing
 
 _RESULTS_GROUP = re.compile(r"[^/]+-[^/]+_\d{3,}")
 """``{Main}-{Tool}_{NNN}``: results that a tool made of a main dataset."""
@@ -59,10 +62,10 @@ class MainDataset:
         return f"{self.name.lstrip('/')} ({', '.join(filter(None, (what, sizes)))})"
 
 
-def describe(dataset: h5py.Dataset) -> MainDataset:
+def describe(dataset: h5py.Dataset, name: str | None = None) -> MainDataset:
     """Name, shape, type, quantity and units of a dataset."""
     return MainDataset(
-        dataset.name,
+        name or dataset.name,
         dataset.shape,
         dataset.dtype,
         text(attribute(dataset, "quantity")) or "",
@@ -70,20 +73,14 @@ def describe(dataset: h5py.Dataset) -> MainDataset:
     )
 
 
-def datasets(file: h5py.File, wanted: Callable[[h5py.Dataset], bool]) -> list[MainDataset]:
+def datasets(tree: Tree, wanted: Callable[[h5py.Dataset], bool]) -> list[MainDataset]:
     """Datasets of a file of which `wanted` holds, in the order of their names."""
     found: list[MainDataset] = []
-
-    def visit(name: str) -> None:
-        # one that cannot be opened (a broken link, an unknown type) is none that is wanted
-        try:
-            item = file.get(name)
-            if isinstance(item, h5py.Dataset) and wanted(item):
-                found.append(describe(item))
-        except (OSError, RuntimeError, KeyError, TypeError, ValueError):
-            return
-
-    file.visit(visit)
+    for name, item in tree.datasets():
+        # one of a type that h5py does not know is none that is wanted
+        with contextlib.suppress(OSError, RuntimeError, KeyError, TypeError, ValueError):
+            if wanted(item):
+                found.append(describe(item, name))
     return found
 
 
@@ -258,7 +255,9 @@ def unique_dims(names: Iterable[str], taken: Iterable[str] = ()) -> list[str]:
     return result
 
 
-def scaled_dims(dataset: h5py.Dataset) -> tuple[tuple[str, ...], dict[str, xr.Variable]]:
+def scaled_dims(
+    tree: Tree, dataset: h5py.Dataset
+) -> tuple[tuple[str, ...], dict[str, xr.Variable]]:
     """Names of a dataset's axes and the values along them, where they have dimension scales.
 
     Returns
@@ -271,11 +270,10 @@ def scaled_dims(dataset: h5py.Dataset) -> tuple[tuple[str, ...], dict[str, xr.Va
     names, values = [], {}
     for axis, size in enumerate(dataset.shape):
         label, scale = "", None
-        try:
+        # (a dangling reference: the axis has no values)
+        with contextlib.suppress(OSError, RuntimeError, KeyError, ValueError):
             label = dataset.dims[axis].label
             scale = dataset.dims[axis][0] if len(dataset.dims[axis]) else None
-        except (OSError, RuntimeError, KeyError, ValueError):
-            pass  # a dangling reference: the axis has no values
         if scale is not None:
             label = label or text(attribute(scale, "name")) or scale.name.rsplit("/", 1)[-1]
             # (netCDF makes scales without values for dims without coordinate)
@@ -284,16 +282,26 @@ def scaled_dims(dataset: h5py.Dataset) -> tuple[tuple[str, ...], dict[str, xr.Va
                 values[axis] = scale
         names.append(label)
     dims = tuple(unique_dims(names, [COMPONENT] if dataset.dtype.names else []))
-    return dims, {dims[axis]: _scale_values(scale, dims[axis]) for axis, scale in values.items()}
+    found = {dims[axis]: along(tree, scale, (dims[axis],)) for axis, scale in values.items()}
+    return dims, found
 
 
-def _scale_values(scale: h5py.Dataset, dim: str) -> xr.Variable:
-    numeric = scale.dtype.kind in "biuf"
-    stored = scale[...] if numeric else np.array([text(v) or "" for v in scale[...]], dtype=str)
-    attrs = {
-        "units": text(attribute(scale, "units")),
-        "long_name": text(attribute(scale, "quantity")) or text(attribute(scale, "long_name")),
-        "dimension_type": text(attribute(scale, "dimension_type")),
+def along(tree: Tree, dataset: h5py.Dataset, dims: tuple[str, ...], **attrs: Any) -> xr.Variable:
+    """Values along dims, float64 (unpacked) or text, with ``units`` and ``long_name``."""
+    stored = read_all(tree, dataset)
+    found = {
+        "units": text(attribute(dataset, "units")),
+        "long_name": text(attribute(dataset, "quantity")) or text(attribute(dataset, "long_name")),
+        "dimension_type": text(attribute(dataset, "dimension_type")),
+        **attrs,
     }
-    kept = {name: value for name, value in attrs.items() if value is not None}
-    return xr.Variable((dim,), stored.astype(np.float64) if numeric else stored, kept)
+    kept = {name: value for name, value in found.items() if value is not None}
+    if dataset.dtype.kind not in "biuf":
+        texts = [text(value) or "" for value in stored.reshape(-1).tolist()]
+        return xr.Variable(dims, np.array(texts, dtype=str).reshape(stored.shape), kept)
+    what = f"{dataset.name} of {dataset.file.filename}"
+    packed, _ = packing(stored.dtype, lambda name: attribute(dataset, name), what)
+    values = stored.astype(np.float64)
+    if packed is not None:
+        packed.decode(stored, values)
+    return xr.Variable(dims, values, kept)

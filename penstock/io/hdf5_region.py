@@ -8,69 +8,27 @@ written to in between.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import itertools
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import h5py
 import numpy as np
-import xarray as xr
 
 from penstock.buffers import new_array, scratch_buffer
-from penstock.dataset import SIGNAL, Indexer, check_dataset, indexer_length, lazy_variable
-from penstock.io.arrays import COMPONENT, convert, result_type
-from penstock.io.hdf5_append import complete
-from penstock.io.hdf5_contents import attribute, text
-from penstock.io.positioned import SCRATCH_BYTES, read_array
+from penstock.dataset import Indexer, indexer_length
+from penstock.io.arrays import convert
+from penstock.io.hdf5_files import check_filters, open_file
+from penstock.io.hdf5_links import reopened
+from penstock.io.packing import Decoding
+from penstock.io.positioned import read_array
 from penstock.store import fill_shape
 
 BOX_BYTES = 4 * 1024 * 1024
 """Chunks decoded at once where values are converted or picked."""
-CHUNK_CACHE_BYTES = 1024 * 1024
-
-
-@contextlib.contextmanager
-def open_file(path: str) -> Iterator[h5py.File]:
-    """An HDF5 file for reading; what is wrong with it becomes one sentence.
-
-    Locks where the file system knows locks, as the HDF5 library does by itself. A file that this
-    process has open with other settings is opened with those: HDF5 allows nothing else.
-    """
-    complete(path)
-    file = None
-    for locking in ("best-effort", True, False):
-        try:
-            file = h5py.File(path, "r", locking=locking, rdcc_nbytes=CHUNK_CACHE_BYTES)
-            break
-        except OSError as error:
-            if "don't match" not in str(error) or locking is False:
-                raise _opening_error(path, error) from error
-    assert file is not None
-    with file:
-        yield file
-
-
-def _opening_error(path: str, error: OSError) -> Exception:
-    text = " ".join(str(error).split())
-    if "truncated file" in text:
-        return ValueError(
-            f"{path} is cut short: it holds {os.path.getsize(path)} bytes, fewer than its header "
-            "announces; copy or export it again"
-        )
-    if "signature not found" in text:
-        return ValueError(f"{path} is not an HDF5 file: check where it comes from")
-    if "lock file" in text:
-        return OSError(
-            f"{path} is being written by another program: wait for it to finish, or close it there"
-        )
-    if isinstance(error, FileNotFoundError | PermissionError):
-        return error
-    return ValueError(f"{path} cannot be opened as HDF5 ({text}): copy or export it again")
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,9 +44,16 @@ class Hdf5Region:
     splits: tuple[int, ...]
     """How many dims each axis of the dataset has become."""
     stored: np.dtype
+    """Type in the file; of a compound type the fields that are read."""
     dtype: np.dtype
     fields: tuple[str, ...]
     """Fields of a compound type: they are a further last dim."""
+    signature: str
+    """Whole type in the file, as text."""
+    decoding: Decoding | None = None
+    """What stored values stand for."""
+    sources: tuple[tuple[str, int], ...] = ()
+    """Files beside its own that it has values in, with their sizes."""
 
     def __call__(self, *indexers: Indexer) -> np.ndarray:
         """Values of a region, as a new array."""
@@ -103,29 +68,39 @@ class Hdf5Region:
             return out
         offset = self._offset()
         if offset is not None:
-            read_array(self.path, offset, self.shape, self.stored, indexers, out, fields)
+            read_array(
+                self.path, offset, self.shape, self.stored, indexers, out, fields, self.decoding
+            )
             return out
+        for source, n_bytes in self.sources:
+            # (HDF5 would give fill values for what is gone)
+            if not os.path.exists(source) or os.path.getsize(source) < n_bytes:
+                raise OSError(
+                    f"{self.name} of {self.path} has values in {source}, which is gone or cut "
+                    "short since it was opened: put it back, and open it again"
+                )
         with open_file(self.path) as file:
-            dataset = file[self.name]
+            dataset = reopened(file[self.name])
+            check_filters(dataset)
             selection = self._selection(indexers)
             shape = tuple(indexer_length(indexer) for indexer in selection)
             target = out.reshape(*shape, len(fields)) if fields else out.reshape(shape)
             try:
-                _read_boxes(dataset, selection, target, fields)
+                _read_boxes(dataset, self.stored, selection, target, fields, self.decoding)
             except OSError as error:
                 text = " ".join(str(error).split())
                 raise OSError(
-                    f"{self.name} of {self.path} cannot be read ({text}): the file is damaged or "
-                    "needs an HDF5 filter that is not installed (pip install hdf5plugin)"
+                    f"{self.name} of {self.path} cannot be read ({text}): the file is damaged; "
+                    "copy or export it again"
                 ) from error
         return out
 
     def _offset(self) -> int | None:
         stat = os.stat(self.path)
-        stored_shape, stored, offset = _location(
+        stored_shape, signature, offset = _location(
             self.path, self.name, (stat.st_mtime_ns, stat.st_size)
         )
-        if (stored_shape, stored) != (self.stored_shape, self.stored):
+        if (stored_shape, signature) != (self.stored_shape, self.signature):
             raise OSError(
                 f"{self.name} of {self.path} has changed since it was opened: open it again"
             )
@@ -144,7 +119,7 @@ class Hdf5Region:
 @functools.lru_cache(maxsize=256)
 def _location(
     path: str, name: str, version: tuple[int, int]
-) -> tuple[tuple[int, ...], np.dtype, int | None]:
+) -> tuple[tuple[int, ...], str, int | None]:
     """Shape and type of a dataset and, where positioned reads do, the byte it begins at.
 
     Looked up again whenever the file has changed: what has been added to it leaves datasets where
@@ -154,10 +129,11 @@ def _location(
         dataset = file.get(name)
         if not isinstance(dataset, h5py.Dataset):
             raise OSError(f"{path} holds no dataset {name} any more: open it again")
-        return dataset.shape, dataset.dtype, _offset(dataset)
+        return dataset.shape, str(dataset.dtype), offset_of(dataset)
 
 
-def _offset(dataset: h5py.Dataset) -> int | None:
+def offset_of(dataset: h5py.Dataset) -> int | None:
+    """Byte of the file from which on the values lie in one piece, as NumPy knows them."""
     creation = dataset.id.get_create_plist()
     if creation.get_layout() != h5py.h5d.CONTIGUOUS or creation.get_external_count():
         return None
@@ -184,29 +160,30 @@ def _flatten(shape: tuple[int, ...], indexers: tuple[Indexer, ...]) -> Indexer:
 
 def _read_boxes(
     dataset: h5py.Dataset,
+    stored: np.dtype,
     selection: tuple[Indexer, ...],
     out: np.ndarray,
     fields: tuple[str, ...],
+    decoding: Decoding | None,
 ) -> None:
     """Fill `out` with a selection, so that every chunk is decoded once."""
     slices = all(isinstance(indexer, slice) for indexer in selection)
-    if slices and not fields and dataset.dtype == out.dtype:
+    if slices and not fields and decoding is None and stored == out.dtype:
         dataset.read_direct(out, selection)
         return
-    units = _box_shape(dataset)
+    units = box_shape(dataset)
     pieces = [list(_pieces(pick, unit)) for pick, unit in zip(selection, units, strict=True)]
     for box in itertools.product(*pieces):
         shape = tuple(source.stop - source.start for source, _, _ in box)
-        n_bytes = math.prod(shape) * dataset.dtype.itemsize
-        values = scratch_buffer("hdf5-box", (n_bytes,), np.uint8).view(dataset.dtype).reshape(shape)
+        values = scratch_buffer("hdf5-box", shape, stored)
         dataset.read_direct(values, tuple(source for source, _, _ in box))
         for axis, (_, _, picked) in enumerate(box):
             if picked is not None:
                 values = values[(slice(None),) * axis + (picked,)]
-        convert(values, out[tuple(target for _, target, _ in box)], fields)
+        convert(values, out[tuple(target for _, target, _ in box)], fields, decoding)
 
 
-def _box_shape(dataset: h5py.Dataset) -> tuple[int, ...]:
+def box_shape(dataset: h5py.Dataset) -> tuple[int, ...]:
     """As many whole chunks as make `BOX_BYTES`, last axes first; at least one."""
     if dataset.chunks is None:
         return fill_shape(dataset.shape, max(1, BOX_BYTES // dataset.dtype.itemsize))
@@ -234,82 +211,14 @@ def _pieces(indexer: Indexer, unit: int) -> Iterator[tuple[slice, slice, np.ndar
         yield slice(start, stop), slice(begin, end), picked
 
 
-def hdf5_dataset(
-    dataset: h5py.Dataset,
-    dims: tuple[str, ...],
-    coords: Mapping[str, xr.Variable],
-    *,
-    dtype: Any,
-    path: str,
-    shape: tuple[int, ...] | None = None,
-    splits: tuple[int, ...] | None = None,
-    **attrs: Any,
-) -> xr.Dataset:
-    """A Penstock dataset over an HDF5 dataset; values stay in the file until a region is read.
+@dataclass(frozen=True, eq=False)
+class Reversed:
+    """Reads regions of an array whose axes lie in the file from the last to the first."""
 
-    Parameters
-    ----------
-    dataset : h5py.Dataset
-        Of numbers, or of a compound type of numbers, whose fields become a last dim ``component``.
-    dims : tuple of str
-        Names of the dims, without ``component``.
-    coords : mapping of str to xarray.Variable
-        Coordinates over them.
-    dtype : {"float32", "float64"} or None
-        Type of the values; complex values keep both parts, each of this type. None: the type that
-        they are stored in.
-    path : str
-        The file that the user has opened.
-    shape : tuple of int, optional
-        Sizes of the dims, where axes of the dataset are split into several.
-    splits : tuple of int, optional
-        Into how many dims each axis of the dataset is split.
-    **attrs
-        Attributes of the result beside ``source``, ``source_dataset``.
+    region: Hdf5Region
 
-    Returns
-    -------
-    xarray.Dataset
-        With what a read costs in the encoding of ``signal`` (see `penstock.testing.check_reader`).
-    """
-    # (through an external link it may be in another file)
-    home = os.path.abspath(dataset.file.filename)
-    target, fields = result_type(dataset.dtype, dtype, f"{dataset.name} of {home}")
-    shape = dataset.shape if shape is None else shape
-    splits = (1,) * dataset.ndim if splits is None else splits
-    region = Hdf5Region(
-        home, dataset.name, dataset.shape, shape, splits, dataset.dtype, target, fields
-    )
-    found = {
-        "long_name": text(attribute(dataset, "quantity")) or text(attribute(dataset, "long_name")),
-        "units": text(attribute(dataset, "units")),
-    }
-    about = {name: value for name, value in found.items() if value is not None}
-    coords = dict(coords)
-    if fields:
-        dims, shape = (*dims, COMPONENT), (*shape, len(fields))
-        coords[COMPONENT] = xr.Variable((COMPONENT,), np.array(fields))
-    encoding = _reading_costs(dataset, splits, target.itemsize * max(1, len(fields)))
-    encoding["source"] = home
-    signal = lazy_variable(dims, region, shape, target, about, encoding)
-    everything = {"source": os.path.abspath(path), "source_dataset": dataset.name, **attrs}
-    return check_dataset(xr.Dataset({SIGNAL: signal}, coords, everything))
-
-
-def _reading_costs(dataset: h5py.Dataset, splits: tuple[int, ...], itemsize: int) -> dict[str, Any]:
-    if _offset(dataset) is not None:
-        return {
-            "read_scratch": 0.0,
-            "read_scratch_bytes": SCRATCH_BYTES,
-            "interleaved": False,
-        }
-    chunks, shape = dataset.chunks or (0,), dataset.shape
-    box, chunk = (math.prod(n) * dataset.dtype.itemsize for n in (_box_shape(dataset), chunks))
-    # the positions of a region that is no single stretch of an axis
-    positions = 8.0 / max(1, itemsize * math.prod(shape[1:])) if max(splits, default=1) > 1 else 0.0
-    return {
-        "read_scratch": positions,
-        # what is picked of a box, chunks as stored and as decoded
-        "read_scratch_bytes": 2 * box + 2 * chunk + CHUNK_CACHE_BYTES,
-        "interleaved": bool(len(shape) > 1 and chunks[0] >= shape[0] > 1),
-    }
+    def __call__(self, *indexers: Indexer) -> np.ndarray:
+        """Values of a region, as a new array."""
+        n_axes = len(self.region.shape)
+        read = self.region(*indexers[:n_axes][::-1], *indexers[n_axes:])
+        return read.transpose(*range(n_axes)[::-1], *range(n_axes, read.ndim))

@@ -99,6 +99,14 @@ def open_npy(
         else:
             file.seek(0)
             array, kept = _read_header(file, path, path), False
+    if array.dtype.hasobject:
+        raise ValueError(
+            f"{path} holds Python objects, which are never unpickled: save it as numbers"
+        )
+    if not array.shape:
+        raise ValueError(
+            f"{path} holds a single value, not an array: save one with axes, or read it with NumPy"
+        )
     target, fields = result_type(array.dtype, dtype, path)
     if not kept and array.offset + array.n_bytes > os.path.getsize(path):
         raise ValueError(
@@ -133,6 +141,9 @@ def open_npy(
         values[COMPONENT] = xr.Variable((COMPONENT,), np.array(fields))
     signal = lazy_variable(names, region, shape, target, None, encoding)
     ds = xr.Dataset({SIGNAL: signal}, values, {"source": path})
+    left_out = [name for name in array.dtype.names or () if name not in fields]
+    if left_out:
+        ds.attrs["left_out"] = left_out
     if array.name:
         ds.attrs["source_dataset"] = array.name
     return described(ds, coords, units, sampling_frequency)

@@ -20,7 +20,8 @@ from penstock.io.hdf5_contents import (
     scaled_dims,
     text,
 )
-from penstock.io.hdf5_region import hdf5_dataset, open_file
+from penstock.io.hdf5_dataset import hdf5_dataset
+from penstock.io.hdf5_links import Tree, open_tree
 
 _BESIDE = ("metadata", "original_metadata", "provenance")
 """Groups beside a main dataset that describe it."""
@@ -67,8 +68,8 @@ def open_nsid(path: str, *, dtype: Any = None, dataset: str | None = None) -> xr
     >>> ps.open_dataset(path).bias.values.tolist()
     [-1.0, 0.0, 1.0]
     """
-    with open_file(path) as file:
-        found = nsid_datasets(file)
+    with open_tree(path) as tree:
+        found = nsid_datasets(tree)
         main = choose(found, dataset, path)
         if main is None:
             there = f"it holds {listed(found)}" if found else "it holds none at all"
@@ -76,38 +77,38 @@ def open_nsid(path: str, *, dtype: Any = None, dataset: str | None = None) -> xr
                 f"{path} has no NSID main dataset{f' {dataset}' if dataset else ''}: {there}; "
                 "open another dataset as an array with dataset=... and dims=(...)"
             )
-        return nsid_dataset(file[main.name], dtype=dtype, path=path)
+        return nsid_dataset(tree, tree.dataset(main.name), dtype=dtype, name=main.name)
 
 
-def nsid_datasets(file: h5py.File) -> list[MainDataset]:
+def nsid_datasets(tree: Tree) -> list[MainDataset]:
     """Main datasets of an open file, in the order of their names."""
-    return datasets(file, is_nsid)
+    return datasets(tree, is_nsid)
 
 
 def is_nsid(dataset: h5py.Dataset) -> bool:
     """Whether a dataset has what sidpy needs: quantity, units, type of data, and scaled dims."""
     required = ("quantity", "units", "data_type")
     return (
-        dataset.ndim > 0
+        bool(dataset.shape)
         and all(text(attribute(dataset, name)) is not None for name in required)
         and all(len(dimension) for dimension in dataset.dims)
     )
 
 
-def nsid_dataset(dataset: h5py.Dataset, *, dtype: Any, path: str) -> xr.Dataset:
-    """The Penstock dataset of a main dataset in an open file."""
-    dims, coords = scaled_dims(dataset)
+def nsid_dataset(tree: Tree, dataset: h5py.Dataset, **options: Any) -> xr.Dataset:
+    """The Penstock dataset of a main dataset in an open file (options as of `hdf5_dataset`)."""
+    dims, coords = scaled_dims(tree, dataset)
     spatial = [
         d for d in dims if d in coords and coords[d].attrs.get("dimension_type") == "SPATIAL"
     ]
     return hdf5_dataset(
+        tree,
         dataset,
         dims,
         coords,
-        dtype=dtype,
-        path=path,
         data_model="NSID",
         data_type=text(attribute(dataset, "data_type")),
         position_dims=spatial,
         metadata=metadata(dataset, _BESIDE),
+        **options,
     )

@@ -15,6 +15,7 @@ import numpy as np
 from penstock.buffers import scratch_buffer
 from penstock.dataset import Indexer, indexer_length
 from penstock.io.arrays import convert
+from penstock.io.packing import Decoding
 
 BATCH_BYTES = 512 * 1024
 """Bytes read at once where values are converted or picked: they stay in the cache."""
@@ -32,6 +33,7 @@ def read_array(
     indexers: tuple[Indexer, ...],
     out: np.ndarray,
     fields: tuple[str, ...] = (),
+    decoding: Decoding | None = None,
 ) -> None:
     """Fill `out` with a region of an array that lies in C order from byte `offset` on.
 
@@ -51,6 +53,8 @@ def read_array(
         C-contiguous, of the region's shape; with `fields`, these are a further last axis.
     fields : tuple of str
         Fields of a compound type to keep.
+    decoding : Decoding, optional
+        What stored values stand for, where it is not themselves.
 
     Raises
     ------
@@ -74,7 +78,7 @@ def read_array(
     unit, inner = strides[level], tuple(sizes[level + 1 :])
     inner_picks = picks[level + 1 :]
     whole = all(_is_whole(pick, size) for pick, size in zip(inner_picks, inner, strict=True))
-    direct = whole and not fields and stored == out.dtype
+    direct = whole and not fields and decoding is None and stored == out.dtype
     batch = max(1, BATCH_BYTES // unit)
     runs = list(_runs(picks[level], batch, GAP_BYTES // unit, joined=direct))
     outer = [np.arange(*_span(p)) if isinstance(p, slice) else p for p in picks[:level]]
@@ -97,7 +101,7 @@ def read_array(
                 values = values if picked is None else values[picked]
                 for axis, pick in enumerate(inner_picks, start=1):
                     values = values[(slice(None),) * axis + (pick,)]
-                convert(values, here, fields)
+                convert(values, here, fields, decoding)
     finally:
         os.close(fd)
 

@@ -219,8 +219,7 @@ def find_reader(path: str) -> Reader:
     header = _header_beside(path)
     if header is not None:
         raise ValueError(f"{name} is only a part of the recording {header}: open {header} instead")
-    with open(path, "rb") as file:
-        head = file.read(HEAD_BYTES)
+    head = _head(path)
     if not head:
         raise ValueError(f"{path} is empty (0 bytes): copy or export it again")
     for reader in candidates:
@@ -245,6 +244,23 @@ def find_reader(path: str) -> Reader:
         f"{', '.join(extensions())}; name the reader with engine= or register one with "
         "penstock.io.register_reader"
     )
+
+
+def _head(path: str) -> bytes:
+    """The first bytes of a file; of an HDF5 file with a block of the user's own, those behind it.
+
+    (Such a block has 512 bytes, or a power of two times as many; MATLAB writes one.)
+    """
+    with open(path, "rb") as file:
+        head = file.read(HEAD_BYTES)
+        size, at = os.path.getsize(path), HEAD_BYTES
+        while at < size and not _is_hdf5(head):
+            file.seek(at)
+            if _is_hdf5(file.read(8)):
+                file.seek(at)
+                return file.read(HEAD_BYTES)
+            at *= 2
+    return head
 
 
 def _named_reader(engine: str) -> Reader:
@@ -354,6 +370,11 @@ def _is_hdf5(head: bytes) -> bool:
     return head.startswith(b"\x89HDF\r\n\x1a\n")
 
 
+def _is_matlab(head: bytes) -> bool:
+    # (those of version 4 have no signature: they are opened by name)
+    return head[:7] == b"MATLAB " and head[124:128] in (b"\x00\x01IM", b"\x01\x00MI")
+
+
 def _is_npy(head: bytes) -> bool:
     return head.startswith(b"\x93NUMPY")
 
@@ -415,7 +436,7 @@ _mne_reader(
     (".set", ".cnt", ".cdt", ".nxe", ".nedf", ".lay", ".ns3", ".snirf"),
     None,
     # Nihon Kohden, BCI2000, Nicolet, FieldTrip, KIT, EyeLink, ...: names others use as well
-    (".eeg", ".dat", ".data", ".mat", ".bin", ".con", ".sqd", ".hdr", ".asc", ".txt",
+    (".eeg", ".dat", ".data", ".bin", ".con", ".sqd", ".hdr", ".asc", ".txt",
      ".dap", ".rs3", ".cef", ".cdt.dpa", ".cdt.cef"),
 )  # fmt: skip
 # EGI and MEF3; CTF, whose extension others may use for folders of files
@@ -426,8 +447,15 @@ register_reader(
         (".h5", ".hdf5", ".usid", ".nsid"),
         "penstock.io.hdf5:open_hdf5",
         _is_hdf5,
+        (".nxs", ".nx5", ".nexus", ".emd", ".hspy", ".nix", ".nc", ".mat", ".he5", ".cxi"),
         on_disk="file",
     )
+)
+register_reader(
+    Reader("matlab", (), "penstock.io.matlab:open_matlab", _is_matlab, (".mat",), on_disk="file")
+)
+register_reader(
+    Reader("matlab 4", (), "penstock.io.matlab:open_matlab", None, (".mat",), on_disk="file")
 )
 register_reader(Reader("usid", (), "penstock.io.usid:open_usid"))
 register_reader(Reader("nsid", (), "penstock.io.nsid:open_nsid"))

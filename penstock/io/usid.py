@@ -28,7 +28,8 @@ from penstock.io.hdf5_contents import (
     texts,
     unique_dims,
 )
-from penstock.io.hdf5_region import hdf5_dataset, open_file
+from penstock.io.hdf5_dataset import hdf5_dataset
+from penstock.io.hdf5_links import Tree, open_tree, read_all
 from penstock.io.usid_tables import (
     INCOMPLETE,
     POSITION,
@@ -86,30 +87,31 @@ def open_usid(path: str, *, dtype: Any = None, dataset: str | None = None) -> xr
     >>> dict(ds.sizes), ds.attrs["position_dims"]
     ({'y': 8, 'x': 9, 'frequency': 119}, ['y', 'x'])
     """
-    with open_file(path) as file:
-        return usid_dataset(find_main(file, dataset, path), dtype=dtype, path=path)
+    with open_tree(path) as tree:
+        name, main = find_main(tree, dataset, path)
+        return usid_dataset(tree, main, dtype=dtype, name=name)
 
 
-def usid_dataset(dataset: h5py.Dataset, *, dtype: Any, path: str) -> xr.Dataset:
-    """The Penstock dataset of a main dataset in an open file."""
-    positions, spectra = sides(dataset)
+def usid_dataset(tree: Tree, dataset: h5py.Dataset, **options: Any) -> xr.Dataset:
+    """The Penstock dataset of a main dataset in an open file (options as of `hdf5_dataset`)."""
+    positions, spectra = sides(tree, dataset)
     return hdf5_dataset(
+        tree,
         dataset,
         (*positions.dims, *spectra.dims),
         {**positions.coords, **spectra.coords},
-        dtype=dtype,
-        path=path,
         shape=(*positions.shape, *spectra.shape),
         splits=(len(positions.dims), len(spectra.dims)),
         data_model="h5USID",
         position_dims=list(positions.dims),
         metadata=metadata(dataset),
+        **options,
     )
 
 
-def main_datasets(file: h5py.File) -> list[MainDataset]:
+def main_datasets(tree: Tree) -> list[MainDataset]:
     """Main datasets of an open file, in the order of their names."""
-    return datasets(file, lambda dataset: why_not_main(dataset) is None)
+    return datasets(tree, lambda dataset: why_not_main(dataset) is None)
 
 
 def why_not_main(dataset: h5py.Dataset) -> str | None:
@@ -118,8 +120,8 @@ def why_not_main(dataset: h5py.Dataset) -> str | None:
     The criteria of ``sidpy.hdf.hdf_utils`` and ``pyUSID.io.hdf_utils.check_if_main``, except that
     text may be stored as str, bytes, or an array of one.
     """
-    if dataset.ndim != 2:
-        return f"it has {dataset.ndim} axes instead of 2"
+    if dataset.shape is None or dataset.ndim != 2:
+        return f"it has {len(dataset.shape or ())} axes instead of 2"
     tables = {}
     for name in TABLES:
         table = _table(dataset, name)
@@ -162,26 +164,26 @@ def _table(dataset: h5py.Dataset, name: str) -> h5py.Dataset | None:
     return table if isinstance(table, h5py.Dataset) and table.name else None
 
 
-def find_main(file: h5py.File, wanted: str | None, path: str) -> h5py.Dataset:
-    """The main dataset of that name, or the only one.
+def find_main(tree: Tree, wanted: str | None, path: str) -> tuple[str, h5py.Dataset]:
+    """The main dataset of that name, or the only one, with its full name.
 
     Raises
     ------
     ValueError
         If there is none, with the reason, or several.
     """
-    found = main_datasets(file)
+    found = main_datasets(tree)
     main = choose(found, wanted, path)
     if main is not None:
-        return file[main.name]
-    item = None if wanted is None else file.get(wanted)
-    if isinstance(item, h5py.Dataset):
+        return main.name, tree.dataset(main.name)
+    item = None if wanted is None else tree.dataset(wanted)
+    if item is not None:
         raise ValueError(not_main(item, path))
     if wanted is not None:
         there = f"it holds {listed(found)}" if found else "it holds no main dataset at all"
         raise ValueError(f"{path} has no USID main dataset {wanted}: {there}")
-    for almost in datasets(file, refers_to_tables):
-        raise ValueError(not_main(file[almost.name], path))
+    for almost in datasets(tree, refers_to_tables):
+        raise ValueError(not_main(tree.dataset(almost.name), path))
     raise ValueError(
         f"{path} holds no USID main dataset: none of its datasets refers to tables of positions; "
         "open one as an array with dataset=... and dims=(...)"
@@ -201,7 +203,7 @@ def not_main(dataset: h5py.Dataset, path: str) -> str:
     )
 
 
-def sides(dataset: h5py.Dataset) -> tuple[Side, Side]:
+def sides(tree: Tree, dataset: h5py.Dataset) -> tuple[Side, Side]:
     """Dims of the rows and of the columns of a main dataset."""
     names = [POSITION, SPECTROSCOPIC, *([COMPONENT] if dataset.dtype.names else [])]
     found = []
@@ -214,7 +216,8 @@ def sides(dataset: h5py.Dataset) -> tuple[Side, Side]:
         names += labels
         units = texts(attribute(values, "units")) or []
         marked = attribute(indices, "type")
-        tables = [table[...] if axis == 0 else table[...].T for table in (indices, values)]
+        read = [read_all(tree, table) for table in (indices, values)]
+        tables = read if axis == 0 else [table.T for table in read]
         found.append(
             side_from_tables(
                 tables[0],

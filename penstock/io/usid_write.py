@@ -27,7 +27,7 @@ import penstock
 from penstock.dataset import SIGNAL, Region, check_dataset
 from penstock.io.hdf5_append import appended, check_appendable
 from penstock.io.hdf5_contents import attributes
-from penstock.io.hdf5_region import open_file
+from penstock.io.hdf5_links import open_tree
 from penstock.io.usid import TABLES, find_main, sides
 from penstock.io.usid_tables import (
     POSITION,
@@ -109,9 +109,14 @@ def write_usid_results(
     path = local_path(h5_path)
     if not results.data_vars:
         raise ValueError("the results hold no variable: there is nothing to write")
-    with open_file(path) as file:
-        dataset = find_main(file, main, path)
-        source, (positions, spectra) = dataset.name, sides(dataset)
+    with open_tree(path) as tree:
+        _, dataset = find_main(tree, main, path)
+        if dataset.file != tree.file:
+            raise ValueError(
+                f"{main} of {path} is a link to {dataset.name} of {dataset.file.filename}: write "
+                "the results into that file"
+            )
+        source, (positions, spectra) = dataset.name, sides(tree, dataset)
     pieces = _pieces(results, positions, spectra, f"{source} of {path}")
     attrs = _group_attributes(name, tool, parameters, results)
     check_appendable(path)
