@@ -114,8 +114,8 @@ def hyperspy_axes(tree: Tree, name: str, dataset: h5py.Dataset) -> Axes | None:
 
 def emd_axes(tree: Tree, name: str, dataset: h5py.Dataset) -> Axes | None:
     """Axes of a group of Berkeley Lab's EMD files (``dim1``, ``dim2``, ...)."""
-    home = name.rsplit("/", 1)[0]
-    if attribute(parent(tree, name), "emd_group_type") is None:
+    home, _, own = name.rpartition("/")
+    if own != "data" or attribute(parent(tree, name), "emd_group_type") is None:
         return None
     if any(child(tree, home, f"dim{n + 1}") is None for n in range(dataset.ndim)):
         return None

@@ -137,6 +137,8 @@ def offset_of(dataset: h5py.Dataset) -> int | None:
     creation = dataset.id.get_create_plist()
     if creation.get_layout() != h5py.h5d.CONTIGUOUS or creation.get_external_count():
         return None
+    if dataset.dtype.hasobject:  # (text lies elsewhere in the file, and is longer in memory)
+        return None
     # (None as well where nothing has been written yet)
     offset = dataset.id.get_offset()
     same_bytes = dataset.id.get_type().equal(h5py.h5t.py_create(dataset.dtype, logical=True))

@@ -18,6 +18,15 @@ def recordings() -> Path:
     return Path(folder, "eeg")
 
 
+@pytest.fixture(scope="session")
+def spm() -> Path:
+    """Folder of real spectra."""
+    folder = os.environ.get("PENSTOCK_DATA")
+    if not folder:
+        pytest.skip("set PENSTOCK_DATA to the folder of real data (holding spm/)")
+    return Path(folder, "spm")
+
+
 @pytest.fixture
 def make_edf(tmp_path: Path) -> Callable[..., tuple[Path, list[np.ndarray]]]:
     """Write an EDF or BDF file with edfio; returns its path and the digital values."""

@@ -18,14 +18,6 @@ from penstock.io.hdf5_contents import SeveralDatasetsError
 from penstock.testing import check_reader
 
 
-@pytest.fixture(scope="session")
-def spm() -> Path:
-    folder = os.environ.get("PENSTOCK_DATA")
-    if not folder:
-        pytest.skip("set PENSTOCK_DATA to the folder of real data (holding spm/)")
-    return Path(folder, "spm")
-
-
 @pytest.fixture
 def cube() -> np.ndarray:
     return np.random.default_rng(0).standard_normal((4, 5, 6))

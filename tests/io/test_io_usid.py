@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import pickle
 from pathlib import Path
 
@@ -30,14 +29,6 @@ from penstock.testing import check_reader
 @pytest.fixture
 def path(tmp_path) -> Path:
     return tmp_path / "scan.h5"
-
-
-@pytest.fixture(scope="session")
-def spm() -> Path:
-    folder = os.environ.get("PENSTOCK_DATA")
-    if not folder:
-        pytest.skip("set PENSTOCK_DATA to the folder of real data (holding spm/)")
-    return Path(folder, "spm")
 
 
 # ---------------------------------------------------------------------- dims

@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 import pytest
 import xarray as xr
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -26,6 +26,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("types")
 
 
+@settings(deadline=None)
 @given(data=st.data(), letter=st.sampled_from(NUMBERS), order=st.sampled_from("<>"))
 def test_values_are_what_is_stored(folder: Path, data: st.DataObject, letter: str, order: str):
     dtype = np.dtype(letter).newbyteorder(order)
