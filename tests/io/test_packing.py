@@ -87,7 +87,7 @@ def test_the_type_is_that_of_what_values_stand_for(tmp_path):
     found = ps.open_dataset(tmp_path / "t.h5").signal
     assert found.dtype == np.float64
     assert np.array_equal(found.values, [[15.0, 25.0, np.nan]], equal_nan=True)
-    assert found.encoding["stored_as"] == "unpacked from int16"
+    assert ps.open_dataset(tmp_path / "t.h5").attrs["stored_as"] == "packed int16"
     for values, fill, dtype in (
         (counts, np.int16(-999), np.float32),
         (counts.astype("i4"), np.int32(-999), np.float64),
