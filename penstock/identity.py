@@ -14,6 +14,7 @@ import xarray as xr
 
 import penstock
 from penstock.dataset import SIGNAL, reads_fresh
+from penstock.local_paths import not_there
 from penstock.store import FORMAT
 
 
@@ -21,6 +22,8 @@ def file_identity(path: Path) -> dict[str, Any]:
     """Path, size and time of change of a file or store, or of the files of a folder together."""
     if path.is_dir() and not (path / "zarr.json").exists():
         return {"path": str(path), **_files_in(path)}
+    if not path.exists():
+        raise FileNotFoundError(not_there(str(path)))
     stat = (path / "zarr.json" if path.is_dir() else path).stat()
     return {"path": str(path), "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
 

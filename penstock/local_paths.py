@@ -49,3 +49,13 @@ def local_path(path: str | os.PathLike[str]) -> str:
     """
     check_local(path)
     return os.path.abspath(os.path.expanduser(os.fspath(path)))
+
+
+def not_there(path: str) -> str:
+    """One sentence about a path at which there is nothing."""
+    if os.path.islink(path):
+        return (
+            f"{path} is a link to a file that is not there: get the file (datalad get, git annex "
+            "get), or mend the link"
+        )
+    return f"no such file: {path}; check the path for typing errors"

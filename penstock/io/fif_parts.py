@@ -54,6 +54,14 @@ def later_parts(path: Path) -> list[Path]:
     return parts
 
 
+def next_names(path: Path) -> list[str]:
+    """Names of the files in which a FIF file says that it goes on, as they are written."""
+    try:
+        return [name for role, name, _ in _references(*_stamp(path), False) if role == _NEXT]
+    except OSError:
+        return []
+
+
 def _before(path: Path) -> Path | None:
     """The file that a later part would follow, by the names."""
     split = _split_of(path)
@@ -101,7 +109,7 @@ def _goes_on(before: Path, after: Path) -> bool:
         return False
     try:
         return any(role == _PREVIOUS for role, _, _ in _references(*_stamp(after), True)) or any(
-            role == _NEXT and (name == after.name or (not name and number > 0))
+            role == _NEXT and (os.path.basename(name) == after.name or (not name and number > 0))
             for role, name, number in _references(*_stamp(before), False)
         )
     except OSError:
@@ -123,7 +131,7 @@ def _references(
         if kind == _ROLE:
             found.append([int.from_bytes(data, "big"), "", 0])
         elif found and kind == _NAME:
-            found[-1][1] = os.path.basename(data.decode("latin-1"))
+            found[-1][1] = data.decode("latin-1")
         elif found and kind == _NUMBER:
             found[-1][2] = int.from_bytes(data, "big")
     return tuple((int(role), str(name), int(number)) for role, name, number in found)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import re
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +17,10 @@ from penstock.io.registry import (
     extensions,
     find_reader,
     is_recording_folder,
-    not_there,
     readers,
     whole_of,
 )
-from penstock.local_paths import check_local
+from penstock.local_paths import check_local, not_there
 
 _NOT_RECORDINGS = ("sourcedata", "code", "stimuli")
 """Folders of a BIDS dataset in which other things lie: originals, programs, pictures and sounds."""
@@ -161,7 +161,8 @@ def _walk(folder: Path) -> Iterator[Path]:
         try:
             stat = here.stat()
             entries = _entries(here)
-        except OSError:  # (a folder that may not be read, a link that leads nowhere)
+        except OSError as error:
+            warnings.warn(f"{here} is not searched ({error.strerror})", stacklevel=2)
             continue
         if (stat.st_dev, stat.st_ino) in seen:
             continue

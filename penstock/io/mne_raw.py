@@ -26,6 +26,7 @@ from penstock.io.mne.objects import (
     units_of,
 )
 from penstock.io.mne_problems import reading_problem
+from penstock.io.parts import check_parts
 
 OPEN_RECORDINGS = 4
 """Recordings that a process keeps open; MNE-Python parses a header in 10 ms to seconds."""
@@ -141,6 +142,10 @@ def open_mne(
         time of the first sample, and events count from it (also where MNE-Python's ``first_samp``
         is not 0).
     """
+    check_parts(path)
+    own = [name for name in ("preload", "verbose", "fname") if name in options]
+    if own:
+        raise ValueError(f"{path} cannot be opened with {own[0]!r}: samples are read by region")
     frozen = tuple(sorted(options.items()))
     entry = _opened(path, frozen)
     for message in entry.messages:

@@ -7,7 +7,7 @@ import os
 import re
 from pathlib import Path
 
-from penstock.io.fif_parts import later_parts
+from penstock.io.fif_parts import later_parts, next_names
 
 _BESIDE = {
     ".vhdr": (".eeg", ".vmrk", ".dat"),
@@ -52,12 +52,39 @@ def parts_of(path: str | os.PathLike[str]) -> list[Path]:
     return sorted(found)
 
 
+def check_parts(path: str | os.PathLike[str]) -> None:
+    """Raise a ValueError if a recording would be read from another folder, or has an empty part.
+
+    A file from elsewhere must not bring other files of this machine into a result.
+    """
+    file = Path(path)
+    named: list[str] = []
+    if file.suffix.lower() in (".vhdr", ".ahdr"):
+        named = _names_in(file)
+    elif file.suffix.lower() == ".fif" and file.is_file():
+        named = next_names(file)
+    for name in named:
+        if os.path.basename(name) != name:
+            raise ValueError(
+                f"{path} goes on in {name}, outside of its folder, which is not followed: put the "
+                "files of a recording into one folder, and their bare names into its header"
+            )
+    for part in parts_of(path):
+        if part.stat().st_size == 0:
+            raise ValueError(f"{part} is empty (0 bytes): copy or export it again")
+
+
 def _named_in(header: Path) -> list[Path]:
     """The files that a BrainVision header names, of those in its folder."""
+    parts = [header.with_name(os.path.basename(name)) for name in _names_in(header)]
+    return [part for part in parts if part.is_file()]
+
+
+def _names_in(header: Path) -> list[str]:
+    """The files that a BrainVision header names, as it writes them."""
     text = ""
     with contextlib.suppress(OSError), open(header, "rb") as file:
         text = file.read(_HEADER_BYTES).decode("latin-1")
     stem = header.with_suffix("").name
     names = re.findall(r"^(?:DataFile|MarkerFile)=(.+?)\s*$", text, re.MULTILINE)
-    parts = [header.with_name(os.path.basename(name.replace("$b", stem))) for name in names]
-    return [part for part in parts if part.is_file()]
+    return [name.replace("$b", stem) for name in names]

@@ -17,7 +17,7 @@ import xarray as xr
 from penstock.dataset import check_dataset
 from penstock.io.objects import as_dataset, is_object
 from penstock.io.open_options import CASES, check_rate, options_for, takes, with_bads
-from penstock.local_paths import local_path
+from penstock.local_paths import local_path, not_there
 
 HEAD_BYTES = 512
 
@@ -333,16 +333,6 @@ def _header_beside(path: str) -> str | None:
     if header is not None and file.with_suffix(header).exists():
         return file.with_suffix(header).name
     return None
-
-
-def not_there(path: str) -> str:
-    """One sentence about a path at which there is nothing."""
-    if os.path.islink(path):
-        return (
-            f"{path} is a link to a file that is not there: get the file (datalad get, git annex "
-            "get), or mend the link"
-        )
-    return f"no such file: {path}; check the path for typing errors"
 
 
 def _excerpt(head: bytes) -> str:

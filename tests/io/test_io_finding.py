@@ -214,3 +214,75 @@ def test_addresses_are_not_paths_yet(address: str, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
     with pytest.raises(RemotePathError, match=r"give the path itself, without file://"):
         ps.open_dataset("file:///data/a.edf")
+
+
+BRAINVISION = """Brain Vision Data Exchange Header File Version 1.0
+[Common Infos]
+DataFile={data}
+MarkerFile=a.vmrk
+DataFormat=BINARY
+DataOrientation=MULTIPLEXED
+NumberOfChannels=1
+SamplingInterval=10000
+[Binary Infos]
+BinaryFormat=INT_16
+[Channel Infos]
+Ch1=Cz,,0.5,uV
+"""
+
+
+def test_data_outside_of_the_folder_are_not_followed(tmp_path: Path) -> None:
+    pytest.importorskip("mne")
+    inside = tmp_path / "in"
+    inside.mkdir()
+    samples = np.arange(100, dtype="<i2").tobytes()
+    (tmp_path / "secret.eeg").write_bytes(samples)
+    (inside / "a.eeg").write_bytes(samples)
+    (inside / "a.vmrk").write_text("Brain Vision Data Exchange Marker File, Version 1.0\n")
+    header = inside / "a.vhdr"
+    for name in ("../secret.eeg", str(tmp_path / "secret.eeg"), "x/../../secret.eeg"):
+        header.write_text(BRAINVISION.format(data=name))
+        with pytest.raises(ValueError, match=r"outside of its folder, which is not followed"):
+            ps.open_dataset(header)
+    header.write_text(BRAINVISION.format(data="a.eeg"))
+    assert ps.open_dataset(header).sizes == {"channel": 1, "time": 100, "event": 0}
+    (inside / "a.eeg").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"a\.eeg is empty \(0 bytes\)"):
+        ps.open_dataset(header)
+
+
+def test_a_change_of_any_part_is_another_input(tmp_path: Path) -> None:
+    pytest.importorskip("mne")
+    (tmp_path / "a.vhdr").write_text(BRAINVISION.format(data="a.eeg"))
+    (tmp_path / "a.vmrk").write_text("Brain Vision Data Exchange Marker File, Version 1.0\n")
+    (tmp_path / "a.eeg").write_bytes(np.arange(100, dtype="<i2").tobytes())
+    pipeline, out = ps.Pipeline([np.abs]), tmp_path / "out"
+    assert pipeline.run(tmp_path / "a.vhdr", out, progress=False).ok
+    assert pipeline.run(tmp_path / "a.*", out, progress=False).skipped == ["a"]
+    (tmp_path / "a.eeg").write_bytes(np.arange(101, dtype="<i2").tobytes())
+    assert "was not made" in pipeline.run(tmp_path / "a.vhdr", out, progress=False).failed["a"]
+
+
+def test_what_cannot_be_searched_is_told(cohort: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from penstock.io import finding
+
+    entries = finding._entries
+
+    def refusing(folder: Path) -> list[Path]:
+        if folder.name == "deep":
+            raise PermissionError(13, "Permission denied")
+        return entries(folder)
+
+    monkeypatch.setattr(finding, "_entries", refusing)
+    with (
+        pytest.warns(UserWarning, match=r"deep is not searched \(Permission denied\)"),
+        pytest.raises(FileNotFoundError, match="no recordings in this folder"),
+    ):
+        find_recordings(cohort / "only")
+
+
+def test_a_link_that_leads_nowhere_is_named_by_a_run(cohort: Path, tmp_path: Path) -> None:
+    (cohort / "far").mkdir()
+    (cohort / "far" / "x.edf").symlink_to("/nowhere/x.edf")
+    report = ps.Pipeline([np.abs]).run(cohort / "far", cohort / "out", progress=False)
+    assert "is a link to a file that is not there: get the file" in report.failed["x"]
