@@ -26,7 +26,7 @@ from penstock.cli_options import (
     end_with,
     say,
 )
-from penstock.cli_reading import reads_recordings
+from penstock.cli_reading import chooses_images, reads_recordings
 from penstock.local_paths import check_local
 
 if TYPE_CHECKING:
@@ -212,6 +212,7 @@ def _describe_signal(signal: xr.DataArray, stored_as: str | None = None) -> list
 
 @app.command()
 @reads_recordings
+@chooses_images
 def plan(
     pipeline: PipelineFile,
     files: Files,
@@ -227,15 +228,18 @@ def plan(
     name: Naming = None,
     *,
     reading: dict[str, Any],
+    select: dict[str, str],
 ) -> None:
     """Show blocks, concurrency and predicted peak memory; nothing is computed."""
     from penstock.engine import one_sentence
     from penstock.io import open_dataset
+    from penstock.io.bids_choice import chosen_images
     from penstock.io.finding import whole_recordings
     from penstock.sources import expand_paths
 
     steps = _pipeline(pipeline, allow)
-    paths = whole_recordings(path for file in files for path in expand_paths(file))
+    paths = whole_recordings(path for file in files for path in expand_paths(file, select))
+    paths = chosen_images(paths, select)
     readable, failed = list(paths), 0
     for path in paths if len(paths) > 1 else []:
         try:
@@ -254,6 +258,7 @@ def plan(
             format=format,
             open_options=reading,
             name=name,
+            select=select,
         )
         print(plans)
     raise typer.Exit(1 if failed else 0)
@@ -265,6 +270,7 @@ def _one(files: list[str]) -> Any:
 
 @app.command()
 @reads_recordings
+@chooses_images
 def run(
     pipeline: PipelineFile,
     files: Files,
@@ -283,6 +289,7 @@ def run(
     name: Naming = None,
     *,
     reading: dict[str, Any],
+    select: dict[str, str],
 ) -> None:
     """Process recordings into a folder; the same command goes on after an interruption."""
     with client_at(scheduler) as client:
@@ -299,6 +306,7 @@ def run(
             progress=False if quiet else None,
             open_options=reading,
             name=name,
+            select=select,
         )
     end_with(report)
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from penstock.cli_options import Memory, Naming, Scheduler, Workers, app, client_at, end_with
+from penstock.cli_reading import chooses_images
 from penstock.local_paths import local_path
 from penstock.memory import MIB, process_now
 
@@ -20,6 +21,7 @@ TABLES_AND_STORES = ("parquet", "csv", "tsv", "zarr")
 
 
 @app.command()
+@chooses_images
 def extract(
     files: Annotated[
         list[str],
@@ -67,7 +69,8 @@ def extract(
     low_pass: Annotated[float | None, typer.Option(help="Upper cut-off [Hz].")] = None,
     high_pass: Annotated[float | None, typer.Option(help="Lower cut-off [Hz].")] = None,
     t_r: Annotated[
-        float | None, typer.Option(help="Repetition time [s] (default: the header's).")
+        float | None,
+        typer.Option(help="Repetition time [s] (default: the sidecar's or the header's)."),
     ] = None,
     nan_policy: Annotated[
         str, typer.Option(help="Voxels that are not numbers: omit, zero or propagate.")
@@ -81,6 +84,8 @@ def extract(
     scheduler: Scheduler = None,
     quiet: Annotated[bool, typer.Option(help="No progress.")] = False,
     name: Naming = None,
+    *,
+    select: dict[str, str],
 ) -> None:
     """Extract and clean region signals: one pass over each image, within a memory budget."""
     from penstock.fmri import (
@@ -93,7 +98,7 @@ def extract(
         SmoothVolumes,
     )
     from penstock.pipeline import Pipeline
-    from penstock.sources import expand_paths, resolve_sources
+    from penstock.sources import resolve_sources
 
     # (workers of a cluster may be at home in another folder)
     labels, maps, mask = (_absolute(paths) for paths in (labels, maps, mask))
@@ -129,9 +134,13 @@ def extract(
     }
     if any(value not in (None, False) for value in cleaning.values()):
         steps.append(CleanSignals(t_r=t_r, **cleaning))  # type: ignore[arg-type]
-    sources, folder, written = _targets(files, out, format, only_voxels=bool(mask) and not labels)
+    found = _images(files, select)
+    sources, folder, written = _targets(
+        files, found, out, format, only_voxels=bool(mask) and not labels
+    )
     shared = confounds and confounds != ["auto"] and not any("{name}" in c for c in confounds)
-    if shared and (n_images := len(resolve_sources(sources, Path(local_path(folder))))) > 1:
+    items = resolve_sources(sources, Path(local_path(folder)), select=select) if shared else []
+    if (n_images := len(items)) > 1:
         raise ValueError(
             f"{n_images} images cannot share one table of confounds: use --confounds auto, or "
             "a path with {name} in it"
@@ -147,8 +156,9 @@ def extract(
             client=client,
             progress=False if quiet else None,
             name=name,
+            select=select,
         )
-    _add_figures(report, next(iter(labels or maps or mask), None), expand_paths(files[0])[0])
+    _add_figures(report, next(iter(labels or maps or mask), None), found[0])
     report.save()
     end_with(report)
 
@@ -165,14 +175,20 @@ def _centre(text: str) -> tuple[float, float, float]:
     return x, y, z
 
 
+def _images(files: list[str], select: dict[str, str]) -> list[Path]:
+    """The images that are meant; several of one run need a choice."""
+    from penstock.io.bids_choice import chosen_images
+    from penstock.sources import expand_paths
+
+    return chosen_images([p for file in files for p in expand_paths(file, select)], select)
+
+
 def _targets(
-    files: list[str], out: Path, format: str | None, *, only_voxels: bool
+    files: list[str], paths: list[Path], out: Path, format: str | None, *, only_voxels: bool
 ) -> tuple[Any, Path, str]:
     """Sources with the names of their results, the folder for them, and their format."""
     from penstock.formats import check_format, format_of, named_target
-    from penstock.sources import expand_paths
 
-    paths = [path for file in files for path in expand_paths(file)]
     wanted = format_of(out)
     if wanted is None:
         if out.suffix and not out.is_dir():

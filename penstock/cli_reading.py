@@ -16,6 +16,10 @@ def _option(help: str, *names: str) -> Any:
     return typer.Option(*names, help=help, rich_help_panel=_GROUP)
 
 
+def _choice(help: str) -> Any:
+    return typer.Option(help=help, rich_help_panel="Which images of a run")
+
+
 def _taken(
     dataset: Annotated[
         str | None,
@@ -79,18 +83,46 @@ def _taken(
 
 def reads_recordings(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the options of `_taken`; it gets them as one mapping, ``reading``."""
+    return _with_options(command, _taken, "reading")
+
+
+def _chosen(
+    space: Annotated[
+        str | None,
+        _choice("Images of this space, where a run has several: a name of one, func, or all."),
+    ] = None,
+    res: Annotated[str | None, _choice("Of this resolution (BIDS: res-...).")] = None,
+    desc: Annotated[
+        str | None, _choice("Of this step of processing (default: preproc, where there is one).")
+    ] = None,
+    echo: Annotated[str | None, _choice("Of this echo.")] = None,
+) -> dict[str, str]:
+    """What images of a run are meant (see `penstock.io.bids_choice`)."""
+    given = {"space": space, "res": res, "desc": desc, "echo": echo}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def chooses_images(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options of `_chosen`; it gets them as one mapping, ``select``."""
+    return _with_options(command, _chosen, "select")
+
+
+def _with_options(
+    command: Callable[..., Any], taken: Callable[..., Any], into: str
+) -> Callable[..., Any]:
+    """Give a command the options of a function, whose result it gets as a keyword argument."""
     own = inspect.signature(command, eval_str=True)
-    shared = inspect.signature(_taken, eval_str=True)
+    shared = inspect.signature(taken, eval_str=True)
 
     @functools.wraps(command)
     def wrapped(**given: Any) -> Any:
-        taken = {name: given.pop(name) for name in shared.parameters}
-        return command(**given, reading=_taken(**taken))
+        theirs = {name: given.pop(name) for name in shared.parameters}
+        return command(**given, **{into: taken(**theirs)})
 
     parameters = [
         one.replace(kind=inspect.Parameter.KEYWORD_ONLY)
         for one in (*own.parameters.values(), *shared.parameters.values())
-        if one.name != "reading"
+        if one.name != into
     ]
     wrapped.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
     wrapped.__annotations__ = {one.name: one.annotation for one in parameters}

@@ -187,6 +187,7 @@ class Pipeline:
         client: Any = None,
         open_options: Mapping[str, Any] | None = None,
         name: str | None = None,
+        select: Mapping[str, str] | None = None,
     ) -> Plan | Plans:
         """Blocks, concurrency and predicted peak memory. Computes nothing and reads no samples.
 
@@ -208,6 +209,8 @@ class Pipeline:
             ``{number}``, or entities of BIDS names (``{sub}``, ``{task}``), and ``/`` between
             folders. Default: names of the files; below folders like those of the recordings where
             two files have one name.
+        select : mapping, optional
+            Which images of a run are meant (see `run`).
 
         Returns
         -------
@@ -229,7 +232,7 @@ class Pipeline:
         several = not (isinstance(source, xr.Dataset | str | Path) or is_object(source))
         options = {**self.open_options, **(open_options or {})}
         plans = []
-        for item in resolve_sources(source, name=name):
+        for item in resolve_sources(source, name=name, select=select):
             ds = item.dataset
             if ds is None:
                 ds = open_dataset(item.path or "", **options)
@@ -254,6 +257,7 @@ class Pipeline:
         listeners: Iterable[Any] = (),
         open_options: Mapping[str, Any] | None = None,
         name: str | None = None,
+        select: Mapping[str, str] | None = None,
     ) -> Report:
         """Process recordings into a folder, within a memory budget, and report.
 
@@ -293,6 +297,11 @@ class Pipeline:
             ``{number}``, or entities of BIDS names (``{sub}``, ``{task}``), and ``/`` between
             folders. Default: names of the files; below folders like those of the recordings where
             two files have one name.
+        select : mapping, optional
+            Which images are meant where folders or patterns hold several of one run, by the
+            entities of their BIDS names: ``{"space": "MNI152NLin2009cAsym", "res": "2"}``. Without
+            a choice such a folder is refused; ``"all"`` takes all, ``"none"`` those that lack the
+            entity (``"func"``, too, for the space of the scanner).
 
         Returns
         -------
@@ -321,6 +330,7 @@ class Pipeline:
             listeners=listeners,
             open_options={**self.open_options, **(open_options or {})},
             name=name,
+            select=select,
         )
 
     # ------------------------------------------------------------------ files

@@ -80,6 +80,7 @@ def run(
     listeners: Iterable[events.Listener] = (),
     open_options: Mapping[str, Any] | None = None,
     name: str | None = None,
+    select: Mapping[str, str] | None = None,
 ) -> Report:
     """Process recordings into a folder (see `Pipeline.run`)."""
     from penstock.progress import progress_listener
@@ -90,7 +91,7 @@ def run(
     if dtype not in (None, "float32", "float64"):
         raise ValueError(f"dtype must be 'float32' or 'float64', got {dtype!r}")
     out = Path(local_path(out))
-    items = resolve_sources(source, out, name)
+    items = resolve_sources(source, out, name, select)
     client = client if client is not None else active_client()
     kind = "cluster" if client is not None else executor_kind(pipeline, executor)
     limits = resources(memory, workers, kind=kind, client=client, modules=pipeline.modules)

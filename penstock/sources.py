@@ -36,7 +36,10 @@ class _Entry:
 
 
 def resolve_sources(
-    source: Any, out: Path | None = None, name: str | None = None
+    source: Any,
+    out: Path | None = None,
+    name: str | None = None,
+    select: Mapping[str, str] | None = None,
 ) -> list[SourceItem]:
     """Recordings meant by a path, pattern, folder, dataset or a list of them, with result names.
 
@@ -46,7 +49,9 @@ def resolve_sources(
 
     A recording that is given twice counts once. Where a folder or pattern also covers `out`,
     earlier results in it are left out, so that the same command can go on in the folder of its
-    recordings.
+    recordings. Of several images of one run in such a folder (in other spaces, say) one must be
+    chosen with `select` (see `penstock.io.bids_choice`); where `select` is given, of paths that are
+    listed as well.
 
     Raises
     ------
@@ -56,18 +61,23 @@ def resolve_sources(
     if isinstance(source, Mapping) and not isinstance(source, xr.Dataset):
         if name is not None:
             raise ValueError("a mapping names its results itself: leave out name (--name)")
-        return [_named(str(one), entry) for one, entry in source.items()]
-    entries = _entries(source if isinstance(source, list | tuple) else [source], out)
+        return [_named(str(one), entry, select) for one, entry in source.items()]
+    entries = _entries(source if isinstance(source, list | tuple) else [source], out, select)
     if not entries:
         raise ValueError("no recordings given")
     names = names_of([e.place for e in entries], [e.root for e in entries], name)
     return [SourceItem(one, e.path, e.dataset) for one, e in zip(names, entries, strict=True)]
 
 
-def _entries(given: list[Any] | tuple[Any, ...], out: Path | None) -> list[_Entry]:
+def _entries(
+    given: list[Any] | tuple[Any, ...], out: Path | None, select: Mapping[str, str] | None
+) -> list[_Entry]:
+    from penstock.io.bids_choice import check_choice, chosen_images
     from penstock.io.finding import find_recordings, whole_recordings
 
+    every_desc = "desc" in check_choice(select)
     entries: list[_Entry] = []
+    searched: list[Path] = []
     for one in map(as_dataset, given):
         if isinstance(one, xr.Dataset):
             origin = one.attrs.get("source") or one.attrs.get("store")
@@ -76,13 +86,16 @@ def _entries(given: list[Any] | tuple[Any, ...], out: Path | None) -> list[_Entr
             root = Path(os.path.abspath(place)).parent
             entries.append(_Entry(place, root, dataset=one))
         elif isinstance(one, str | os.PathLike):
-            found = find_recordings(one)
+            found = find_recordings(one, every_desc=every_desc)
             paths = found.paths
             if out is not None and found.searched:
                 paths = [p for p in paths if out not in p.absolute().parents or not _is_result(p)]
             entries += [_Entry(path, found.root, path) for path in paths]
+            searched += paths if found.searched or select is not None else []
         else:
             raise TypeError(f"expected paths or datasets, got {type(one).__name__}")
+    left_out = {*searched} - {*chosen_images(list(dict.fromkeys(searched)), select)}
+    entries = [entry for entry in entries if entry.path not in left_out]
     whole = set(whole_recordings(entry.path for entry in entries if entry.path is not None))
     kept = []
     for entry in entries:
@@ -94,12 +107,14 @@ def _entries(given: list[Any] | tuple[Any, ...], out: Path | None) -> list[_Entr
     return kept
 
 
-def _named(name: str, entry: Any) -> SourceItem:
+def _named(name: str, entry: Any, select: Mapping[str, str] | None) -> SourceItem:
+    from penstock.io.bids_choice import chosen_images
+
     check_name(name)
     entry = as_dataset(entry)
     if isinstance(entry, xr.Dataset):
         return SourceItem(name, dataset=entry)
-    paths = expand_paths(entry)
+    paths = chosen_images(expand_paths(entry, select), select)
     if len(paths) != 1:
         raise ValueError(f"{name!r} names one recording, but {entry} means {len(paths)}")
     return SourceItem(name, path=paths[0])
@@ -110,8 +125,12 @@ def _is_result(path: Path) -> bool:
     return (about is not None and "key" in about) or sidecar_path(path).exists()
 
 
-def expand_paths(pattern: str | os.PathLike[str]) -> list[Path]:
+def expand_paths(
+    pattern: str | os.PathLike[str], select: Mapping[str, str] | None = None
+) -> list[Path]:
     """Recordings meant by a path, a pattern, or a folder (see `penstock.io.finding`).
+
+    Images of a run are all of them: which of them are meant is for `resolve_sources`.
 
     Raises
     ------
@@ -120,4 +139,4 @@ def expand_paths(pattern: str | os.PathLike[str]) -> list[Path]:
     """
     from penstock.io.finding import find_recordings
 
-    return find_recordings(pattern).paths
+    return find_recordings(pattern, every_desc="desc" in (select or {})).paths

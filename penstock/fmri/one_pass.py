@@ -18,6 +18,7 @@ from penstock.fmri.images import floating_type, same_grid, voxel_grid
 from penstock.fmri.together import PART, ExtractTogether
 from penstock.fmri.volumes import as_volumes, joined_in_time
 from penstock.in_memory import collect
+from penstock.io.bids_choice import chosen_images
 from penstock.local_paths import local_path
 from penstock.memory import MIB
 
@@ -139,7 +140,7 @@ def single_volumes(imgs: Sequence[Any], masker: BaseMasker, **budget: Any) -> li
 def as_list(imgs: Any) -> list[Any]:
     """The images of a list, those that a pattern matches, or the one there is."""
     if isinstance(imgs, str | os.PathLike):
-        return list(matching_paths(imgs))
+        return [str(path) for path in chosen_images([*map(Path, matching_paths(imgs))])]
     if isinstance(imgs, list | tuple):
         if not imgs:
             raise ValueError("no images given: the list of images is empty")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from penstock.io.bids import parse_name
+from penstock.io.bids_choice import IMAGE
 from penstock.io.fif_parts import first_part
 from penstock.io.registry import (
     MissingExtraError,
@@ -22,6 +23,7 @@ from penstock.io.registry import (
 )
 from penstock.local_paths import check_local, not_there
 
+_FUNCTIONAL = re.compile(r"_bold\.nii(\.(gz|bz2|xz|zst))?$", re.IGNORECASE)
 _NOT_RECORDINGS = ("sourcedata", "code", "stimuli")
 """Folders of a BIDS dataset in which other things lie: originals, programs, pictures and sounds."""
 _SIDECARS = (".json", ".tsv", ".tsv.gz", ".bvec", ".bval")
@@ -39,12 +41,13 @@ class Found:
     """Whether they were found, not named."""
 
 
-def find_recordings(given: str | os.PathLike[str]) -> Found:
+def find_recordings(given: str | os.PathLike[str], *, every_desc: bool = False) -> Found:
     """Recordings meant by a path, a pattern, or a folder (the known formats in it).
 
     Where none lie in a folder itself, its subfolders are searched, through links too. Recordings
     that are folders (``.mff``, ``.ds``, ``.zarr``) are one recording; parts of others (``.eeg`` and
-    ``.vmrk`` of BrainVision, later files of a split FIF recording) are not counted beside them.
+    ``.vmrk`` of BrainVision, later files of a split FIF recording) are not counted beside them. Of
+    images in a folder the preprocessed ones are meant where there are some, unless `every_desc`.
 
     Raises
     ------
@@ -57,7 +60,7 @@ def find_recordings(given: str | os.PathLike[str]) -> Found:
     if is_recording_folder(path):
         return Found([path], _parent(path), searched=False)
     if path.is_dir():
-        found = in_folder(path)
+        found = in_folder(path, every_desc)
         if not found:
             raise FileNotFoundError(
                 f"{path}: no recordings in this folder (known: {', '.join(sorted(extensions()))})"
@@ -72,9 +75,10 @@ def find_recordings(given: str | os.PathLike[str]) -> Found:
     raise FileNotFoundError(f"{given}: no such file or folder")
 
 
-def in_folder(folder: Path) -> list[Path]:
+def in_folder(folder: Path, every_desc: bool = False) -> list[Path]:
     """Recordings in a folder, or where it has none itself, in its subfolders."""
-    return _recordings(_entries(folder), folder) or _recordings(_walk(folder), folder)
+    found = _recordings(_entries(folder), folder, every_desc)
+    return found or _recordings(_walk(folder), folder, every_desc)
 
 
 def whole_recordings(paths: Iterable[Path]) -> list[Path]:
@@ -175,7 +179,7 @@ def _walk(folder: Path) -> Iterator[Path]:
                 waiting.append(path)
 
 
-def _recordings(paths: Iterable[Path], root: Path) -> list[Path]:
+def _recordings(paths: Iterable[Path], root: Path, every_desc: bool = False) -> list[Path]:
     """Those in a format that we know, in order of their names, without parts of others.
 
     Of a BIDS dataset or its derivatives, with masks, maps and anatomy beside the recordings, only
@@ -189,9 +193,10 @@ def _recordings(paths: Iterable[Path], root: Path) -> list[Path]:
         if (path.name.lower().endswith(known) and not path.is_dir()) or is_recording_folder(path)
     )
     found = [path for path in found if first_part(path) is None]
-    images = {path for path in found if path.name.lower().endswith((".nii", ".nii.gz"))}
-    functional = {path for path in images if re.search(r"_bold\.nii(\.gz)?$", path.name.lower())}
+    images = {path for path in found if IMAGE.search(path.name)}
+    functional = {path for path in images if _FUNCTIONAL.search(path.name)}
     preprocessed = {path for path in functional if "_desc-preproc_" in path.name}
+    preprocessed = set() if every_desc else preprocessed
     wanted = preprocessed or functional or images
     others = {path for path in found if path not in images}
     wanted |= {p for p in others if "derivatives" not in p.relative_to(root).parts} or others

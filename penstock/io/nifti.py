@@ -24,7 +24,9 @@ from penstock.io.nifti_time import TimeStep, time_with_sidecars
 from penstock.io.nifti_values import ImageRegion
 
 
-def open_nifti(path: str, *, dtype: Any = None, t_r: float | None = None) -> xr.Dataset:
+def open_nifti(
+    path: str, *, dtype: Any = None, t_r: float | None = None, sidecars: bool = True
+) -> xr.Dataset:
     """Open an image or a series of volumes; values stay in the file until a region is read.
 
     Parameters
@@ -40,6 +42,8 @@ def open_nifti(path: str, *, dtype: Any = None, t_r: float | None = None) -> xr.
     t_r : float, optional
         Repetition time [s]. Default: that of the image's JSON sidecar (BIDS: ``RepetitionTime``,
         inherited from folders above, or ``VolumeTiming``), else that of the header.
+    sidecars : bool, default True
+        Whether to look for JSON sidecars.
 
     Returns
     -------
@@ -85,7 +89,7 @@ def open_nifti(path: str, *, dtype: Any = None, t_r: float | None = None) -> xr.
     path = os.path.abspath(path)
     header = read_header(path)
     n_volumes = _length(header, "time")
-    time = chosen_time(header.time, n_volumes, path, t_r, sidecars=True)
+    time = chosen_time(header.time, n_volumes, path, t_r, sidecars=sidecars)
     for doubt in (*header.doubts, *filter(None, [time.doubt])):
         warnings.warn(doubt, stacklevel=3)
     return stored_dataset(header, time, path, dtype)
