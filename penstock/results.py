@@ -115,7 +115,9 @@ def results_outline(
         With a ``signal`` of type `record_dtype` over the loop dims. It can be read from no more:
         such a processor is the last of its pipeline.
     """
-    taken = set(map(str, ds.dims)) | set(map(str, ds.coords))
+    # (coordinates along the core dims are not in the result)
+    kept = {str(name) for name, c in ds.coords.items() if not set(core_dims) & set(c.dims)}
+    taken = set(map(str, ds.dims)) | kept
     for name, one in fields.items():
         clash = [label for label in (name, *one.dims) if label in taken - set(core_dims)]
         if clash or name == SIGNAL:

@@ -15,6 +15,7 @@ _HOMES = {
     "FindPeaksCWT": "penstock.spectra.peaks",
     "Fit": "penstock.spectra.fit",
     "FitResult": "penstock.spectra.fit",
+    "FunctionModel": "penstock.spectra.models",
     "Gaussian": "penstock.spectra.models",
     "ImageReduction": "penstock.spectra.reduction_contract",
     "Lorentzian": "penstock.spectra.models",

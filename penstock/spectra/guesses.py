@@ -151,7 +151,10 @@ def guess_decays(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     integral -= row_sums(integral)[:, np.newaxis] / len(x)
     integral -= np.vecdot(integral, t)[:, np.newaxis] / spread * t
     curved = centred - np.vecdot(centred, t)[:, np.newaxis] / spread * t
-    rate = -np.vecdot(integral, curved) / np.vecdot(integral, integral)
+    straight = np.vecdot(integral, integral)
+    # (a straight line, to rounding, has no rate)
+    told = np.vecdot(curved, curved) > (64 * np.finfo(float).eps) ** 2 * np.vecdot(values, values)
+    rate = np.where(told & (straight > 0), -np.vecdot(integral, curved) / straight, np.nan)
     extent = x.max() - x.min()
     usable = (np.abs(rate) * np.abs(x).max() < 500) & (np.abs(rate) * extent > 1e-6)
     rate = np.where(usable, rate, 2 / extent)

@@ -15,174 +15,63 @@ best one within them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, fields
 
 import numpy as np
 
-from penstock.results import STATUS_DONE, STATUS_FAILED
+from penstock.spectra.problem import NO_WEIGHTS, Problem, as_real
+from penstock.spectra.solver_state import (
+    CONVERGED,
+    FAILED,
+    NOT_CONVERGED,
+    Positions,
+    divisors,
+    length_of,
+    lengths_of,
+    products,
+)
 
-CONVERGED, FAILED = STATUS_DONE, STATUS_FAILED
-NOT_CONVERGED, AT_BOUND, SINGULAR = 3, 4, 5
-STATUS_MEANINGS = {
-    CONVERGED: "converged",
-    FAILED: "failed",
-    NOT_CONVERGED: "not_converged",
-    AT_BOUND: "at_bound",
-    SINGULAR: "singular_covariance",
-}
-"""Status of a position. 0 is left for what has not been computed."""
-
-_FIRST_DAMPING, _LEAST_DAMPING, _MOST_DAMPING = 1e-2, 1e-12, 1e32
+FIRST_DAMPING = 1e-2
+CAREFUL_DAMPING = 1e4
+"""Where a fit that led nowhere starts again: short steps, along the gradient."""
+_LEAST_DAMPING, _MOST_DAMPING = 1e-12, 1e32
+_STALLED_DAMPING = 1e24
+"""No step that is damped more reduces the sum of squares: it never will."""
+_HIDING_DAMPING = 2e-3
+"""Steps that are damped more may be short though the minimum is far."""
 _LEAST_RATIO = 1e-4
 """A step is taken where it yields this fraction of the predicted reduction (as in MINPACK)."""
-
+_DECAY = 0.9
+"""How fast the scale of a column of the Jacobian follows where the column becomes shorter."""
+_NEAR = 1e-2
+"""Standard errors between a minimum and where damped steps may end."""
+_DEPENDENT = 1e-13
+"""Least eigenvalue of a scaled normal matrix that is more than rounding."""
+_EXPLAINED = 1e-12
+"""Residuals below this part of the data are those of rounding in the model."""
+_CALM = 5
+"""Steps in a row that change next to nothing: rounding lets no more be reached."""
+_LATE = 60
+"""Evaluations after which a fit is in a curved valley, and steps are bent along it."""
+_LEFT = 2.0
+"""What may be left of the way to the minimum, in units of what is aimed at."""
+_STALE = 3e-5
+"""Steps that were longer, in parts of what changes the curve by as much as the data vary, call for
+new derivatives."""
 
 _APPROACH = 0.1
 """What is left of the way to a lower bound that must not be reached."""
 
-
-@dataclass(frozen=True)
-class Tolerances:
-    """When to stop; the defaults are those of `scipy.optimize.least_squares`.
-
-    Parameters
-    ----------
-    ftol : float, default 1e-8
-        Relative reduction of the sum of squares, actual and predicted.
-    xtol : float, default 1e-8
-        Length of a step relative to the length of the parameters, both in the scale of the
-        Jacobian's columns.
-    gtol : float, default 1e-8
-        Largest cosine between the residuals and a column of the Jacobian.
-    max_nfev : int, optional
-        Evaluations of the function at a position, those for differences not counted. Default: 100
-        a parameter.
-    """
-
-    ftol: float = 1e-8
-    xtol: float = 1e-8
-    gtol: float = 1e-8
-    max_nfev: int | None = None
-
-    def most_evaluations(self, n_parameters: int) -> int:
-        """Evaluations at a position at which it is given up."""
-        return 100 * n_parameters if self.max_nfev is None else self.max_nfev
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One least-squares problem that has other data at every position.
-
-    Parameters
-    ----------
-    function : callable
-        Parameters of some positions (P, n) to curves (P, L), real or complex.
-    jacobian : callable
-        Parameters of some positions (P, n) to derivatives (P, L, n), or None for differences.
-    lower, upper : numpy.ndarray
-        Bounds of the parameters (n,), infinite where there are none.
-    exclusive : numpy.ndarray
-        Parameters (n,) that must stay above their lower bound. One step takes them nine tenths of
-        the way at most: close to the bound, derivatives vanish.
-    weights : numpy.ndarray or float, default 1.0
-        Factors of the residuals, (L,) or one for all: one over sigma.
-    tolerances : Tolerances
-    """
-
-    function: Callable[[np.ndarray], np.ndarray]
-    jacobian: Callable[[np.ndarray], np.ndarray | None]
-    lower: np.ndarray
-    upper: np.ndarray
-    exclusive: np.ndarray
-    weights: np.ndarray | float = 1.0
-    tolerances: Tolerances = field(default_factory=Tolerances)
-
-    @property
-    def bounded(self) -> bool:
-        """Whether any parameter has a bound."""
-        return bool(np.isfinite(self.lower).any() or np.isfinite(self.upper).any())
-
-    def residuals(self, data: np.ndarray, parameters: np.ndarray) -> np.ndarray:
-        """Weighted data less curves, real and imaginary parts side by side: (P, N)."""
-        return as_real((data - self.function(parameters)) * self.weights, data.dtype.kind)
-
-    def derivatives(self, parameters: np.ndarray, kind: str) -> np.ndarray:
-        """Weighted derivatives, real and imaginary parts side by side: (P, n, N)."""
-        jacobian = self.jacobian(parameters)
-        if jacobian is None:
-            jacobian = self._differences(parameters)
-        columns = jacobian.swapaxes(1, 2)
-        if not (isinstance(self.weights, float) and self.weights == 1.0):
-            columns = columns * self.weights
-        return as_real(columns, kind)
-
-    def _differences(self, parameters: np.ndarray) -> np.ndarray:
-        """Central differences, on one side where a bound is closer than the step."""
-        n = parameters.shape[1]
-        columns = []
-        for k in range(n):
-            size = np.abs(parameters[:, k])
-            width = np.cbrt(np.finfo(float).eps) * np.where(size > 0, size, 1.0)
-            high = np.minimum(parameters[:, k] + width, self.upper[k])
-            low = np.maximum(parameters[:, k] - width, self.lower[k])
-            above, below = parameters.copy(), parameters.copy()
-            above[:, k], below[:, k] = high, low
-            columns.append(
-                (self.function(above) - self.function(below)) / (high - low)[:, np.newaxis]
-            )
-        return np.stack(columns, axis=1).swapaxes(1, 2)
-
-
-def as_real(values: np.ndarray, kind: str) -> np.ndarray:
-    """Values of complex data as twice as many real ones along the last axis.
-
-    Complex values have no place in real data: they become NaN.
-    """
-    if kind != "c":
-        if np.iscomplexobj(values):
-            values = np.where(values.imag == 0, values.real, np.nan)
-        return np.ascontiguousarray(values, dtype=np.float64)
-    return np.ascontiguousarray(values, dtype=np.complex128).view(np.float64)
-
-
-@dataclass
-class Positions:
-    """State of the positions in the tile; every attribute has one entry a position."""
-
-    rows: np.ndarray
-    data: np.ndarray
-    parameters: np.ndarray
-    squares: np.ndarray
-    """Sum of the squared residuals."""
-    normal: np.ndarray
-    """Jacobian's transpose times itself (n, n)."""
-    descent: np.ndarray
-    """Jacobian's transpose times the residuals (n,): half the negative gradient."""
-    scale: np.ndarray
-    """Largest length so far of every column of the Jacobian (n,)."""
-    damping: np.ndarray
-    growth: np.ndarray
-    n_evaluations: np.ndarray
-    status: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def take(self, mask: np.ndarray) -> Positions:
-        """Some of the positions."""
-        return Positions(*(getattr(self, f.name)[mask] for f in fields(self)))
-
-    def joined(self, other: Positions) -> Positions:
-        """These positions and others."""
-        pairs = ((getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
-        return Positions(*(np.concatenate(pair) for pair in pairs))
+Load = Callable[[int, int], tuple[np.ndarray, np.ndarray, np.ndarray]]
+"""``load(start, stop)``: spectra (P, L), float64 or complex128, their weights (P, L), or
+`NO_WEIGHTS` in (P, 0) for those of the problem, and first parameters (P, n)."""
 
 
 def levenberg_marquardt(
     problem: Problem,
-    load: Callable[[int, int], tuple[np.ndarray, np.ndarray]],
+    load: Load,
     n_positions: int,
     tile: int = 256,
+    damping: float = FIRST_DAMPING,
 ) -> Iterator[Positions]:
     """Minimise the sum of squared residuals at every position.
 
@@ -191,19 +80,21 @@ def levenberg_marquardt(
     problem : Problem
         Function, derivatives, bounds, weights, tolerances.
     load : callable
-        ``load(start, stop) -> (data, parameters)``: spectra (P, L), float64 or complex128, and
-        first parameters (P, n) of a stretch of positions. Asked for each stretch once, in order.
+        ``load(start, stop) -> (data, weights, parameters)`` of a stretch of positions. Asked for
+        each stretch once, in order.
     n_positions : int
         How many positions there are.
     tile : int, default 256
         How many positions are worked on at once. It bounds the memory; the result of a position
         does not depend on it.
+    damping : float
+        To begin with: the larger, the shorter and the more along the gradient the first steps.
 
     Yields
     ------
     Positions
-        Some positions that are done, with their status: converged, at a bound, not converged, or
-        failed (data, first parameters, or the curve or its derivatives there are not finite).
+        Some positions that are done, with their status: converged, not converged, or failed (data,
+        first parameters, or the curve or its derivatives there are not finite).
     """
     following = 0
     active: Positions | None = None
@@ -211,7 +102,10 @@ def levenberg_marquardt(
         held = 0 if active is None else len(active)
         if following < n_positions and held <= tile // 2:
             stop = min(n_positions, following + tile - held)
-            fresh = _begin(problem, *load(following, stop), following)
+            fresh = begin(problem, *load(following, stop), following, damping)
+            if active is not None and fresh.weights.shape[1] != active.weights.shape[1]:
+                for part in (fresh, active):
+                    part.weights = problem.own_weights(part.weights, part.data.shape)
             active = fresh if active is None else active.joined(fresh)
             following = stop
         else:
@@ -224,32 +118,109 @@ def levenberg_marquardt(
 
 
 @np.errstate(all="ignore")
-def _begin(problem: Problem, data: np.ndarray, parameters: np.ndarray, first: int) -> Positions:
+def begin(
+    problem: Problem,
+    data: np.ndarray,
+    weights: np.ndarray,
+    parameters: np.ndarray,
+    first: int,
+    damping: float = FIRST_DAMPING,
+) -> Positions:
+    """The state of some positions before the first step."""
     parameters = np.clip(parameters, problem.lower, problem.upper)
-    residuals = problem.residuals(data, parameters)
-    normal, descent = _linearised(problem, parameters, residuals, data.dtype.kind)
+    curves = problem.function(parameters)
+    residuals = problem.left_of(data, curves, weights)
+    normal, descent = linearised(problem, parameters, residuals, data.dtype.kind, weights, curves)
+    still = (parameters == 0) & (np.diagonal(normal, axis1=1, axis2=2) == 0)
+    if still.any():
+        rows = np.flatnonzero(still.any(axis=1))
+        moved = _set_going(problem, data[rows], weights[rows], parameters[rows], still[rows])
+        parameters[rows] = moved
+        residuals[rows] = problem.residuals(data[rows], moved, weights[rows])
+        normal[rows], descent[rows] = linearised(
+            problem, moved, residuals[rows], data.dtype.kind, weights[rows]
+        )
     squares = np.vecdot(residuals, residuals)
     n = len(data)
+    n_values, size, variation = _extent(problem, data, weights)
     state = Positions(
         rows=np.arange(first, first + n),
         data=data,
+        weights=weights,
+        n_values=n_values,
+        size=size,
+        variation=variation,
         parameters=parameters,
         squares=squares,
         normal=normal,
         descent=descent,
-        scale=_lengths(normal),
-        damping=np.full(n, _FIRST_DAMPING),
+        scale=lengths_of(normal),
+        damping=np.full(n, float(damping)),
         growth=np.full(n, 2.0),
+        change=np.zeros(n),
+        stale=np.zeros(n),
+        calm=np.zeros(n, dtype=np.uint8),
         n_evaluations=np.ones(n, dtype=np.int32),
         status=np.zeros(n, dtype=np.uint8),
     )
     if problem.tolerances.most_evaluations(parameters.shape[1]) <= 1:
         state.status[:] = NOT_CONVERGED
-    state.status[_flat(problem, state)] = CONVERGED
+    state.status[_flat(problem, state) | (squares <= state.rounding)] = CONVERGED
     usable = np.isfinite(squares) & np.isfinite(normal).all(axis=(1, 2))
     usable &= np.isfinite(parameters).all(axis=1)
     state.status[~usable] = FAILED
     return state
+
+
+def _extent(
+    problem: Problem, data: np.ndarray, weights: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """How many values there are, the sum of their squares, and how far they vary."""
+    parts = 2 if data.dtype.kind == "c" else 1
+    if weights.shape[1]:
+        n_values = np.count_nonzero(weights, axis=1) * parts
+    else:
+        n_values = np.full(len(data), data.shape[1] * parts)
+    kind = data.dtype.kind
+    values = as_real(problem.weighted(data, weights), kind)
+    if values.base is data or values is data:
+        middle = data.mean(axis=1)
+    else:
+        squared = weights**2 if weights.shape[1] else np.square(problem.weights)
+        total = np.sum(np.broadcast_to(squared, data.shape), axis=1)
+        middle = (data * squared).sum(axis=1) / np.where(total > 0, total, 1.0)
+    around = as_real(problem.weighted(data - middle[:, np.newaxis], weights), kind)
+    return n_values, np.vecdot(values, values), length_of(around)
+
+
+def _set_going(
+    problem: Problem,
+    data: np.ndarray,
+    weights: np.ndarray,
+    parameters: np.ndarray,
+    still: np.ndarray,
+) -> np.ndarray:
+    """Parameters that begin at exactly 0, where nothing depends on them, moved a little.
+
+    A product of two parameters that are both 0 and a cosine of rate 0 are saddle points: no
+    derivative leads away from them. The move is the smallest power of ten that shows in the curve.
+    """
+    curve = problem.residuals(data, parameters, weights)
+    wanted = 1e-3 * np.abs(curve).max(axis=1)
+    sign = np.where(problem.upper <= 0, -1.0, 1.0)
+    found, looking = parameters.copy(), np.ones(len(parameters), bool)
+    for power in range(-12, 13):
+        rows = np.flatnonzero(looking)
+        if not len(rows):
+            break
+        trial = parameters[rows] + still[rows] * sign * 10.0**power
+        trial = np.clip(trial, problem.lower, problem.upper)
+        moved = problem.residuals(data[rows], trial, weights[rows]) - curve[rows]
+        change = np.abs(moved).max(axis=1)
+        shown = (change >= wanted[rows]) & np.isfinite(change)
+        found[rows[shown]] = trial[shown]
+        looking[rows[shown]] = False
+    return found
 
 
 @np.errstate(all="ignore")
@@ -257,35 +228,54 @@ def _advance(problem: Problem, state: Positions) -> None:
     """One trial step at every position: taken where it reduces the sum of squares."""
     tolerances = problem.tolerances
     step = _step(problem, state)
-    trial = np.clip(state.parameters + step, problem.lower, problem.upper)
-    residuals = problem.residuals(state.data, trial)
+    target = state.parameters + step
+    late = np.flatnonzero(state.n_evaluations >= _LATE)
+    if len(late):
+        target[late] += _bend(problem, state.take(late), step[late])
+        state.n_evaluations[late] += 1
+    trial = np.clip(target, problem.lower, problem.upper)
+    curves = problem.function(trial)
+    residuals = problem.left_of(state.data, curves, state.weights)
     squares = np.vecdot(residuals, residuals)
     state.n_evaluations += 1
 
-    curvature = np.vecdot(step, _times(state.normal, step))
+    curvature = np.vecdot(step, products(state.normal, step))
     predicted = 2 * np.vecdot(step, state.descent) - curvature
     actual = state.squares - squares
     ratio = actual / predicted
     taken = (predicted > 0) & (ratio > _LEAST_RATIO)
-    settled = (np.abs(actual) <= tolerances.ftol * state.squares) & (ratio <= 2)
-    settled &= predicted <= tolerances.ftol * state.squares
-    length = np.linalg.norm(state.scale * step, axis=1)
-    settled |= length <= tolerances.xtol * np.linalg.norm(state.scale * state.parameters, axis=1)
+    change = np.sqrt(curvature)
+    length = length_of(state.scale * step)
+    settled, left = _settled(problem, state, length, change, predicted, actual)
+    stale = length / np.where(state.variation > 0, state.variation, 1.0)
 
-    # the last step changes the derivatives no more than the result: they are left as they are
-    rows = np.flatnonzero(taken & ~settled)
-    kind = state.data.dtype.kind
-    normal, descent = _linearised(problem, trial[rows], residuals[rows], kind)
+    # the last step changes the derivatives little: they are only taken again where that counts
+    last = settled & taken & ((left > _LEFT) | (stale > _STALE))
+    rows = np.flatnonzero(taken & (last | ~settled))
+    normal, descent = linearised(
+        problem,
+        trial[rows],
+        residuals[rows],
+        state.data.dtype.kind,
+        state.weights[rows],
+        curves[rows],
+    )
     usable = np.isfinite(normal).all(axis=(1, 2))
     if not usable.all():
         taken[rows[~usable]] = False
         rows, normal, descent = rows[usable], normal[usable], descent[usable]
     state.normal[rows] = normal
     state.descent[rows] = descent
-    # columns that vanish keep their scale: their parameters would run away
-    state.scale[rows] = np.maximum(state.scale[rows], _lengths(normal))
+    # columns that vanish keep their scale for a while: their parameters would run away
+    state.scale[rows] = np.maximum(_DECAY * state.scale[rows], lengths_of(normal))
     state.parameters[taken] = trial[taken]
     state.squares[taken] = squares[taken]
+    state.change[taken] = change[taken]
+    state.stale = np.where(taken, stale, state.stale)
+    state.stale[rows] = 0.0
+    last[last] = state.stale[last] == 0
+    if last.any():
+        _finish(problem, state, np.flatnonzero(last))
 
     shrink = np.maximum(1 / 3, 1 - (2 * ratio - 1) ** 3)
     state.damping *= np.where(taken, shrink, state.growth)
@@ -293,31 +283,139 @@ def _advance(problem: Problem, state: Positions) -> None:
     state.growth = np.where(taken, 2.0, np.minimum(state.growth * 2, _MOST_DAMPING))
 
     most = tolerances.most_evaluations(state.parameters.shape[1])
-    state.status[state.n_evaluations >= most] = NOT_CONVERGED
+    stalled = (state.damping >= _STALLED_DAMPING) & ~taken
+    state.status[(state.n_evaluations >= most) | stalled] = NOT_CONVERGED
+    over = np.flatnonzero(state.status == NOT_CONVERGED)
+    if len(over):
+        settled[over] |= _near(problem, state.without_data(over))
     # steps that only became short because the function is not finite around are no convergence
-    settled |= taken & _flat(problem, state)
+    settled |= taken & (_flat(problem, state) | (state.squares <= state.rounding))
     state.status[settled] = np.where(np.isfinite(squares), CONVERGED, NOT_CONVERGED)[settled]
 
 
-def _linearised(
-    problem: Problem, parameters: np.ndarray, residuals: np.ndarray, kind: str
+def _settled(
+    problem: Problem,
+    state: Positions,
+    length: np.ndarray,
+    change: np.ndarray,
+    predicted: np.ndarray,
+    actual: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    columns = problem.derivatives(parameters, kind)
+    """Where a step and what is left behind it are too small to matter.
+
+    Also what is left, in units of what may be: a small part of a standard error, or of what changes
+    the curve by as much as the data vary.
+    """
+    tolerances = problem.tolerances
+    least = tolerances.ftol * state.squares
+    negligible = (np.abs(actual) <= least) & (predicted <= least)
+    small = negligible & (actual <= 2 * predicted)
+    state.calm = np.where(small, state.calm + 1, 0).astype(np.uint8)
+    # steps become shorter by the same factor each, or by a smaller one: a geometric series is left,
+    # of which `_finish` takes the first term
+    shorter = np.where(state.change > 0, np.minimum(change / state.change, 1.0), 1.0)
+    rest = np.where(shorter < 0.5, shorter / (1 - shorter), 1.0)
+    tenth = 1e-2 * tolerances.ftol
+    allowed = np.sqrt(np.maximum(tenth * state.variance, state.rounding))
+    left = np.minimum(
+        rest * change / allowed, rest * length / (np.sqrt(tenth) * 0.1 * state.variation)
+    )
+    settled = small & ((left * shorter <= 1) | (state.calm >= _CALM))
+    rows = np.flatnonzero(negligible & ~settled)
+    if len(rows):
+        settled[rows] = _dependent(state.normal[rows])
+    whole = length_of(state.scale * state.parameters)
+    settled |= length <= tolerances.xtol * np.minimum(whole, state.variation)
+    # a short step says nothing where damping has made it so
+    doubtful = np.flatnonzero(settled & (state.damping > _HIDING_DAMPING))
+    if len(doubtful):
+        settled[doubtful] = _near(problem, state.without_data(doubtful))
+    return settled, left
+
+
+def _dependent(normal: np.ndarray) -> np.ndarray:
+    """Whether columns of the Jacobian are dependent: along them, rounding errors lead the way."""
+    scale = divisors(lengths_of(normal))
+    matrix = normal / (scale[:, :, np.newaxis] * scale[:, np.newaxis, :])
+    dependent: np.ndarray = np.linalg.eigvalsh(matrix)[:, 0] < _DEPENDENT
+    return dependent
+
+
+def _finish(problem: Problem, state: Positions, rows: np.ndarray) -> None:
+    """One more step from new derivatives, so short that its outcome need not be looked at."""
+    part = state.without_data(rows)
+    part.damping[:] = _LEAST_DAMPING
+    step = _step(problem, part)
+    curvature = np.vecdot(step, products(part.normal, step))
+    good = np.isfinite(curvature) & (np.sqrt(curvature) <= part.change)
+    moved = np.clip(part.parameters + step, problem.lower, problem.upper)
+    state.parameters[rows[good]] = moved[good]
+    gain = 2 * np.vecdot(step, part.descent) - curvature
+    state.squares[rows[good]] -= np.clip(gain, 0, part.squares)[good]
+    length = length_of(part.scale * step)
+    state.stale[rows[good]] = (length / np.where(part.variation > 0, part.variation, 1.0))[good]
+
+
+def _near(problem: Problem, state: Positions) -> np.ndarray:
+    """Whether an undamped step would lead no further than a small part of a standard error."""
+    scale = divisors(lengths_of(state.normal))
+    n = scale.shape[1]
+    matrix = state.normal / (scale[:, :, np.newaxis] * scale[:, np.newaxis, :])
+    right = state.descent / scale
+    matrix[:, np.arange(n), np.arange(n)] += 1e-10
+    if problem.bounded:
+        fixed = _held(problem, state)
+        across = fixed[:, :, np.newaxis] | fixed[:, np.newaxis, :]
+        matrix = np.where(across, np.eye(n), matrix)
+        right = np.where(fixed, 0.0, right)
+    moved = np.linalg.solve(matrix, right[:, :, np.newaxis])[:, :, 0]
+    far = np.vecdot(moved, right)
+    near = far <= np.maximum(_NEAR**2 * state.variance, state.rounding)
+    # (how exactly a curve can be computed at all is its own matter)
+    explained: np.ndarray = near | (state.squares <= _EXPLAINED**2 * state.size)
+    return explained
+
+
+def _bend(problem: Problem, state: Positions, step: np.ndarray) -> np.ndarray:
+    """What to add to steps for them to follow a curved valley.
+
+    Geodesic acceleration (M. K. Transtrum, J. P. Sethna, 2012): the second derivative along the
+    step, from one more evaluation, moves the target; not at all where it would move it far.
+    """
+    kind, part = state.data.dtype.kind, 0.1
+    columns = problem.derivatives(state.parameters, kind, state.weights)
+    here = problem.residuals(state.data, state.parameters, state.weights)
+    ahead = np.clip(state.parameters + part * step, problem.lower, problem.upper)
+    there = problem.residuals(state.data, ahead, state.weights)
+    along = (step[:, np.newaxis] @ columns)[:, 0]
+    second = 2 / part * ((here - there) / part - along)
+    scale = divisors(state.scale)
+    n = scale.shape[1]
+    matrix = state.normal / (scale[:, :, np.newaxis] * scale[:, np.newaxis, :])
+    matrix[:, np.arange(n), np.arange(n)] += state.damping[:, np.newaxis]
+    right = -0.5 * np.vecdot(columns, second[:, np.newaxis]) / scale
+    usable = np.isfinite(right).all(axis=1)
+    right[~usable] = 0.0
+    bend = np.linalg.solve(matrix, right[:, :, np.newaxis])[:, :, 0]
+    short = length_of(bend) <= 0.375 * length_of(step * scale)
+    if problem.bounded:  # a step that ends at a bound was chosen to
+        target = state.parameters + step
+        short &= ((target > problem.lower) & (target < problem.upper)).all(axis=1)
+    bent: np.ndarray = np.where(short[:, np.newaxis], bend / scale, 0.0)
+    return bent
+
+
+def linearised(
+    problem: Problem,
+    parameters: np.ndarray,
+    residuals: np.ndarray,
+    kind: str,
+    weights: np.ndarray = NO_WEIGHTS,
+    curves: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Normal matrix (P, n, n) and descent (P, n)."""
+    columns = problem.derivatives(parameters, kind, weights, curves)
     return columns @ columns.swapaxes(1, 2), np.vecdot(columns, residuals[:, np.newaxis])
-
-
-def _lengths(normal: np.ndarray) -> np.ndarray:
-    """Lengths of the Jacobian's columns."""
-    return np.sqrt(np.diagonal(normal, axis1=1, axis2=2))
-
-
-def _divisors(lengths: np.ndarray) -> np.ndarray:
-    """Lengths that may be divided by: 1 for columns that are zero."""
-    return np.where(lengths > 0, lengths, 1.0)
-
-
-def _times(matrices: np.ndarray, vectors: np.ndarray) -> np.ndarray:
-    return (matrices @ vectors[:, :, np.newaxis])[:, :, 0]
 
 
 def _held(problem: Problem, state: Positions) -> np.ndarray:
@@ -328,7 +426,7 @@ def _held(problem: Problem, state: Positions) -> np.ndarray:
 
 def _flat(problem: Problem, state: Positions) -> np.ndarray:
     """Whether the residuals are orthogonal to all columns of the Jacobian that are free."""
-    cosines = np.abs(state.descent) / _divisors(_lengths(state.normal))
+    cosines = np.abs(state.descent) / divisors(lengths_of(state.normal))
     if problem.bounded:
         cosines[_held(problem, state)] = 0.0
     return cosines.max(axis=1) <= problem.tolerances.gtol * np.sqrt(state.squares)
@@ -340,7 +438,7 @@ def _step(problem: Problem, state: Positions) -> np.ndarray:
     Which parameters end at a bound is found by the primal-dual active set method (M. Hintermueller,
     K. Ito, K. Kunisch, 2002): beyond it they are fixed there, and let go where that is no gain.
     """
-    scale = _divisors(state.scale)
+    scale = divisors(state.scale)
     n = scale.shape[1]
     matrix = state.normal / (scale[:, :, np.newaxis] * scale[:, np.newaxis, :])
     diagonal = np.arange(n)
@@ -357,111 +455,12 @@ def _step(problem: Problem, state: Positions) -> np.ndarray:
         fixed = at_low | at_high
         reached = np.where(at_low, low, np.where(at_high, high, 0.0))
         reduced = np.where(fixed[:, :, np.newaxis] | fixed[:, np.newaxis, :], identity, matrix)
-        known = np.where(fixed, reached, right - _times(matrix, reached))
+        known = np.where(fixed, reached, right - products(matrix, reached))
         moved = np.linalg.solve(reduced, known[:, :, np.newaxis])[:, :, 0]
-        slope = right - _times(matrix, moved)
+        slope = right - products(matrix, moved)
         beyond_low = np.where(at_low, slope <= 0, moved < low)
         beyond_high = np.where(at_high, slope >= 0, moved > high)
         if np.array_equal(beyond_low, at_low) and np.array_equal(beyond_high, at_high):
             break
         at_low, at_high = beyond_low, beyond_high
     return np.clip(moved, low, high) / scale
-
-
-# ---------------------------------------------------------------------- the reference
-
-
-def scipy_least_squares(
-    problem: Problem,
-    load: Callable[[int, int], tuple[np.ndarray, np.ndarray]],
-    n_positions: int,
-    tile: int = 256,
-) -> Iterator[Positions]:
-    """The same by `scipy.optimize.least_squares` (``method="trf"``), one position at a time.
-
-    Parameters and results are those of `levenberg_marquardt`.
-    """
-    from scipy.optimize import least_squares
-
-    tolerances = problem.tolerances
-    for start in range(0, n_positions, tile):
-        data, parameters = load(start, min(n_positions, start + tile))
-        kind = data.dtype.kind
-        state = _begin(problem, data, parameters, start)
-        with np.errstate(all="ignore"):
-            for i in np.flatnonzero(state.status != FAILED):
-
-                def residuals(p: np.ndarray, row: np.ndarray = data[i : i + 1]) -> np.ndarray:
-                    return -problem.residuals(row, p[np.newaxis])[0]
-
-                def jacobian(p: np.ndarray, kind: str = kind) -> np.ndarray:
-                    return problem.derivatives(p[np.newaxis], kind)[0].T
-
-                try:
-                    result = least_squares(
-                        residuals,
-                        state.parameters[i],
-                        jacobian,
-                        bounds=(problem.lower, problem.upper),
-                        x_scale="jac",
-                        ftol=tolerances.ftol,
-                        xtol=tolerances.xtol,
-                        gtol=tolerances.gtol,
-                        max_nfev=tolerances.max_nfev,
-                    )
-                except (ValueError, np.linalg.LinAlgError):  # values that are not finite
-                    state.status[i] = FAILED
-                    continue
-                # trf stays inside of bounds; what it calls active is meant to lie on them
-                active = (result.active_mask != 0) & ~problem.exclusive
-                at_bound = np.where(result.active_mask < 0, problem.lower, problem.upper)
-                state.parameters[i] = np.where(active, at_bound, result.x)
-                state.n_evaluations[i] = result.nfev
-                state.status[i] = CONVERGED if result.status > 0 else NOT_CONVERGED
-            left = problem.residuals(data, state.parameters)
-            state.squares = np.vecdot(left, left)
-            state.normal, _ = _linearised(problem, state.parameters, left, kind)
-        yield state
-
-
-# ---------------------------------------------------------------------- statistics
-
-
-@np.errstate(all="ignore")
-def covariances(problem: Problem, state: Positions, absolute_sigma: bool) -> np.ndarray:
-    """Covariance of the parameters (P, n, n), as `scipy.optimize.curve_fit` defines it.
-
-    The inverse of the Jacobian's transpose times itself (weighted by one over sigma), and unless
-    `absolute_sigma`, times the reduced chi square. Infinite where it is singular to rounding.
-    """
-    scale = _divisors(_lengths(state.normal))
-    product = scale[:, :, np.newaxis] * scale[:, np.newaxis, :]
-    n = scale.shape[1]
-    finite = np.isfinite(state.normal).all(axis=(1, 2))
-    values, vectors = np.linalg.eigh(
-        np.where(finite[:, np.newaxis, np.newaxis], state.normal / product, np.eye(n))
-    )
-    # squaring the Jacobian has cost half of the digits: where they are needed, take it itself
-    for i in np.flatnonzero(finite & (values[:, 0] < 1e-8 * values[:, -1])):
-        jacobian = problem.derivatives(state.parameters[i : i + 1], state.data.dtype.kind)[0]
-        if not np.isfinite(jacobian).all():
-            values[i] = 0.0
-            continue
-        _, singular, right = np.linalg.svd((jacobian / scale[i, :, np.newaxis]).T, False)
-        least = np.finfo(float).eps * max(jacobian.shape) * singular.max()
-        padded = np.zeros(n)
-        padded[: len(singular)] = np.where(singular > least, singular, 0.0) ** 2
-        values[i], vectors[i] = padded, right.T
-    inverse = (vectors / values[:, np.newaxis, :]) @ vectors.swapaxes(1, 2) / product
-    if not absolute_sigma:
-        inverse *= reduced_chi_square(state)[:, np.newaxis, np.newaxis]
-    known = finite & (values > 0).all(axis=1) & np.isfinite(inverse).all(axis=(1, 2))
-    inverse[~known] = np.inf
-    return inverse
-
-
-def reduced_chi_square(state: Positions) -> np.ndarray:
-    """Sum of squares over the degrees of freedom; NaN where there are none."""
-    n_values = state.data.shape[1] * (2 if state.data.dtype.kind == "c" else 1)
-    freedom = n_values - state.parameters.shape[1]
-    return state.squares / freedom if freedom > 0 else np.full(len(state), np.nan)

@@ -7,12 +7,14 @@ and a first guess.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
+
+from penstock.spectra.rowwise import treats_rows_alone
 
 MODELS: dict[str, type[Model]] = {}
 """Every named model."""
@@ -48,6 +50,8 @@ class Model:
     """Name in pipelines and files."""
     is_complex: ClassVar[bool] = False
     """Whether the model is of complex spectra."""
+    n_dims: ClassVar[int] = 1
+    """Dims that curves lie over; with several, x holds the coordinates of all points (dims, L)."""
     parameter_names: ClassVar[tuple[str, ...]] = ()
     positive: ClassVar[tuple[str, ...]] = ()
     """Parameters that must be greater than 0 for the model to be defined."""
@@ -82,6 +86,18 @@ class Model:
         curve: np.ndarray = self.function(np.asarray(x, float), np.array([parameters], float))[0]
         return curve
 
+    def at(self, x: np.ndarray) -> Model:
+        """The model with all that it takes from the abscissa decided. Default: itself."""
+        return self
+
+    def parameter_attrs(self) -> dict[str, dict[str, Any]]:
+        """Attributes of the fitted parameters that their meaning depends on, by name."""
+        return {}
+
+    def with_attrs(self, attrs: Mapping[str, Mapping[str, Any]]) -> Model:
+        """The model that `parameter_attrs` was asked of, for parameters with these attributes."""
+        return self
+
     def function(self, x: np.ndarray, parameters: np.ndarray) -> np.ndarray:
         """Curves (P, L) at x (L,) for the parameters of every position (P, n)."""
         raise NotImplementedError(f"{type(self).__name__} defines no function")
@@ -92,6 +108,12 @@ class Model:
         It is fastest where the memory is (P, n, L), transposed by ``swapaxes(1, 2)``.
         """
         return None
+
+    def jacobian_at(
+        self, x: np.ndarray, parameters: np.ndarray, curves: np.ndarray
+    ) -> np.ndarray | None:
+        """Derivatives where the curves (P, L) are known already: quicker for some models."""
+        return self.jacobian(x, parameters)
 
     def guess(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """First guess of the parameters (P, n) from the spectra (P, L). Default: 1 for each."""
@@ -151,9 +173,10 @@ _NUMERIC = "fciub"
 class FunctionModel(Model):
     """Any function in the style of `scipy.optimize.curve_fit`, ``f(x, a, b, c) -> y``.
 
-    Where the function takes columns of parameters, one row a position, and gives the same as for
-    every position by itself (tried out before it is trusted), it is called once for all positions;
-    otherwise once for each. Derivatives are central differences.
+    Where the function takes columns of parameters, one row a position, and treats every row by
+    itself (tried out before it is trusted), it is called once for all positions; otherwise once for
+    each. Derivatives are central differences. Over several dims x is (dims, L), to be unpacked:
+    ``v, u = x``.
 
     Parameters
     ----------
@@ -193,6 +216,7 @@ class FunctionModel(Model):
         at_once = self._at_once(x, tried)
         trusted = (
             at_once is not None
+            and treats_rows_alone(self.formula, x, columns_of(tried))
             and bool(np.isfinite(single).all())
             and not np.array_equal(single[0], single[1])
             and np.allclose(at_once, single, rtol=1e-12, atol=1e-12 * np.abs(single).max())
@@ -205,26 +229,28 @@ class FunctionModel(Model):
             curves = np.asarray(self.formula(x, *columns_of(parameters)))
         except Exception:
             return None
-        usable = curves.shape == (len(parameters), len(x)) and curves.dtype.kind in _NUMERIC
+        usable = curves.shape == (len(parameters), x.shape[-1]) and curves.dtype.kind in _NUMERIC
         return curves if usable else None
 
     def _in_columns(self, x: np.ndarray, parameters: np.ndarray) -> np.ndarray:
+        blank = np.full((1, x.shape[-1]), np.nan)
+        if not len(parameters):
+            return blank[:0]
         curves = self._at_once(x, parameters)
         if curves is not None:
             return curves
         # one position spoils it: columns of one row have the rounding of those of many
         rows = [self._at_once(x, row[np.newaxis]) for row in parameters]
-        blank = np.full((1, len(x)), np.nan)
         return np.concatenate([blank if row is None else row for row in rows])
 
     def _one_by_one(self, x: np.ndarray, parameters: np.ndarray) -> np.ndarray:
         rows = []
         for row in parameters:
             try:
-                rows.append(np.broadcast_to(self.curve_at(x, row), x.shape))
+                rows.append(np.broadcast_to(self.curve_at(x, row), x.shape[-1:]))
             except Exception:
-                rows.append(np.full(x.shape, np.nan))
-        return np.stack(rows) if rows else np.empty((0, len(x)))
+                rows.append(np.full(x.shape[-1:], np.nan))
+        return np.stack(rows) if rows else np.empty((0, x.shape[-1]))
 
     def curve_at(self, x: np.ndarray, row: np.ndarray) -> np.ndarray:
         """The function's curve at x (L,) with one set of parameters (n,); its errors are raised.
@@ -235,7 +261,7 @@ class FunctionModel(Model):
             If it returns no number or curve (L,); and whatever it raises itself.
         """
         curve = np.asarray(self.formula(x, *row))
-        if curve.shape not in ((), x.shape):
+        if curve.shape not in ((), x.shape[-1:]):
             raise ValueError(f"returned shape {curve.shape} for x of shape {x.shape}")
         if curve.dtype.kind not in _NUMERIC:
             raise TypeError(f"returned values of type {curve.dtype}")

@@ -76,20 +76,29 @@ class SimpleHarmonicOscillator(Model):
         return response
 
     def jacobian(self, x: np.ndarray, parameters: np.ndarray) -> np.ndarray:
+        return self.jacobian_at(x, parameters, self.function(x, parameters))
+
+    def jacobian_at(self, x: np.ndarray, parameters: np.ndarray, curves: np.ndarray) -> np.ndarray:
         amplitude, frequency, quality, phase = columns_of(parameters)
         u = x / frequency
-        response, _ = oscillator_response(u, quality)
+        turn = np.exp(1j * phase)
         columns = empty_jacobian(x, parameters, np.complex128)
-        np.multiply(response, np.exp(1j * phase), out=columns[:, 0])
-        curve = columns[:, 0] * amplitude
-        np.multiply(curve, 1j, out=columns[:, 3])
-        response *= curve
-        response *= u
-        np.multiply(response, -1j / quality**2, out=columns[:, 2])
-        response *= u
-        response *= 2 / frequency
+        with np.errstate(all="ignore"):
+            np.divide(curves, amplitude, out=columns[:, 0])
+        blank = np.flatnonzero(amplitude == 0)
+        if len(blank):  # nothing of their shape is in their curves
+            response, _ = oscillator_response(u[blank], quality[blank])
+            columns[blank, 0] = response * turn[blank]
+        np.multiply(curves, 1j, out=columns[:, 3])
+        # the rest is the square of the response, times powers of u
+        rest = columns[:, 0] * curves
+        rest *= u
+        rest *= 1 / turn
+        np.multiply(rest, -1j / quality**2, out=columns[:, 2])
+        rest *= u
+        rest *= 2 / frequency
         np.multiply(columns[:, 2], quality / frequency, out=columns[:, 1])
-        columns[:, 1] += response
+        columns[:, 1] += rest
         return columns.swapaxes(1, 2)
 
     def guess(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -291,8 +300,16 @@ def _faddeeva_derivatives(z: np.ndarray, w: np.ndarray) -> tuple[np.ndarray, np.
 class ExponentialDecay(Model):
     """Exponential decay to a constant.
 
-    ``y = A exp(-x / τ) + offset`` with amplitude A at x = 0 [units of y] and time_constant τ [units
-    of x], negative for growth. Let x begin near 0: far from it, A overflows.
+    ``y = A exp(-(x - origin) / τ) + offset`` with amplitude A at the origin [units of y] and
+    time_constant τ [units of x], negative for growth.
+
+    Parameters
+    ----------
+    origin : float, optional
+        Where the amplitude is that of the curve over its offset [units of x]. Default: 0, or the
+        smallest x where all are further from 0 than ten times their extent (the seconds of a
+        clock): at 0 the amplitude would be beyond all numbers. Results keep it as the attribute
+        ``origin`` of ``amplitude``.
 
     Examples
     --------
@@ -300,25 +317,45 @@ class ExponentialDecay(Model):
     >>> from penstock.spectra.models import ExponentialDecay
     >>> ExponentialDecay()(np.array([0.0]), 2.0, 3.0, 0.5).tolist()
     [2.5]
+    >>> ExponentialDecay(origin=1000.0)(np.array([1000.0]), 2.0, 3.0, 0.5).tolist()
+    [2.5]
     """
 
     name = "exponential_decay"
     parameter_names = ("amplitude", "time_constant", "offset")
+    origin: float | None = None
+
+    def _origin(self, x: np.ndarray) -> float:
+        if self.origin is not None:
+            return self.origin
+        far = len(x) and np.abs(x).min() > 10 * np.ptp(x) > 0
+        return float(x.min()) if far else 0.0
+
+    def at(self, x: np.ndarray) -> Model:
+        return dataclasses.replace(self, origin=self._origin(x))
+
+    def parameter_attrs(self) -> dict[str, dict[str, Any]]:
+        return {"amplitude": {"origin": float(self.origin)}} if self.origin else {}
+
+    def with_attrs(self, attrs: Mapping[str, Mapping[str, Any]]) -> Model:
+        origin = attrs.get("amplitude", {}).get("origin", self.origin or 0.0)
+        return dataclasses.replace(self, origin=float(origin))
 
     def function(self, x: np.ndarray, parameters: np.ndarray) -> np.ndarray:
         amplitude, time_constant, offset = columns_of(parameters)
-        return amplitude * np.exp(-x / time_constant) + offset
+        return amplitude * np.exp((self._origin(x) - x) / time_constant) + offset
 
     def jacobian(self, x: np.ndarray, parameters: np.ndarray) -> np.ndarray:
         amplitude, time_constant, _ = columns_of(parameters)
+        t = x - self._origin(x)
         columns = empty_jacobian(x, parameters)
-        np.exp(-x / time_constant, out=columns[:, 0])
-        np.multiply(columns[:, 0] * x, amplitude / time_constant**2, out=columns[:, 1])
+        np.exp(-t / time_constant, out=columns[:, 0])
+        np.multiply(columns[:, 0] * t, amplitude / time_constant**2, out=columns[:, 1])
         columns[:, 2] = 1.0
         return columns.swapaxes(1, 2)
 
     def guess(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        return guess_decays(x, y)
+        return guess_decays(x - self._origin(x), y)
 
     def units(self, x: str | None, y: str | None) -> tuple[str | None, ...]:
         return (y, x, y)
@@ -370,6 +407,8 @@ class Polynomial(Model):
 
     def guess(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         domain = (float(x.min()), float(x.max()))
+        if domain[0] == domain[1]:
+            domain = (domain[0] - 1, domain[0] + 1)
         powers = np.zeros((self.degree + 1, self.degree + 1))
         for k in range(self.degree + 1):
             basis = np.polynomial.Legendre.basis(k, domain=domain)
@@ -456,5 +495,9 @@ def plain_model(model: Model) -> Any:
     """
     if isinstance(model, FunctionModel):
         return f"{function_name(model.formula)}({', '.join(model.names)})"
-    given = {f.name: getattr(model, f.name) for f in dataclasses.fields(model) if f.init}
+    given = {
+        f.name: getattr(model, f.name)
+        for f in dataclasses.fields(model)
+        if f.init and getattr(model, f.name) != f.default
+    }
     return {model.name: given} if given else model.name

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
-from penstock.dataset import SIGNAL, read_region
+from penstock.dataset import SIGNAL, Region, read_region
 
 Grid = dict[str, np.ndarray]
 """Positions along every loop dim."""
@@ -63,15 +63,17 @@ class ClusterPrior:
         return found
 
 
-def sampled_spectra(ds: xr.Dataset, core_dim: str, most: int) -> tuple[Grid, np.ndarray]:
+def sampled_spectra(
+    ds: xr.Dataset, core_dims: tuple[str, ...], most: int
+) -> tuple[Grid, np.ndarray]:
     """Spectra of positions spread evenly over all loop dims.
 
     Parameters
     ----------
     ds : xarray.Dataset
         Lazy or in memory.
-    core_dim : str
-        Dim of a spectrum.
+    core_dims : tuple of str
+        Dims of a spectrum.
     most : int
         How many positions at most; fewer where they would take more than 32 MiB.
 
@@ -83,9 +85,10 @@ def sampled_spectra(ds: xr.Dataset, core_dim: str, most: int) -> tuple[Grid, np.
         (P, L), in the order of the grid's product.
     """
     signal = ds[SIGNAL]
-    length = ds.sizes[core_dim]
+    whole: Region = {dim: slice(0, ds.sizes[dim]) for dim in core_dims}
+    length = math.prod(ds.sizes[dim] for dim in core_dims)
     most = max(1, min(most, _MOST_BYTES // max(1, length * signal.dtype.itemsize)))
-    sizes = {str(dim): ds.sizes[dim] for dim in signal.dims if dim != core_dim}
+    sizes = {str(dim): ds.sizes[dim] for dim in signal.dims if dim not in core_dims}
     stride = 1
     while math.prod(-(-size // stride) for size in sizes.values()) > most:
         stride += 1
@@ -94,13 +97,14 @@ def sampled_spectra(ds: xr.Dataset, core_dim: str, most: int) -> tuple[Grid, np.
         for dim, size in sizes.items()
     }
     if not grid:
-        return grid, read_region(ds, {core_dim: slice(0, length)})[np.newaxis]
+        order = [signal.dims.index(dim) for dim in core_dims]
+        return grid, read_region(ds, whole).transpose(order).reshape(1, -1)
     *outer, inner = grid
     rows = []
     for at in itertools.product(*(grid[dim] for dim in outer)):
         region = {dim: slice(int(i), int(i) + 1) for dim, i in zip(outer, at, strict=True)}
-        block = read_region(ds, {**region, inner: grid[inner], core_dim: slice(0, length)})
-        order = [signal.dims.index(dim) for dim in (*outer, inner, core_dim)]
+        block = read_region(ds, {**region, inner: grid[inner], **whole})
+        order = [signal.dims.index(dim) for dim in (*outer, inner, *core_dims)]
         rows.append(block.transpose(order).reshape(-1, length))
     return grid, np.concatenate(rows)
 

@@ -14,7 +14,7 @@ from scipy.optimize import curve_fit, least_squares
 import penstock as ps
 from penstock.chain import Chain
 from penstock.spectra.fit import Fit, evaluate, fit_positions
-from penstock.spectra.levenberg import Problem, levenberg_marquardt
+from penstock.spectra.levenberg import levenberg_marquardt
 from penstock.spectra.models import (
     ExponentialDecay,
     FunctionModel,
@@ -24,6 +24,7 @@ from penstock.spectra.models import (
     SimpleHarmonicOscillator,
     Voigt,
 )
+from penstock.spectra.problem import Problem
 from penstock.testing import check_processor, raise_if_computes
 
 X = np.linspace(0.1, 10.0, 53)
@@ -307,7 +308,7 @@ def test_positions_that_are_not_finite_fail_alone():
     y = spectra(Gaussian())
     whole = fit_positions(X, y, "gaussian")
     y[3, 5], y[7, 0] = np.nan, np.inf
-    found = fit_positions(X, y, "gaussian")
+    found = fit_positions(X, y, "gaussian", nan_policy="propagate")
     failed = np.isin(np.arange(12), (3, 7))
     assert np.array_equal(found.status == FAILED, failed)
     assert found.failures == {
@@ -474,7 +475,7 @@ def test_the_solver_does_not_depend_on_its_tile(model):
     )
     problem = Problem(
         lambda p: model.function(X, p),
-        lambda p: model.jacobian(X, p),
+        lambda p, curves=None: model.jacobian(X, p),
         lower,
         np.full(n, np.inf),
         exclusive=np.isin(model.parameter_names, model.positive),
@@ -486,7 +487,8 @@ def test_the_solver_does_not_depend_on_its_tile(model):
 
         def load(start, stop, loaded=loaded):
             loaded.append((start, stop))
-            return y[start:stop], model.guess(X, y[start:stop])
+            nothing = np.empty((stop - start, 0))
+            return y[start:stop], nothing, model.guess(X, y[start:stop])
 
         for done in levenberg_marquardt(problem, load, 30, tile):
             parameters[done.rows] = done.parameters
@@ -589,7 +591,8 @@ def test_priors_do_not_depend_on_blocks(prior):
         pytest.importorskip("sklearn")
     ds, _ = hard_case()
     ds.signal[0, 0, 3] = ds.signal[7, 9, 0] = np.nan
-    fit = Fit("lorentzian", guess=(1.0, 50.0, 1.5, 0.0), prior=prior, n_prior=20)
+    guess = (1.0, 50.0, 1.5, 0.0)
+    fit = Fit("lorentzian", guess=guess, prior=prior, n_prior=20, nan_policy="propagate")
     whole = ps.Pipeline([fit])(ds).compute()
     chunked = ps.Pipeline([fit])(ds.chunk({"y": 5, "x": 7}))
     blocks = ps.Pipeline([fit])(ds, block_bytes=1 << 18)
@@ -642,7 +645,7 @@ def test_x_counts_from_0_where_the_dim_has_no_coordinate():
 def test_failures_reach_the_report(tmp_path):
     ds = grid(spectra(Gaussian()))
     ds.signal[1, 2, 0] = np.nan
-    chain = Chain(ds).prepared([Fit("gaussian")], 1 << 40)
+    chain = Chain(ds).prepared([Fit("gaussian", nan_policy="propagate")], 1 << 40)
     failures = []
     chain.compute(chain.whole() | {"y": slice(1, 3)}, failures=failures)
     assert failures == [({"y": 1, "x": 2}, "1 of 53 values are not finite")]
@@ -650,7 +653,7 @@ def test_failures_reach_the_report(tmp_path):
 
 def test_curves_are_those_of_the_parameters():
     ds = grid(spectra(Gaussian()))
-    ds.signal[0, 1, 4] = np.nan
+    ds.signal[0, 1] = np.nan
     fit = Fit("gaussian")
     results = ps.Pipeline([fit])(ds)
     with raise_if_computes():
