@@ -43,7 +43,11 @@ def extract(
     ] = None,
     radius: Annotated[float | None, typer.Option(help="Radius of the spheres [mm].")] = None,
     names: Annotated[
-        str | None, typer.Option(help="Table of label names, with the columns index and name.")
+        str | None,
+        typer.Option(
+            help="Names of the labels: a table with the columns index and name (BIDS dseg.tsv), a "
+            "colour table (FreeSurfer, FSLeyes, ITK-SNAP), or an atlas of FSL (.xml)."
+        ),
     ] = None,
     within: Annotated[
         str | None, typer.Option(help="Mask inside of which labels, maps and spheres lie.")

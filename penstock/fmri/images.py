@@ -143,6 +143,16 @@ def floating_type(dtype: np.dtype) -> np.dtype:
     return np.dtype(np.float32 if exact_type(dtype).itemsize == 4 else np.float64)
 
 
+def nearly_whole(values: np.ndarray) -> np.ndarray:
+    """Which values are whole numbers, up to what rounding does to them: a few parts in a million.
+
+    Atlases that are saved with a slope that is not quite 1, or in float32, hold such labels.
+    """
+    slack = np.clip(5e-6 * np.abs(values), 5e-6, 0.01)
+    near: np.ndarray = np.abs(values - np.rint(values)) <= slack
+    return near
+
+
 # ---------------------------------------------------------------------- images
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 
 from penstock.fmri.carpet import COLORS
-from penstock.fmri.images import SpatialImage, load_image, voxel_sizes
+from penstock.fmri.images import SpatialImage, load_image, nearly_whole, voxel_sizes
 from penstock.fmri.slices import Box, best_cuts, distinct_colors, outlines, plane
 
 if TYPE_CHECKING:
@@ -210,7 +210,7 @@ def _kind_of(image: SpatialImage) -> Kind:
     different = values[values != 0]
     if not len(different) or (different == different[0]).all():
         return "mask"
-    return "labels" if (different == np.rint(different)).all() else "values"
+    return "labels" if nearly_whole(different).all() else "values"
 
 
 def _names_of(

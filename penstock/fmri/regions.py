@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -10,7 +9,8 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from penstock.fmri.extraction import Regions, _Extract, flat_mask, image_on_grid, mask_on_grid
-from penstock.fmri.images import SpatialImage, VoxelGrid, load_image
+from penstock.fmri.images import SpatialImage, VoxelGrid, load_image, nearly_whole
+from penstock.fmri.label_tables import read_lut
 from penstock.fmri.masks import check_mask
 from penstock.fmri.reducers import (
     MEDIAN_ROW_SCRATCH,
@@ -124,8 +124,9 @@ class ExtractLabels(_Extract):
         Names of the labels in ascending order of their values, without the background (a first
         name "background", in any case, is skipped).
     lut : str or tuple of (int, str), optional
-        Instead of `labels`: values and names, or the path of a table of them (.csv, .tsv) with the
-        columns ``index`` and ``name``. Labels that it lacks are named by their value.
+        Instead of `labels`: values and names, or the path of a table of them: with the columns
+        ``index`` and ``name`` (BIDS, nilearn), or a colour table of FreeSurfer, FSL or others (see
+        `penstock.fmri.label_tables.read_lut`). Labels that it lacks are named by their value.
     background_label : int, default 0
         The value of voxels in no region.
     strategy : str, default "mean"
@@ -289,52 +290,11 @@ def _whole_numbers(image: SpatialImage, background: int) -> np.ndarray:
     data = image.data
     if data.dtype.kind == "f":
         data = np.where(np.isfinite(data), data, background)
-        odd = data != np.rint(data)
+        odd = ~nearly_whole(data)
         if odd.any():
             raise ValueError(
-                f"labels_img must hold whole numbers, but has {data[odd][0]:g}: maps with weights "
-                "are for ExtractMaps"
+                f"labels_img must hold whole numbers, but has {data[odd][0]:.9g}: maps with "
+                "weights are for ExtractMaps"
             )
+        data = np.rint(data)
     return data.astype(np.int64)
-
-
-def read_lut(path: str) -> tuple[tuple[int, str], ...]:
-    """Values and names of a look-up table of labels.
-
-    Parameters
-    ----------
-    path : str
-        A table with the columns ``index`` and ``name``, separated by commas (.csv) or tabs.
-
-    Returns
-    -------
-    tuple of (int, str)
-        In the order of the file.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    ValueError
-        If it lacks a column, or an index is no whole number.
-    """
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            delimiter = "," if path.lower().endswith(".csv") else "\t"
-            rows = list(csv.DictReader(file, delimiter=delimiter))
-    except FileNotFoundError:
-        raise FileNotFoundError(f"lut: no such file: {path}") from None
-    except (UnicodeDecodeError, csv.Error, OSError) as error:
-        raise ValueError(f"lut: {path} is no table that can be read: {error}") from error
-    found = []
-    for number, row in enumerate(rows, start=2):
-        index, name = row.get("index"), row.get("name")
-        if index is None or name is None:
-            raise ValueError(f"lut: {path} needs the columns index and name (line {number})")
-        try:
-            found.append((int(index), name))
-        except ValueError:
-            raise ValueError(
-                f"lut: the index {index!r} in line {number} of {path} is no whole number"
-            ) from None
-    return tuple(found)
