@@ -12,6 +12,7 @@ import xarray as xr
 
 from penstock.dataset import events_table, with_events
 from penstock.io.bids import read_tsv
+from penstock.io.edf_events import SEAM
 from penstock.io.mne.annotations import EXTRAS
 
 KEPT_EVENTS = ("BAD_ACQ_SKIP", "BAD BOUNDARY", "EDGE BOUNDARY")
@@ -25,9 +26,18 @@ def with_event_table(ds: xr.Dataset, file: Path, notes: list[str]) -> xr.Dataset
     if "onset" not in table:
         notes.append(f"{file.name} has no column 'onset' and is not used")
         return ds
-    onset = _numbers(table["onset"], file)
+    own = events_table(ds)
+    if str(ds.attrs.get("edf_type", "")).endswith("D") and (own["label"] == SEAM).any():
+        notes.append(
+            f"{file.name} is not used: its onsets count the pauses that were joined in the "
+            "recording"
+        )
+        return ds
+    n_rows, onset = len(table), _numbers(table["onset"], file)
+    # (what has no onset does not count where labels are made)
+    table, onset = table[np.isfinite(onset)], onset[np.isfinite(onset)]
     labels = _labels(table)
-    used = np.isfinite(onset) & np.array([label is not None for label in labels], dtype=bool)
+    used = np.array([label is not None for label in labels], dtype=bool)
     chosen = table[used]
     duration = _numbers(chosen["duration"], file) if "duration" in table else np.zeros(len(chosen))
     rows = pd.DataFrame(
@@ -38,7 +48,6 @@ def with_event_table(ds: xr.Dataset, file: Path, notes: list[str]) -> xr.Dataset
         }
     )
     extras = _extras(chosen)
-    own = events_table(ds)
     kept = own[[str(label).upper().startswith(KEPT_EVENTS) for label in own["label"]]]
     rows["extras"] = extras
     rows = pd.concat([rows, kept.assign(extras="{}")], ignore_index=True)
@@ -47,13 +56,13 @@ def with_event_table(ds: xr.Dataset, file: Path, notes: list[str]) -> xr.Dataset
     if any(text != "{}" for text in rows["extras"]):
         ds = ds.assign_coords({EXTRAS: ("event", rows["extras"].to_numpy(dtype=object))})
     replaced = len(own) - len(kept)
-    note = f"{file.name}: {len(chosen)} events"
+    note = f"{file.name}: {len(chosen)} event{'s' * (len(chosen) != 1)}"
     if replaced:
         note += f" in place of {replaced} of the file"
     if len(kept):
         note += f", beside {len(kept)} of the file where samples do not go on"
-    if not used.all():
-        note += f", without {int((~used).sum())} that have no onset or no type"
+    if len(chosen) < n_rows:
+        note += f", without {n_rows - len(chosen)} that have no onset or no type"
     notes.append(note)
     return ds
 
@@ -71,11 +80,10 @@ def _labels(table: pd.DataFrame) -> list[str | None]:
         return labels
     written = ["na" if value is None else str(value) for value in values]
     several: dict[str | None, set[str]] = {}
-    for label, value, onset in zip(labels, written, table["onset"], strict=True):
-        if label is not None and onset is not None:
-            several.setdefault(label, set()).add(value)
+    for label, value in zip(labels, written, strict=True):
+        several.setdefault(label, set()).add(value)
     return [
-        f"{label}/{value}" if len(several.get(label, ())) > 1 else label
+        f"{label}/{value}" if label is not None and len(several[label]) > 1 else label
         for label, value in zip(labels, written, strict=True)
     ]
 

@@ -349,6 +349,20 @@ def test_a_single_volume_gives_a_single_row(here, bold_values, run_cli):
     np.testing.assert_allclose(table.iloc[0], expected, rtol=1e-6)
 
 
+def test_images_of_one_name_have_tables_of_their_own(here, run_cli):
+    for subject in ("s1.feat", "s2.feat"):
+        (here / "feat" / subject).mkdir(parents=True)
+        (here / "feat" / subject / "filtered.nii.gz").symlink_to(here / "bold.nii.gz")
+    common = ["--labels", "atlas.nii.gz", "--format", "csv", "--quiet"]
+    assert run_cli("extract", "feat", *common, "--out", "nested").code == 0
+    assert run_cli("extract", "feat/*/*.gz", *common, "-o", "flat", "--name", "{folder}").code == 0
+    for subject in ("s1.feat", "s2.feat"):
+        table = read(here / "nested" / subject / "filtered.csv")
+        pd.testing.assert_frame_equal(table, read(here / "flat" / f"{subject}.csv"))
+    ran = run_cli("extract", "feat", *common, "-o", "x", "--confounds", "confounds.tsv")
+    assert "2 images cannot share one table" in ran.sentence
+
+
 def test_one_image_of_several_is_broken(here, bold_values, run_cli):
     broken(here, bold_values)
     done = run_cli("extract", "bold.nii.gz", "cut.nii.gz", *LABELS, "--quiet", "-o", "out")

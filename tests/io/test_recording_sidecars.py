@@ -241,3 +241,22 @@ def test_empty_files_of_a_cohort_are_named_and_stop_nothing(dataset: Path, tmp_p
     ds = ps.open_dataset(report.outputs["sub-cbm001_task-protmap_eeg"])
     assert "discontinuity" in ds.event_label.values
     assert ds.attrs["line_frequency"] == 60.0
+
+
+def test_events_are_not_moved_across_pauses_that_were_joined(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dataset: Path
+) -> None:
+    path = dataset / f"{STEM}_eeg.edf"
+    header = bytearray(path.read_bytes())
+    header[192:197] = b"EDF+D"
+    n_records, n_signals = int(header[236:244]), int(header[252:256])
+    record = (len(header) - 256 * (n_signals + 1)) // n_records
+    last = 256 * (n_signals + 1) + (n_records - 1) * record
+    at = header.index(b"+9", last)
+    header[at : at + 3] = b"+99" if header[at + 2 : at + 3] == b"\x14" else header[at : at + 3]
+    header[at + 3 : at + 5] = b"\x14\x14"
+    path.write_bytes(header)
+    table(dataset, f"{STEM}_events.tsv", "onset|duration|trial_type", "99.5|0|go")
+    ds = opened(dataset, gaps="join")
+    assert ds.event_label.values.tolist() == ["of the file", "BAD_ACQ_SKIP"]
+    assert "its onsets count the pauses that were joined" in ds.attrs["sidecar_notes"]
