@@ -23,6 +23,7 @@ _HOMES = {
     "from_nibabel": "penstock.io",
     "make_dataset": "penstock.dataset",
     "open_dataset": "penstock.io",
+    "provenance": "penstock.attributes",
     "sampling_frequency": "penstock.dataset",
     "to_mne": "penstock.io",
     "to_nibabel": "penstock.io",
@@ -33,6 +34,7 @@ _SUBMODULES = ("eeg", "fmri", "io", "spectra", "testing")
 __all__ = ["__version__", *sorted(_HOMES)]
 
 if TYPE_CHECKING:
+    from penstock.attributes import provenance as provenance
     from penstock.dataset import events_table as events_table
     from penstock.dataset import make_dataset as make_dataset
     from penstock.dataset import sampling_frequency as sampling_frequency

@@ -126,13 +126,14 @@ def describe(path: Path, ds: xr.Dataset) -> str:
     """What is in a recording, in a few lines."""
     from collections import Counter
 
+    from penstock.attributes import provenance
     from penstock.dataset import SIGNAL, events_table, sampled_index
     from penstock.memory import format_bytes
     from penstock.store import large_variables
 
     size = path.stat().st_size if path.is_file() else None
     lines = [f"{path}" + (f" ({format_bytes(size)})" if size is not None else "")]
-    about = ds.attrs.get("penstock", {})
+    about = provenance(ds)
     shown = [*large_variables(ds), *about.get("results", [])]
     for name in shown:
         array = ds[name]

@@ -16,6 +16,7 @@ import xarray as xr
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
+from penstock.attributes import as_plain_attributes
 from penstock.sampled import SampledIndex as SampledIndex
 from penstock.sampled import sampled_coordinate
 from penstock.sampled import sampled_index as sampled_index
@@ -197,7 +198,7 @@ def make_dataset(
     variable = signal if isinstance(signal, xr.Variable) else xr.Variable(dims, signal)
     if units is not None:
         variable.attrs["units"] = units
-    ds = xr.Dataset({SIGNAL: variable}, attrs=dict(attrs or {}))
+    ds = xr.Dataset({SIGNAL: variable}, attrs=as_plain_attributes(attrs or {}))
     if sampling_frequency is not None:
         ds = ds.assign_coords(
             sampled_coordinate("time", ds.sizes["time"], sampling_frequency, start_time)

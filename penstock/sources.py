@@ -13,7 +13,7 @@ import xarray as xr
 from penstock.io.objects import as_dataset
 from penstock.result_names import check_name, names_of
 from penstock.result_names import result_name as result_name
-from penstock.store import provenance, sidecar_path
+from penstock.store import sidecar_path, stored_provenance
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def _named(name: str, entry: Any, select: Mapping[str, str] | None) -> SourceIte
 
 
 def _is_result(path: Path) -> bool:
-    about = provenance(path)
+    about = stored_provenance(path)
     return (about is not None and "key" in about) or sidecar_path(path).exists()
 
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
+from penstock.attributes import as_plain_attributes, provenance
 from penstock.dataset import (
     SIGNAL,
     Indexer,
@@ -212,7 +213,8 @@ def create_group(path: Path, ds: xr.Dataset, attrs: Mapping[str, Any]) -> None:
         if index is not None:
             sampled[str(dim)] = {**index.raster, "attrs": dict(ds[dim].attrs)}
     small = ds.drop_vars([*large_variables(ds), *sampled]).copy()
-    small.attrs = {**_json_attrs(ds.attrs), "penstock": {**attrs, "sampled": sampled}}
+    attributes = {key: value for key, value in ds.attrs.items() if key != "penstock"}
+    small.attrs = {**_json_attrs(attributes), "penstock": {**attrs, "sampled": sampled}}
     for name in small.variables:
         small[name].encoding = {}
         small[name].attrs = _json_attrs(small[name].attrs)
@@ -410,7 +412,7 @@ def open_store(path: str | Path) -> xr.Dataset:
             ds = xr.open_dataset(path, engine="zarr", chunks=None, consolidated=False, cache=False)
     except Exception as error:
         raise ValueError(f"{path}: not a readable Zarr store ({error})") from error
-    about = ds.attrs.get("penstock", {})
+    about = provenance(ds)
     results = [name for name in about.get("results", []) if name in ds.data_vars]
     large = [*large_variables(ds), *results]
     for name in large:
@@ -441,6 +443,7 @@ def open_store(path: str | Path) -> xr.Dataset:
             if values.dtype.kind in "OT":  # back to the strings that NumPy users expect
                 texts = np.asarray(values.tolist(), dtype=str).reshape(values.shape)
                 ds = ds.assign_coords({label: (coordinate.dims, texts, coordinate.attrs)})
+    ds.attrs = as_plain_attributes(ds.attrs)
     ds.attrs["store"] = str(path)
     if results:
         return ds[[*results, *(name for name in ds.data_vars if name not in results)]]
@@ -455,7 +458,7 @@ def sidecar_path(target: Path) -> Path:
     return target.with_name(f"{target.name}.penstock.json")
 
 
-def provenance(path: Path) -> dict[str, Any] | None:
+def stored_provenance(path: Path) -> dict[str, Any] | None:
     """What a finished store says of its making, or None if it says nothing readable."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
         attributes = json.loads((path / "zarr.json").read_text()).get("attributes", {})

@@ -52,8 +52,8 @@ from penstock.store import (
     add_provenance,
     create_array,
     create_group,
-    provenance,
     sidecar_path,
+    stored_provenance,
     write_block,
 )
 
@@ -293,7 +293,7 @@ def open_recording(job: Job, slot: int) -> Opened | Done:
     key = result_key(job)
     _publish_sidecar(job)
     if job.target.exists() and not job.overwrite:
-        about = provenance(job.target) or _read_json(job.sidecar)
+        about = stored_provenance(job.target) or _read_json(job.sidecar)
         if about is not None and about.get("key") == key:
             discard(job.building)  # (left by a run killed between publishing and cleaning up)
             return Done(job.target, skipped=True)
@@ -491,7 +491,7 @@ def finish_recording(opened: Opened) -> Done:
         ranges = _ranges(opened, ledger)
         result = export(open_store(job.store), job.exported, format=job.format, ranges=ranges)
         facts |= _export_facts(result)
-        about = {**(provenance(job.store) or {}), **facts}
+        about = {**(stored_provenance(job.store) or {}), **facts}
         about.pop("sampled", None)
         parts = _publish_parts(job)
         if parts:

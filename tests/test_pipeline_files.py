@@ -328,7 +328,7 @@ def test_provenance_rebuilds_the_pipeline(small: xr.Dataset, tmp_path: Path) -> 
     )  # fmt: skip
     report = pipeline.run(small, tmp_path, memory="3 GiB", workers=1, progress=False)
     assert report.ok, report
-    about = ps.open_dataset(tmp_path / "dataset.zarr").attrs["penstock"]
+    about = ps.provenance(ps.open_dataset(tmp_path / "dataset.zarr"))
     steps = [{step["processor"]: step["parameters"]} for step in about["pipeline"]]
     again = ps.Pipeline.from_dict({"pipeline": steps}, allow=["generic"])
     same(pipeline, again)

@@ -80,7 +80,7 @@ def test_failed_positions_are_counted_and_named_with_their_reason(grid, tmp_path
     stored = ps.open_dataset(tmp_path / "dataset.zarr")
     bad = np.argwhere(stored.status.values == 2)
     assert len(bad) > 1
-    about = stored.attrs["penstock"]
+    about = ps.provenance(stored)
     assert about["n_failed"] == len(bad)
     assert about["failures"][0] == [dict(zip(("y", "x"), bad[0].tolist(), strict=True)), "too high"]
     place = f"y {bad[0][0]}, x {bad[0][1]}"

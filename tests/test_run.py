@@ -28,7 +28,7 @@ def test_run_writes_what_the_lazy_dataset_computes(small: xr.Dataset, tmp_path: 
     assert made.signal.attrs["units"] == "uV"
     assert made["channel"].values.tolist() == small["channel"].values.tolist()
     assert np.allclose(made["time"].values, small["time"].values)
-    about = made.attrs["penstock"]
+    about = ps.provenance(made)
     assert about["pipeline"][0]["processor"].endswith("Demean")
     assert about["versions"]["penstock"] == ps.__version__
     assert sorted(p.name for p in tmp_path.iterdir()) == [

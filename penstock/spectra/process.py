@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from penstock.attributes import provenance
 from penstock.dataset import SIGNAL
 from penstock.memory import cpu_count
 from penstock.pipeline import Pipeline
@@ -273,7 +274,7 @@ class Process:
             reason = reason.replace("use overwrite (--overwrite)", "use override=True")
             raise RuntimeError(f"{self.name}: {reason}")
         results = self.results
-        about = results.attrs["penstock"]
+        about = provenance(results)
         if about.get("n_failed"):
             text = f"{self.name}: {result_note(about)}; their status is 2"
             warnings.warn(text, RuntimeWarning, stacklevel=2)
@@ -321,7 +322,7 @@ class Process:
                 "use penstock.io.write_usid for a new file"
             )
         pipeline = self.pipeline.canonical()
-        about = self.results.attrs["penstock"]
+        about = provenance(self.results)
         written = about.get("written_back", {})
         if written.get("key") == about["key"]:
             with open_file(attrs["source"]) as file:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import penstock as ps
+from penstock.attributes import nested_attribute
 from penstock.io import extensions, list_main_datasets
 from penstock.io.hdf5_contents import SeveralDatasetsError
 from penstock.testing import check_reader
@@ -139,7 +140,7 @@ def test_nsid(tmp_path, cube):
     }  # fmt: skip
     assert ds.attrs["position_dims"] == ["y", "x"]
     assert ds.attrs["data_type"] == "SPECTRAL_IMAGE"
-    metadata = ds.attrs["metadata"]
+    metadata = nested_attribute(ds.attrs, "metadata")
     assert metadata["/"] == {"origin": "synthetic"}
     assert metadata["/Channel_000/map/metadata/tip"] == {"material": "PtIr"}
     # text stays text, also where others would run it
@@ -190,7 +191,7 @@ def test_nsid_of_an_instrument(spm):
     assert len(np.unique(ds.Voltage.values)) == 33
     part = ds.signal.isel(X=[3, 1], Y=slice(10, 40, 3), Voltage=[63, 0])
     assert np.array_equal(part.values, stored[[3, 1], 10:40:3][..., [63, 0]])
-    metadata = ds.attrs["metadata"]["/Channel_000/generic/provenance/sidpy"]
+    metadata = nested_attribute(ds.attrs, "metadata")["/Channel_000/generic/provenance/sidpy"]
     assert metadata == {"from_array_": "_0.12.8_2025-12-17-15:38:04.191085"}
 
 

@@ -20,6 +20,7 @@ from usid_files import (
 )
 
 import penstock as ps
+from penstock.attributes import nested_attribute
 from penstock.io import list_main_datasets, write_usid_results
 from penstock.io.hdf5_contents import SeveralDatasetsError
 from penstock.io.usid_tables import grid_order
@@ -60,7 +61,7 @@ def test_group_attributes_are_plain_metadata(path):
         file["Measurement_000/Channel_000/Raw_Data"].attrs["part"] = file[
             "Measurement_000/Channel_000/Raw_Data"
         ].regionref[:2]
-    assert ps.open_dataset(path).attrs["metadata"] == {
+    assert nested_attribute(ps.open_dataset(path).attrs, "metadata") == {
         "/": {"instrument": "synthetic"},
         "/Measurement_000": {"lever": "soft", "rates": [1, 2], "code": "__import__('os')"},
         "/Measurement_000/Channel_000": {"gain": 0.5},
@@ -590,7 +591,7 @@ def test_an_instrument_file_of_four_channels(spm):
     image = np.empty((128, 128), np.float32)
     image[rows, columns] = stored[:, 0]
     assert np.array_equal(ds.signal.values[..., 0], image)
-    assert ds.attrs["metadata"]["/Measurement_000"]["XSensor"] == "Cypher.LVDT.X"
+    assert nested_attribute(ds.attrs, "metadata")["/Measurement_000"]["XSensor"] == "Cypher.LVDT.X"
 
 
 def test_nsid_and_usid_of_one_measurement_agree(spm):
