@@ -18,6 +18,7 @@ import numpy as np
 import psutil
 import xarray as xr
 
+from penstock.attributes import as_plain_attributes
 from penstock.buffers import release_memory
 from penstock.dataset import SIGNAL, Region, read_region, sampled_index
 
@@ -148,6 +149,10 @@ def _check_contents(ds: xr.Dataset, path: str) -> None:
         assert isinstance(encoding.get("interleaved"), bool), f"{name} does not declare interleaved"
     assert os.path.isabs(ds.attrs["source"]), "attrs['source'] is not absolute"
     assert os.path.samefile(ds.attrs["source"], path), "attrs['source'] is another file"
+    for attrs in (ds.attrs, *(variable.attrs for variable in ds.variables.values())):
+        for key, value in attrs.items():
+            plain = as_plain_attributes({key: value})
+            assert plain.get(key) is value, f"attrs[{key!r}] is nested: NetCDF cannot hold it"
     if "event_onset" in ds.variables:
         assert (np.diff(ds["event_onset"].values) >= 0).all(), "events are not in order"
 

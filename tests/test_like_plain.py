@@ -322,3 +322,20 @@ def test_times_come_back_from_files(tmp_path: Path, selection: Any) -> None:
     own = ps.open_dataset(tmp_path / "own.zarr")
     np.testing.assert_array_equal(own.time.values, plain.time.values)
     np.testing.assert_allclose(own.signal.values, plain.signal.values, rtol=1e-6)
+
+
+def test_results_are_written_by_xarray(small: xr.Dataset, tmp_path: Path) -> None:
+    events = pd.DataFrame({"onset": [1.0, 2.5], "duration": [0.0, 0.5], "label": ["a", "β"]})
+    source = ps.with_events(small, events).assign_attrs(device={"maker": "none", "gains": [1, 2]})
+    ps.Pipeline([ps.Apply(np.negative, core_dims=())]).run(
+        {"a": source}, tmp_path, memory="1 GiB", workers=1, progress=False
+    )
+    result = ps.open_dataset(tmp_path / "a.zarr")
+    assert ps.provenance(result)["versions"]["penstock"] == ps.__version__
+    result.to_netcdf(tmp_path / "a.nc", engine="h5netcdf")
+    found = xr.open_dataset(tmp_path / "a.nc", engine="h5netcdf")
+    xr.testing.assert_equal(found.load(), result.load())
+    assert ps.provenance(found) == ps.provenance(result)
+    assert ps.events_table(found).to_dict("list") == events.to_dict("list")
+    result.to_zarr(tmp_path / "copy.zarr")
+    xr.testing.assert_equal(xr.open_zarr(tmp_path / "copy.zarr").load(), result)

@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 import xarray as xr
 
+from penstock.attributes import as_plain_attributes
 from penstock.dataset import SIGNAL, check_dataset, lazy_variable
 from penstock.io.arrays import COMPONENT, as_dtype, in_memory, number_fields, result_type
 from penstock.io.hdf5_contents import attribute, text
@@ -131,7 +132,7 @@ def hdf5_dataset(
     stored_as = _stored_as(dataset.dtype, target, decoding)
     if stored_as is not None:
         everything["stored_as"] = stored_as
-    return check_dataset(xr.Dataset({SIGNAL: signal}, coords, everything))
+    return check_dataset(xr.Dataset({SIGNAL: signal}, coords, as_plain_attributes(everything)))
 
 
 def _types(
