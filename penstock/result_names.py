@@ -97,6 +97,14 @@ def _folders(paths: Sequence[Path], roots: Sequence[Path]) -> list[tuple[str, ..
         relative = os.path.relpath(os.path.abspath(path.parent), base)
         parts = Path(relative).parts
         inside.append(tuple(_shown(part) for part in parts if part != os.curdir))
+    if base != os.path.dirname(base):
+        return inside
+    # nothing in common but the root of the file system: as many folders as tell them apart
+    for depth in range(1, max(map(len, inside), default=0)):
+        nearest = [folders[-depth:] for folders in inside]
+        names = [(*folders, path.name) for folders, path in zip(nearest, paths, strict=True)]
+        if len(set(names)) == len(names):
+            return nearest
     return inside
 
 

@@ -110,7 +110,8 @@ def run(
             overwrite,
             limits,
             {"dataset": dataset_token(item.dataset)} if item.dataset is not None else None,
-            reading,
+            # (a dataset is open already)
+            reading if item.dataset is None else {},
         )
         for item in items
     ]

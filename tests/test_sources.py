@@ -131,6 +131,14 @@ def test_same_names_run_resume_and_are_found_again(tmp_path: Path) -> None:
     assert [plan.name for plan in pipeline.plan(tmp_path / "s?", name="{folder}")] == ["s1", "s2"]
 
 
+def test_files_of_nothing_in_common_are_told_apart_by_their_nearest_folders() -> None:
+    paths = [Path("/data/a/rest/x.edf"), Path("/data/b/rest/x.edf"), Path("/home/me/rest/x.edf")]
+    roots = [path.parent for path in paths]
+    assert names_of(paths, roots) == ["a/rest/x", "b/rest/x", "me/rest/x"]
+    assert names_of(paths[:2], roots[:2]) == ["a/rest/x", "b/rest/x"]
+    assert names_of([*paths[::2]], [*roots[::2]], "{folders}") == ["a/rest", "me/rest"]
+
+
 def test_a_mapping_names_its_results_itself(tmp_path: Path) -> None:
     touched(tmp_path, "a.edf")
     assert names({"s1/night": tmp_path / "a.edf"}) == ["s1/night"]

@@ -30,7 +30,7 @@ PEEK_SAMPLES = 4096
 """Samples of each channel that tell whether its values may lie on a grid."""
 HELD = frozenset({"source", "edf_type", "edf_record_duration", "edf_patient", "edf_recording",
                   "measurement_date", "first_time", "highpass", "lowpass", "penstock",
-                  "store"})  # fmt: skip
+                  "store", "sidecars", "sidecar_notes"})  # fmt: skip
 """Attributes of a dataset that are written, or that say where and how it was made."""
 INFO = frozenset({"mne_info", "channel_info"})
 """What MNE-Python's Info says of a recording."""
