@@ -8,6 +8,8 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from penstock.local_paths import check_local
+
 INDEX = ("index", "value", "id", "label_id", "roi_id")
 NAME = ("name", "label_name", "label", "region", "roi_name")
 """Columns of tables, in the order in which they are looked for."""
@@ -63,6 +65,7 @@ def read_lut(path: str) -> tuple[tuple[int, str], ...]:
     >>> read_lut(path)
     ((17, 'Left-Hippocampus'),)
     """
+    check_local(path)
     try:
         content = Path(path).read_bytes()
     except FileNotFoundError:
