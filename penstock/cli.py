@@ -130,6 +130,7 @@ def describe(path: Path, ds: xr.Dataset) -> str:
     from penstock.dataset import SIGNAL, events_table, sampled_index
     from penstock.memory import format_bytes
     from penstock.store import large_variables
+    from penstock.voxels import UNITS
 
     size = path.stat().st_size if path.is_file() else None
     lines = [f"{path}" + (f" ({format_bytes(size)})" if size is not None else "")]
@@ -157,7 +158,11 @@ def describe(path: Path, ds: xr.Dataset) -> str:
 
         sizes = voxel_sizes(image_affine(ds))
         lines.append(f"  voxels    {' × '.join(f'{size:.4g}' for size in sizes)} mm")
+    if note := ds.attrs.get("repetition_time_note"):
+        lines.append(f"  TR        {note}")
     for dim, size_along in ds.sizes.items():
+        if dim in ds.coords and ds[dim].attrs.get("units") == UNITS:
+            continue  # (voxels that are counted)
         if dim in ds.coords and ds[dim].dtype.kind in "iuf" and dim not in ("time", "channel"):
             values, units = ds[dim].values, ds[dim].attrs.get("units", "")
             span = f"{values.min():.6g} to {values.max():.6g} {units}" if size_along else ""

@@ -85,7 +85,7 @@ def from_nibabel(image: Any, *, dtype: Any = None, t_r: float | None = None) -> 
         stored_as = values.dtype.name
     else:
         variable = _proxied(proxy, header, dtype)
-        stored_as = np.dtype(proxy.dtype).name
+        stored_as = _proxy_type(proxy).name
     attrs = {**({"source": path} if path else {}), "stored_as": stored_as, **header.attrs}
     return image_dataset(variable, time, header.affine, header.coords, attrs)
 
@@ -158,6 +158,8 @@ def _describe(image: Any, what: str) -> _Described:
         zooms: Any = header.get_zooms() if hasattr(header, "get_zooms") else ()
         step = np.float32(zooms[3]) if len(zooms) > 3 else np.float32(0)
         time = header_time(step, 0, what)
+    if type(image).__name__.startswith("Minc") and len(image.shape) > 3:
+        raise ValueError(f"{what} has its time first, as MINC has: convert it to NIfTI (mnc2nii)")
     shape, dims = volume_dims(tuple(map(int, image.shape)), what, last)
     order = tuple(range(len(dims)))[::-1]
     return _Described(dims, shape, order, affine, time, {}, attrs, doubts)
@@ -247,13 +249,17 @@ def _stored(proxy: Any, header: _Described) -> ImageHeader:
 def _proxied(proxy: Any, header: _Described, dtype: Any) -> xr.Variable:
     """Values that only nibabel knows how to get, a region at a time."""
     given = tuple(map(int, proxy.shape))
-    wanted = _floating(np.result_type(np.dtype(proxy.dtype), np.float64), dtype)
+    wanted = _floating(np.result_type(_proxy_type(proxy), np.float64), dtype)
     kept = tuple(axis for axis, length in enumerate(given) if length > 1)
     read = _Sliced(proxy, kept, given, header.order, header.shape, wanted)
     # (nibabel scales in float64)
     scratch = 2.0 * 8 / wanted.itemsize
     encoding = {"read_scratch": scratch, "interleaved": True}
     return lazy_variable(header.dims, read, header.shape, wanted, encoding=encoding)
+
+
+def _proxy_type(proxy: Any) -> np.dtype:
+    return np.dtype(getattr(proxy, "dtype", np.float64))  # (those of MINC do not say)
 
 
 def _floating(stored: np.dtype, dtype: Any) -> np.dtype:
