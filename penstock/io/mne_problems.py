@@ -21,6 +21,10 @@ _MODULE = (
 _OPTION = re.compile(r"(\w+)\(\) got an unexpected keyword argument '(\w+)'")
 
 
+_EPOCHS = {"No raw data in": "read_epochs", "The number of trials": "read_epochs_eeglab"}
+"""What MNE-Python says of files of epochs, and what reads them."""
+
+
 def reading_problem(path: str, error: Exception, options: Mapping[str, Any]) -> Exception:
     """The error to raise for one of MNE-Python's while a recording was opened.
 
@@ -49,6 +53,12 @@ def reading_problem(path: str, error: Exception, options: Mapping[str, Any]) -> 
     wrong = _OPTION.search(text) if isinstance(error, TypeError) else None
     if wrong is not None and wrong[2] in options:
         return ValueError(_unknown_option(path, wrong[1], wrong[2]))
+    for phrase, reader in _EPOCHS.items():
+        if phrase in text:
+            return ValueError(
+                f"{path} holds no recording in one piece ({text}): if it holds epochs, hand them "
+                f"over with penstock.from_mne(mne.{reader}(path))"
+            )
     return ValueError(
         f"MNE-Python cannot open {path} ({text}): check that the file and those that belong to it "
         "are complete"

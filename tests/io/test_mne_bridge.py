@@ -392,6 +392,15 @@ def test_epochs_are_epochs_channels_and_times(epochs, tmp_path):
     assert np.allclose(filtered.get_data("eeg"), wanted.get_data("eeg"), atol=1e-15)
 
 
+def test_files_of_epochs_are_told_apart(epochs, tmp_path):
+    epochs.save(tmp_path / "a-epo.fif", verbose="error")
+    with pytest.raises(ValueError, match=r"from_mne\(mne.read_epochs\(path\)\)"):
+        ps.open_dataset(tmp_path / "a-epo.fif")
+    read = mne.read_epochs(tmp_path / "a-epo.fif", preload=False, proj=False, verbose="error")
+    same = np.allclose(ps.from_mne(read).signal, ps.from_mne(epochs).signal, atol=1e-5)
+    assert same
+
+
 def test_epochs_that_are_not_loaded(raw):
     events = mne.make_fixed_length_events(raw, duration=2.0)
     lazy = mne.Epochs(raw, events, tmin=0, tmax=1, baseline=None, reject={"eeg": 62e-6},
@@ -468,11 +477,38 @@ def test_text_holds_sparse_matrices_and_refuses_objects():
     assert np.array_equal(again.toarray(), matrix.toarray())
     with pytest.raises(ValueError, match="not part of a description"):
         from_text('{"~array": ["O", [1], "AAAAAAAAAAA="]}')
-    with pytest.raises(ValueError, match="description"):
+    with pytest.raises(ValueError, match="is not as it was written"):
         from_text('{"~tuple": 3}')
 
 
 # ---------------------------------------------------------------------- what others do with it
+
+
+def test_braindecode_takes_what_comes_out(raw):
+    """Its preprocessing and windows, as on the Raw object itself."""
+    preprocessing = pytest.importorskip("braindecode.preprocessing", exc_type=ImportError)
+    from braindecode.datasets import BaseConcatDataset, RawDataset
+
+    def windows(one: Any) -> tuple[np.ndarray, list[int]]:
+        made = BaseConcatDataset([RawDataset(one, description={"subject": 1})])
+        step = preprocessing.Preprocessor
+        steps = [
+            step("pick", picks="eeg"),
+            step("filter", l_freq=4.0, h_freq=38.0),
+            step("resample", sfreq=100),
+            step(preprocessing.exponential_moving_standardize, factor_new=1e-3),
+        ]
+        preprocessing.preprocess(made, steps)
+        cut = preprocessing.create_windows_from_events(
+            made, mapping={"a": 0, "c": 1}, trial_stop_offset_samples=50, preload=True
+        )
+        return np.stack([cut[i][0] for i in range(len(cut))]), [cut[i][1] for i in range(len(cut))]
+
+    raw.info["bads"] = []
+    wanted = windows(raw.copy())
+    found = windows(ps.to_mne(ps.from_mne(raw)))
+    assert np.allclose(found[0], wanted[0], atol=1e-5)
+    assert found[1] == wanted[1]
 
 
 @pytest.mark.filterwarnings("ignore:FastICA did not converge", "ignore:nperseg")

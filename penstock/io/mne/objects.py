@@ -234,7 +234,8 @@ def _from_epochs(epochs: mne.BaseEpochs, dtype: Any) -> xr.Dataset:
     from penstock.io.mne.epochs import EpochsRegion, describe_epochs
 
     if not epochs.preload:
-        epochs = epochs.copy().drop_bad(verbose="error")
+        epochs = epochs.copy()
+        epochs.drop_bad(verbose="error")
     resolved = np.dtype(np.float64) if dtype is None else as_dtype(dtype)
     units, scale = units_of(epochs)
     shape = len(epochs), len(units), len(epochs.times)

@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 
 from penstock.dataset import SIGNAL, Indexer, read_region, sampling_frequency
+from penstock.io.arrays import exact_type
 from penstock.io.mne.annotations import annotations_of
 from penstock.io.mne.info import info_of, si_divisors
 
@@ -178,7 +179,7 @@ def to_mne(
             {**info, "meas_date": info["meas_date"] + datetime.timedelta(seconds=early / rate)}
         )
     source = _Source(ds, first_samp - early)
-    single = ds[SIGNAL].dtype.kind != "f" or ds[SIGNAL].dtype.itemsize <= 4
+    single = exact_type(ds[SIGNAL].dtype) == np.float32
     raw = DatasetRaw(source, info, "single" if single else "double")
     length = ds.sizes["time"] / rate
     raw.set_annotations(annotations_of(ds, start, length, told), verbose="error")

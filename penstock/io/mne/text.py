@@ -41,8 +41,11 @@ def from_text(text: str) -> Any:
     """
     try:
         return _unpacked(json.loads(text))
-    except (TypeError, KeyError, AttributeError, IndexError) as error:
-        raise ValueError(f"not a description of a recording ({error})") from error
+    except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
+        raise ValueError(
+            "what the dataset says of the recording (attribute mne_info, coordinate channel_info) "
+            f"is not as it was written ({error}): open the recording again, or drop both"
+        ) from error
 
 
 def _packed(value: Any) -> Any:
