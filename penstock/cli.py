@@ -152,7 +152,9 @@ def describe(path: Path, ds: xr.Dataset) -> str:
             text += f", {array.attrs['units']}"
         lines.append(f"  {name:<9} {text}")
     if SIGNAL in ds:
-        lines += _describe_signal(ds[SIGNAL], ds.attrs.get("stored_as"))
+        # (results take attributes of their source along, which are not about their own file)
+        stored_as = None if about else ds.attrs.get("stored_as")
+        lines += _describe_signal(ds[SIGNAL], ds[SIGNAL].encoding.get("stored_as", stored_as))
     if "affine" in ds.coords:
         from penstock.fmri.images import image_affine, voxel_sizes
 

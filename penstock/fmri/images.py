@@ -20,6 +20,7 @@ import xarray as xr
 from penstock.dataset import SIGNAL
 from penstock.fmri.image_sources import matching_paths, refuse_surface
 from penstock.io.arrays import exact_type
+from penstock.io.nifti_images import held_values
 from penstock.io.nifti_images import to_nibabel as volumes_to_nibabel
 from penstock.local_paths import check_local
 from penstock.voxels import AFFINE as AFFINE
@@ -374,13 +375,24 @@ def _from_nibabel(image: Any, name: str, allowed: tuple[int, ...]) -> SpatialIma
     _fitting_shape(image.shape, name, allowed)  # (before anything is read)
     if image.affine is None:
         raise ValueError(f"{name} has no affine: it does not say where its voxels lie")
-    data = np.asanyarray(image.dataobj)
+    held = held_values(image)
+    data = np.asanyarray(image.dataobj) if held is None else _as_stored(held, image.dataobj)
     if isinstance(data, np.memmap):  # (a file that changes later must not change the image)
         data = np.array(data)
     data = data.reshape(_fitting_shape(image.shape, name, (3, 4)))
     filename = image.get_filename()
     source = os.path.abspath(filename) if filename else ""
     return load_image(SpatialImage(data, image.affine, source), name=name, ndim=allowed)
+
+
+def _as_stored(held: np.ndarray, proxy: Any) -> np.ndarray:
+    """Values that an image keeps in memory, in the type of its file where that holds them."""
+    stored = np.dtype(getattr(proxy, "dtype", held.dtype))
+    if stored.kind not in "iu" or held.dtype.kind != "f":
+        return held
+    with np.errstate(invalid="ignore"):
+        whole = held.astype(stored)
+    return whole if np.array_equal(whole, held) else held
 
 
 def _load_file(path: Path, name: str, allowed: tuple[int, ...]) -> SpatialImage:

@@ -53,9 +53,8 @@ def open_nifti(
         (4, 4), from voxel positions to mm, as nibabel chooses it (sform, else qform, else from the
         voxel sizes). CIFTI-2: ``signal`` (grayordinate, time) with ``structure``, ``vertex`` and
         ``voxel_x``, ``voxel_y``, ``voxel_z`` along grayordinates (-1: not on a surface, or not in
-        the volume). ``attrs`` hold format, the type of the values in the file (``stored_as``),
-        codes of the affine, description, intent, and ``repetition_time_note`` where the header
-        leaves something open.
+        the volume). ``attrs`` hold format, codes of the affine, description, intent, and
+        ``repetition_time_note`` where the header leaves something open.
 
     Raises
     ------
@@ -72,7 +71,8 @@ def open_nifti(
     Notes
     -----
     ``signal.encoding`` says how the file is best read: ``interleaved`` where the leading dims vary
-    fastest, ``sequential`` where it can only be read front to back.
+    fastest, ``sequential`` where it can only be read front to back; ``stored_as`` is the type of
+    the values in the file.
 
     Examples
     --------
@@ -121,10 +121,11 @@ def stored_dataset(header: ImageHeader, time: TimeStep, path: str, dtype: Any) -
         "interleaved": header.order[-1] == 0,
         "sequential": values.compressed,
         "resident": values.resident_bytes,
+        "stored_as": values.stored_as,
     }
     shape = tuple(values.shape[header.order.index(axis)] for axis in range(len(header.dims)))
     variable = lazy_variable(header.dims, region, shape, target, None, encoding)
-    attrs = {"source": path, "stored_as": values.stored_as, **header.attrs}
+    attrs = {"source": path, **header.attrs}
     return image_dataset(variable, time, header.affine, header.coords, attrs)
 
 

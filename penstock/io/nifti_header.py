@@ -171,7 +171,10 @@ def _nifti(path: str, header_path: str, name: str, head: bytes) -> ImageHeader:
     shape = tuple(map(int, header.get_data_shape()))
     scaling = header.get_slope_inter()
     values, dims = _volumes(path, first_byte(header), shape, header.get_data_dtype(), scaling, last)
-    affine = header.get_best_affine()
+    try:
+        affine = header.get_best_affine()
+    except ValueError as error:  # (a quaternion longer than 1)
+        raise nibabel.spatialimages.HeaderDataError(f"no rotation in its qform: {error}") from error
     told = describe_nifti(header, affine, path, name, sizes)
     return ImageHeader(
         values,

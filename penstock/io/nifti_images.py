@@ -72,7 +72,7 @@ def from_nibabel(image: Any, *, dtype: Any = None, t_r: float | None = None) -> 
     time = chosen_time(header.time, length, path or "the image", t_r, sidecars=sidecars)
     for doubt in (*header.doubts, *filter(None, [time.doubt])):
         warnings.warn(doubt, stacklevel=3)
-    held = _held(image)
+    held = held_values(image)
     proxy = image.dataobj
     if held is None and _reads_a_file(proxy):
         stored = _stored(proxy, header)
@@ -82,11 +82,11 @@ def from_nibabel(image: Any, *, dtype: Any = None, t_r: float | None = None) -> 
         values = np.reshape(held, shape)  # (axes of length 1 are left out, as a view)
         axes = tuple(header.order[::-1].index(axis) for axis in range(len(header.dims)))
         variable = array_variable(values.transpose(axes), header.dims, dtype)
-        stored_as = values.dtype.name
+        variable.encoding["stored_as"] = values.dtype.name
     else:
         variable = _proxied(proxy, header, dtype)
-        stored_as = _proxy_type(proxy).name
-    attrs = {**({"source": path} if path else {}), "stored_as": stored_as, **header.attrs}
+        variable.encoding["stored_as"] = _proxy_type(proxy).name
+    attrs = {**({"source": path} if path else {}), **header.attrs}
     return image_dataset(variable, time, header.affine, header.coords, attrs)
 
 
@@ -203,7 +203,7 @@ def _time_was_changed(time: TimeStep, path: str) -> bool:
 # ---------------------------------------------------------------------- its values
 
 
-def _held(image: Any) -> np.ndarray | None:
+def held_values(image: Any) -> np.ndarray | None:
     """The values of an image that are in memory; None where they are only in a file.
 
     What was read of the file and kept may have been changed since, as users of ``get_fdata()`` (and

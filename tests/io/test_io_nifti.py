@@ -523,6 +523,13 @@ def test_the_affine_is_the_one_nibabel_chooses(tmp_path: Path, field: str) -> No
     assert {name: ds.attrs[name] for name in codes} == codes
 
 
+def test_a_qform_that_is_no_rotation_is_told(tmp_path: Path) -> None:
+    bent = {"quatern_b": 0.9, "quatern_c": 0.9}
+    path = write_image(tmp_path / "a.nii", volumes(), sform_code=0, qform_code=1, **bent)
+    with pytest.raises(ValueError, match=r"no usable NIfTI-1 header \(no rotation in its qform"):
+        ps.open_dataset(path)
+
+
 def test_headers_without_voxel_sizes(tmp_path: Path) -> None:
     sizes = np.array([1, 0, 0, 0, 2, 1, 1, 1])
     path = write_image(tmp_path / "values.nii", volumes(), sform_code=0, pixdim=sizes)
