@@ -192,7 +192,7 @@ def _choose(
         return max(found.bytes.read, found.bytes.result)
 
     row_seconds = chain.row_seconds()
-    last_is_free = chain.dims[-1] in free
+    last_is_free = chain.dims[-1:] != () and chain.dims[-1] in free
 
     def rows_choice() -> Choice | None:
         if single and not (last_is_free and len(free) < len(sizes)):

@@ -15,7 +15,7 @@ import time
 import uuid
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -113,7 +113,7 @@ class Chain:
 
     def then(self, processor: Processor, state: Any = None) -> Chain:
         """This chain with one more step."""
-        self._check(processor)
+        processor = self._check(processor)
         chain = self.ready_for(processor)
         before = chain.output
         after = processor.outline(before, state)
@@ -130,8 +130,8 @@ class Chain:
         selecting = [step.processor for step in self.steps]
         return Chain(in_floats(self.source)).bind(selecting, self.states)
 
-    def _check(self, processor: Processor) -> None:
-        """Refuse a processor that cannot follow, before it reads anything to prepare."""
+    def _check(self, processor: Processor) -> Processor:
+        """The processor bound to these data; one that cannot follow is refused before it reads."""
         before = self.output
         if self.steps and fields_of(before) is not None:
             raise ValueError(
@@ -139,12 +139,16 @@ class Chain:
                 f"({', '.join(fields_of(before) or ())}) and must be the last of its pipeline: "
                 f"run {type(processor).__name__} on one of them afterwards"
             )
+        processor = processor.bound(before)
         missing = [dim for dim in processor.core_dims if dim not in before[SIGNAL].dims]
         if missing:
+            named = [f.name for f in fields(processor) if f.name in ("core_dim", "core_dims")]
+            other = f"name another one in {named[0]}=" if named else "use another processor"
             raise ValueError(
                 f"{type(processor).__name__} needs the dim {missing[0]!r}, but the data have "
-                f"{tuple(before[SIGNAL].dims)}: rename a dim, or use another processor"
+                f"{tuple(before[SIGNAL].dims)}: rename a dim, or {other}"
             )
+        return processor
 
     def bind(self, processors: Iterable[Processor], states: Iterable[Any] | None = None) -> Chain:
         """This chain with several more steps; states default to None (planning)."""
@@ -166,7 +170,7 @@ class Chain:
 
         chain = self
         for processor in processors:
-            chain._check(processor)
+            processor = chain._check(processor)
             chain = chain.ready_for(processor)
             state = None
             if type(processor).prepare is not Processor.prepare:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
+from penstock import messages
 from penstock.buffers import new_array, scratch_buffer
 from penstock.dataset import (
     SIGNAL,
@@ -175,6 +176,13 @@ class Processor:
         """Check parameters against each other; raise ValueError with what to do."""
 
     # ------------------------------------------------------------------ the contract
+
+    def bound(self, ds: xr.Dataset) -> Processor:
+        """The processor for a dataset (an outline): core dims that it leaves to the data are named.
+
+        Called before anything else of the contract. The default has nothing to name.
+        """
+        return self
 
     def prepare(self, ds: xr.Dataset) -> Any:
         """Look at the recording once, before the blocks; return a small, picklable state.
@@ -356,7 +364,7 @@ class Apply(Processor):
 
     def validate(self) -> None:
         if not callable(self.function):
-            raise TypeError(f"function must be callable, got {self.function!r}")
+            raise TypeError(f"function must be callable, got {messages.shown(self.function)}")
 
     @property
     def takes_integers(self) -> bool:  # type: ignore[override]
@@ -462,7 +470,7 @@ def _check_parameters(processor: Processor) -> None:
         accepted, coerced = _coerce(value, hints[f.name])
         if not accepted:
             raise TypeError(
-                f"{type(processor).__name__}: {f.name}={value!r} must be "
+                f"{type(processor).__name__}: {f.name}={messages.shown(value)} must be "
                 f"{_describe(hints[f.name])}{_got(value, hints[f.name])}"
             )
         if coerced is not value:

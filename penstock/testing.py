@@ -131,6 +131,7 @@ def check_processor(
         again = Pipeline.from_yaml(Pipeline([processor]).to_yaml())[0]
         assert again == processor, f"{name} changes on its way through YAML: {again!r}"
 
+    processor = processor.bound(ds)
     chain = Chain(ds).prepared([processor], 1 << 40)
     state = chain.states[0]
     assert pickle.loads(pickle.dumps(state)) is not None or state is None

@@ -10,6 +10,7 @@ import xarray as xr
 
 from penstock.dataset import SIGNAL, sampled_coordinate
 from penstock.io.packing import Decoding
+from penstock.messages import shown
 
 COMPONENT = "component"
 """Name of the dim that the fields of a compound type become."""
@@ -35,7 +36,7 @@ def check_name(dataset: Any, path: str) -> None:
     """Raise a ValueError unless what stands for a dataset of a file is a name, or None."""
     if dataset is not None and not isinstance(dataset, str):
         raise ValueError(
-            f"dataset={dataset!r} for {path} is no name: datasets are chosen by their name, "
+            f"dataset={shown(dataset)} for {path} is no name: datasets are chosen by their name, "
             "as a text"
         )
 
@@ -61,12 +62,12 @@ def dim_names(dims: Any, path: str, fields: tuple[str, ...] | None = None) -> tu
     given = list(given) if isinstance(given, Iterable) else [given]
     if not all(isinstance(name, str) for name in given):
         raise ValueError(
-            f"dims={dims!r} for {path} are no names: give one text for every axis, such as "
+            f"dims={shown(dims)} for {path} are no names: give one text for every axis, such as "
             'dims=("y", "x", "frequency")'
         )
     names = tuple(name.strip() for name in given)
     if "" in names:
-        raise ValueError(f"dims={dims!r} for {path} has an empty name: give every axis one")
+        raise ValueError(f"dims={shown(dims)} for {path} has an empty name: give every axis one")
     for name in names:
         if names.count(name) > 1:
             raise ValueError(
@@ -173,7 +174,7 @@ def described(
     path, dims = ds.attrs["source"], tuple(map(str, ds[SIGNAL].dims))
     if units is not None and not isinstance(units, str):
         raise ValueError(
-            f"units={units!r} for {path} must be one text, the unit of the values: units of a "
+            f"units={shown(units)} for {path} must be one text, the unit of the values: units of a "
             'coordinate are given with it, as coords={"f": ("f", values, {"units": "Hz"})}'
         )
     if coords is not None and not isinstance(coords, Mapping):
@@ -192,7 +193,7 @@ def described(
             if not isinstance(attrs, Mapping):
                 raise ValueError(
                     f"coords: attributes of {name!r} for {path} must map names to values, such as "
-                    f'{{"units": "Hz"}}, got {attrs!r}'
+                    f'{{"units": "Hz"}}, got {shown(attrs)}'
                 )
         else:
             over, values, attrs = (name,), np.asarray(given), {}

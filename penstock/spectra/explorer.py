@@ -181,7 +181,7 @@ class Explorer:
                     f"the map has {n} positions along {dim!r}, the data {sizes[dim]}: select the "
                     "same part of both"
                 )
-        core_dims = getattr(self._fit, "core_dims", ())
+        core_dims = getattr(self._fit, "core_dims", None) or ()
         entries = self._map.entries
         fixed = {dim: i for dim, i in entries.items() if dim in sizes and dim not in core_dims}
         core = [dim for dim in sizes if dim not in places and dim not in fixed]

@@ -18,6 +18,31 @@ Positions: TypeAlias = "slice | np.ndarray"
 """Numbers of positions, counted over the loop dims in C order."""
 
 
+def spectral_dims(ds: xr.Dataset) -> tuple[str, ...]:
+    """Dims of what lies at one position: those that are none of positions, where a file tells.
+
+    Otherwise ``frequency`` (in any spelling), or the last dim.
+    """
+    dims = tuple(map(str, ds.variables[SIGNAL].dims))
+    known = ds.attrs.get("position_dims")
+    if known is not None:
+        positions = {str(dim) for dim in np.atleast_1d(np.asarray(known, dtype=object))}
+        rest = tuple(dim for dim in dims if dim not in positions)
+        if rest:
+            return rest
+    return tuple(dim for dim in dims if dim.casefold() == "frequency") or dims[-1:]
+
+
+def spectral_dim(ds: xr.Dataset) -> str:
+    """The one dim that curves go along: ``frequency`` if it is there, or the last spectral one."""
+    found = spectral_dims(ds)
+    if not found:
+        raise ValueError("the data have no dim, but a single value: there is no curve in them")
+    of_curve = [dim for dim in found if dim != "component"] or list(found)
+    named = [dim for dim in of_curve if dim.casefold() == "frequency"]
+    return named[0] if named else of_curve[-1]
+
+
 @dataclass(frozen=True)
 class Layout:
     """A dataset as positions (loop dims) and what lies at each of them (core dims).
@@ -35,7 +60,7 @@ class Layout:
 
     @classmethod
     def of(cls, ds: Any, core_dims: str | Sequence[str] | None) -> Layout:
-        """Check the dims of a dataset; without `core_dims` its last dim is taken.
+        """Check the dims of a dataset; without `core_dims` the spectral ones are taken.
 
         Raises
         ------
@@ -45,7 +70,8 @@ class Layout:
         signal = check_dataset(ds).variables[SIGNAL]
         dims = tuple(map(str, signal.dims))
         if core_dims is None:
-            core = dims[-1:]
+            core = spectral_dims(ds)
+            core = core if len(core) < len(dims) else dims[-1:]
         else:
             core = (core_dims,) if isinstance(core_dims, str) else tuple(core_dims)
         unknown = [dim for dim in core if dim not in dims]

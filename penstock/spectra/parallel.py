@@ -15,6 +15,7 @@ import numpy as np
 
 from penstock.cluster import active_client
 from penstock.memory import cpu_count
+from penstock.spectra.layout import spectral_dims
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -254,8 +255,8 @@ def _loaded(block: Any) -> Any:
 
 def _positions(data: Any, core_dims: Sequence[str] | None) -> _Positions:
     if _is_xarray(data):
-        data = data["signal"] if hasattr(data, "data_vars") else data
         core = _core_dims(data, core_dims)
+        data = data["signal"] if hasattr(data, "data_vars") else data
         loops = [dim for dim in data.dims if dim not in core]
         return _of_grid(data.transpose(*loops, *core), len(loops))
     if core_dims is not None:
@@ -274,8 +275,10 @@ def _is_xarray(data: Any) -> bool:
     return type(data).__module__.partition(".")[0] == "xarray"
 
 
-def _core_dims(data: xr.DataArray, core_dims: Sequence[str] | None) -> tuple[str, ...]:
-    core = tuple(map(str, data.dims[-1:])) if core_dims is None else tuple(core_dims)
+def _core_dims(data: xr.Dataset | xr.DataArray, core_dims: Sequence[str] | None) -> tuple[str, ...]:
+    ds: Any = data if hasattr(data, "data_vars") else data.to_dataset(name="signal")
+    core = spectral_dims(ds) if core_dims is None else tuple(core_dims)
+    data = ds["signal"]
     unknown = [dim for dim in core if dim not in data.dims]
     if unknown:
         raise ValueError(f"core_dims {unknown[0]!r} is not a dim of the data: {data.dims}")
@@ -407,7 +410,7 @@ def _lazy(data: Any, call: _Call, core_dims: Sequence[str] | None) -> Any:
 
     if _is_xarray(data):
         ds = data if hasattr(data, "data_vars") else data.to_dataset(name=SIGNAL)
-        core = _core_dims(ds[SIGNAL], core_dims)
+        core = _core_dims(ds, core_dims)
     else:
         _positions(data, core_dims)
         dims = ("position", *(f"axis_{i}" for i in range(1, len(data.shape))))

@@ -6,12 +6,13 @@ import importlib.util
 import math
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
 from penstock.dataset import SIGNAL
+from penstock.messages import shown
 from penstock.processor import Context, Processor
 from penstock.results import (
     STATUS_ATTRS,
@@ -21,6 +22,7 @@ from penstock.results import (
     record_dtype,
     results_outline,
 )
+from penstock.spectra.layout import spectral_dim
 from penstock.spectra.peak_kernels import (
     NUMPY,
     ROW_SCRATCH,
@@ -174,8 +176,9 @@ class FindPeaksCWT(Processor):
         rounded up.
     max_peaks : int, optional
         Slots for the peaks of a spectrum. Default: half its points, rounded up.
-    core_dim : str, default "frequency"
-        Dim along which the peaks are looked for.
+    core_dim : str, optional
+        Dim along which the peaks are looked for. Default: ``frequency``, otherwise the last of the
+        spectroscopic dims that a file tells, otherwise the last dim.
     engine : {"auto", "numpy", "numba"}, default "auto"
         ``"numba"`` takes 10 to 30 % less time once it is compiled, and 110 MiB more memory;
         ``"auto"`` uses it where numba is loaded already. The results are the same.
@@ -218,7 +221,7 @@ class FindPeaksCWT(Processor):
     noise_perc: float = 10.0
     window_size: float | None = None
     max_peaks: int | None = None
-    core_dim: str = "frequency"
+    core_dim: str | None = None
     engine: Literal["auto", "numpy", "numba"] = "auto"
 
     @classmethod
@@ -239,7 +242,7 @@ class FindPeaksCWT(Processor):
     def __post_init__(self) -> None:
         if isinstance(self.widths, int | float | str | None):
             raise TypeError(
-                f"{type(self).__name__}: widths must be a list of numbers, got {self.widths!r}"
+                f"{type(self).__name__}: widths must be a list of numbers, got {shown(self.widths)}"
             )
         super().__post_init__()
 
@@ -250,7 +253,13 @@ class FindPeaksCWT(Processor):
 
     @property
     def core_dims(self) -> tuple[str, ...]:  # type: ignore[override]
-        return (self.core_dim,)
+        return () if self.core_dim is None else (self.core_dim,)
+
+    def bound(self, ds: xr.Dataset) -> FindPeaksCWT:
+        return self if self.core_dim else replace(self, core_dim=spectral_dim(ds))
+
+    def _n_points(self, ds: xr.Dataset) -> int:
+        return int(ds.sizes[self.core_dim or spectral_dim(ds)])
 
     @property
     def modules(self) -> tuple[str, ...]:  # type: ignore[override]
@@ -260,7 +269,7 @@ class FindPeaksCWT(Processor):
     def row_seconds(self, ds: xr.Dataset, state: Any) -> float:
         # two numbers multiplied and added for each of half the points at every width, and as much
         # again for maxima and ridges (measured: 16 µs for 119 points and 30 widths)
-        n_points = ds.sizes[self.core_dim]
+        n_points = self._n_points(ds)
         return 4e-11 * len(self.widths) * n_points * min(n_points, 400)
 
     def _search(self, n_points: int) -> Search:
@@ -270,7 +279,7 @@ class FindPeaksCWT(Processor):
 
     def _fields(self, n_points: int) -> dict[str, Field]:
         slots = (n_points + 1) // 2 if self.max_peaks is None else self.max_peaks
-        along = f"along {self.core_dim}"
+        along = f"along {self.core_dim}" if self.core_dim else ""
         index = {"long_name": f"index of the peaks {along}, {MISSING} where there are no more"}
         return {
             "peak_index": Field("int32", ("slot",), (slots,), index),
@@ -283,9 +292,10 @@ class FindPeaksCWT(Processor):
         dtype = ds[SIGNAL].dtype
         if dtype.kind not in "biufc":
             raise TypeError(f"{type(self).__name__} needs numbers, but the signal is {dtype}")
-        n_points = ds.sizes[self.core_dim]
+        n_points = self._n_points(ds)
         self._search(n_points)
-        return results_outline(ds, self.core_dims, self._fields(n_points))
+        core_dims = (self.core_dim or spectral_dim(ds),)
+        return results_outline(ds, core_dims, self._fields(n_points))
 
     def kernel(self, block: np.ndarray, ctx: Context) -> np.ndarray:
         loops, n_points = block.shape[:-1], block.shape[-1]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
 
 from penstock.dataset import SIGNAL, Region
+from penstock.messages import shown
 from penstock.processor import Context, Processor, function_identity
 from penstock.results import (
     STATUS_ATTRS,
@@ -20,6 +21,7 @@ from penstock.results import (
     record_dtype,
     results_outline,
 )
+from penstock.spectra.layout import spectral_dims
 from penstock.spectra.outputs import RESULT, Output, infer_outputs, named, parse_outputs
 
 PROBES = 32
@@ -56,8 +58,9 @@ class PerPosition(Processor):
         What it returns, by name (``"result"`` where it does not name it): a dtype, or a mapping of
         ``dtype``, ``shape``, ``dims``, ``slots`` (room for lists of varying length), ``units``.
         Default: found out at up to 32 positions spread over the dataset.
-    core_dims : tuple of str, default ("frequency",)
-        Dims of a spectrum.
+    core_dims : tuple of str, optional
+        Dims of a spectrum. Default: the spectroscopic dims that a file tells, otherwise
+        ``frequency`` or the last dim.
     gil : {"held", "released"}, default "held"
         ``"released"`` for functions that spend their time outside Python: they stay in threads.
 
@@ -83,7 +86,7 @@ class PerPosition(Processor):
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     outputs: Mapping[str, Any] | None = None
-    core_dims: tuple[str, ...] = field(default=("frequency",), kw_only=True)  # type: ignore[misc]
+    core_dims: tuple[str, ...] | None = field(default=None, kw_only=True)  # type: ignore[misc, assignment]
     gil: Literal["released", "held"] = field(default="held", kw_only=True)  # type: ignore[misc]
 
     # what a function takes beside its spectrum is not known: as `Apply` assumes, for one position
@@ -93,19 +96,26 @@ class PerPosition(Processor):
 
     def validate(self) -> None:
         if not callable(self.function):
-            raise TypeError(f"function must be callable, got {self.function!r}")
+            raise TypeError(f"function must be callable, got {shown(self.function)}")
         if self.outputs is not None:
             parse_outputs(self.outputs)
 
     def canonical(self) -> dict[str, Any]:
         return {**super().canonical(), "function": function_identity(self.function)}
 
+    def bound(self, ds: xr.Dataset) -> PerPosition:
+        # (no dims at all are those of a function of one value)
+        return self if self.core_dims is not None else replace(self, core_dims=self._dims(ds))
+
+    def _dims(self, ds: xr.Dataset) -> tuple[str, ...]:
+        return spectral_dims(ds) if self.core_dims is None else self.core_dims
+
     def prepare(self, ds: xr.Dataset) -> Tried:
         declared = None if self.outputs is None else parse_outputs(self.outputs)
         seconds: list[float] = []
         values: list[Any] = []
         errors: list[Exception] = []
-        for spectrum in probed(ds, self.core_dims):
+        for spectrum in probed(ds, self._dims(ds)):
             began = time.perf_counter()
             try:
                 values.append(self(spectrum))
@@ -158,11 +168,11 @@ class PerPosition(Processor):
         return {**fields, "status": Field("uint8", attrs=STATUS_ATTRS)}
 
     def outline(self, ds: xr.Dataset, state: Tried | None) -> xr.Dataset:
-        return results_outline(ds, self.core_dims, self._fields(state))
+        return results_outline(ds, self._dims(ds), self._fields(state))
 
     def kernel(self, block: np.ndarray, ctx: Context) -> np.ndarray:
         outputs = self._outputs(ctx.state)
-        loops = block.shape[: block.ndim - len(self.core_dims)]
+        loops = block.shape[: block.ndim - len(self._dims(ctx.dataset))]
         records = np.zeros(loops, record_dtype(self._fields(ctx.state)))
         for index in np.ndindex(*loops):
             record = records[index]

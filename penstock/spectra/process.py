@@ -21,6 +21,7 @@ from penstock.pipeline import Pipeline
 from penstock.plan import Plan
 from penstock.processor import Processor
 from penstock.report import Report
+from penstock.spectra.layout import spectral_dims
 from penstock.spectra.positions import PerPosition
 from penstock.store import fill_shape
 from penstock.work import result_note
@@ -129,12 +130,11 @@ class Process:
             if parameters or outputs or core_dims:
                 raise TypeError("parameters, outputs and core_dims belong to functions: give them "
                                 "to the processor itself")  # fmt: skip
-            return operation if isinstance(operation, Pipeline) else Pipeline([operation])
-        dims = tuple(map(str, self.dataset[SIGNAL].dims))
-        positions = self.dataset.attrs.get("position_dims", dims[:-1])
+            first, *others = operation if isinstance(operation, Pipeline) else [operation]
+            return Pipeline([first.bound(self.dataset), *others])
         if isinstance(core_dims, str):
             core_dims = (core_dims,)
-        core = tuple(core_dims or (dim for dim in dims if dim not in positions))
+        core = tuple(core_dims or spectral_dims(self.dataset))
         made = PerPosition(
             operation,
             kwargs=dict(parameters or {}),
@@ -191,11 +191,18 @@ class Process:
             raise IndexError(f"there is no position {dict(position)} in {dict(self.dataset.sizes)}")
         results = self.pipeline(one).compute(scheduler="synchronous")
         if plot:
-            from penstock.spectra.view import plot_position
+            from penstock.spectra.view import plot_position, position_text
 
             last = self.pipeline[-1]
             fit = last if hasattr(last, "curve") else None
-            plot_position(one, dict.fromkeys(dims, 0), results=results, fit=fit)
+            # (the one position that is drawn has the indices 0 in what was selected)
+            where_it_lies = position_text(
+                self.dataset[SIGNAL],
+                {dim: range(self.dataset.sizes[dim])[int(position[dim])] for dim in dims},
+            )
+            plot_position(
+                one, dict.fromkeys(dims, 0), results=results, fit=fit, title=where_it_lies or None
+            )
         return results.isel(dict.fromkeys(dims, 0))
 
     def estimate(self, workers: int | None = None) -> float:

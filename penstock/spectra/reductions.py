@@ -15,6 +15,7 @@ import numpy as np
 import xarray as xr
 
 from penstock.dataset import SIGNAL, check_dataset
+from penstock.messages import shown
 from penstock.results import Field
 from penstock.spectra.images import Mean, Statistics, Sum
 from penstock.spectra.layout import Layout, Piece
@@ -172,7 +173,7 @@ def _layout(
     if not isinstance(reductions, Mapping):
         raise TypeError(
             "reductions must be a mapping of names to reductions, such as {'sum': Sum()}, got "
-            f"{reductions!r}"
+            f"{shown(reductions)}"
         )
     for name, reduction in reductions.items():
         if not isinstance(reduction, Reduction):

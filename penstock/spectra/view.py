@@ -23,6 +23,8 @@ from penstock.axes import (
     take_axes,
 )
 from penstock.dataset import SIGNAL, check_dataset
+from penstock.messages import shown
+from penstock.processor import Processor
 from penstock.spectra.map_view import LINE, Colors, draw_cells, draw_map, scattered_names
 
 if TYPE_CHECKING:
@@ -112,6 +114,7 @@ def plot_position(
     fit: Any = None,
     complex_as: ComplexAs = "magnitude",
     ax: Axes | Sequence[Axes] | None = None,
+    title: str | None = None,
 ) -> Axes | tuple[Axes, ...]:
     """Draw the spectrum at a position, with the curve fitted to it and the peaks found in it.
 
@@ -134,6 +137,8 @@ def plot_position(
         Complex spectra as magnitude and phase, on two axes, or as real and imaginary part on one.
     ax : matplotlib.axes.Axes or sequence of them, optional
         Where to draw: two for magnitude and phase. Default: a new figure.
+    title : str, optional
+        Default: where the position lies.
 
     Returns
     -------
@@ -168,6 +173,7 @@ def plot_position(
         raise ValueError(f"complex_as={complex_as!r} must be 'magnitude' or 'real'")
     if fit is not None and results is None:
         raise ValueError("fit= needs the results of the fit: pass results=")
+    fit = fit.bound(ds) if isinstance(fit, Processor) else fit
     curve = None if fit is None else _curve_of(fit)
     signal = ds[SIGNAL]
     index = position_index(ds, position, sel, getattr(fit, "core_dims", None))
@@ -185,7 +191,7 @@ def plot_position(
     if results is not None:
         _check_positions(results, ds, index)
     spectrum = signal.isel(index).compute()
-    title = _position_text(signal, index)
+    title = position_text(signal, index) if title is None else title
     if len(core) == 2:
         drawn = _draw_frames(spectrum, complex_as, ax)
     else:
@@ -239,8 +245,8 @@ def position_index(
         least = 1 if sel else most if core_dims else len(first)
         if not least <= len(entries) <= most:
             raise ValueError(
-                f"{what}={position!r} has {len(entries)} entries, but the positions have the dims "
-                f"{', '.join(loops[: max(least, len(first)) or most])}"
+                f"{what}={shown(position)} has {len(entries)} entries, but the positions have the "
+                f"dims {', '.join(loops[: max(least, len(first)) or most])}"
             )
         given = dict(zip(loops, entries, strict=False))
     for dim in given:
@@ -276,7 +282,7 @@ def _check_positions(results: xr.Dataset, ds: xr.Dataset, index: Mapping[str, in
             )
 
 
-def _position_text(signal: xr.DataArray, index: Mapping[str, int]) -> str:
+def position_text(signal: xr.DataArray, index: Mapping[str, int]) -> str:
     """Where a position lies, for people: ``y[3] = 470 nm, x[17] = 2.66 µm``."""
     parts = []
     for dim, i in index.items():
@@ -433,7 +439,9 @@ def _without_jumps(x: np.ndarray, angles: np.ndarray) -> tuple[np.ndarray, np.nd
 def _curve_of(fit: Any) -> Callable[..., Any]:
     curve = getattr(fit, "curve", fit)
     if not callable(curve):
-        raise TypeError(f"fit={fit!r} must be a Fit, or a function curve(results_at_position, x)")
+        raise TypeError(
+            f"fit={shown(fit)} must be a Fit, or a function curve(results_at_position, x)"
+        )
     return curve
 
 
