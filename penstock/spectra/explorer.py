@@ -13,6 +13,7 @@ import xarray as xr
 
 from penstock.axes import require_matplotlib
 from penstock.dataset import SIGNAL, check_dataset
+from penstock.processor import Processor
 from penstock.spectra.map_view import draw_map
 from penstock.spectra.view import ComplexAs, count_axes, plot_position, position_index
 
@@ -181,7 +182,8 @@ class Explorer:
                     f"the map has {n} positions along {dim!r}, the data {sizes[dim]}: select the "
                     "same part of both"
                 )
-        core_dims = getattr(self._fit, "core_dims", None) or ()
+        fit = self._fit.bound(self._ds) if isinstance(self._fit, Processor) else self._fit
+        core_dims = getattr(fit, "core_dims", ())
         entries = self._map.entries
         fixed = {dim: i for dim, i in entries.items() if dim in sizes and dim not in core_dims}
         core = [dim for dim in sizes if dim not in places and dim not in fixed]

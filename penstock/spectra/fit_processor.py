@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -22,6 +22,7 @@ from penstock.spectra.fit_options import (
     fixed_values,
     plain_bounds,
 )
+from penstock.spectra.layout import spectral_dim
 from penstock.spectra.least_squares import LeastSquares, NanPolicy, result_fields
 from penstock.spectra.models import FunctionModel, as_model, plain_model
 from penstock.spectra.positions import probed
@@ -80,10 +81,12 @@ class Fit(Processor):
         Clusters for ``prior="kmeans"``.
     n_prior : int, default 1024
         Positions at most that the prior is made of.
-    core_dim : str or tuple of str, default "frequency"
+    core_dim : str or tuple of str, optional
         Dim of a spectrum. Its coordinate is x; without one, x counts from 0. Several dims for
         curves over all of them: a function of yours is then called with ``x`` of the shape
-        (dims, points), to be unpacked (``v, u = x``), and returns (points,).
+        (dims, points), to be unpacked (``v, u = x``), and returns (points,). Default:
+        ``frequency``, otherwise the last of the spectroscopic dims that a file tells, otherwise
+        the last dim; for a model over several dims as many of the last.
     ftol, xtol, gtol : float, default 1e-8
         Tolerances as those of `scipy.optimize.least_squares`, of which none depends on where x and
         y begin to count.
@@ -146,7 +149,7 @@ class Fit(Processor):
     prior: Literal["neighbour", "kmeans"] | None = None
     n_clusters: int = 16
     n_prior: int = 1024
-    core_dim: str | tuple[str, ...] = "frequency"
+    core_dim: str | tuple[str, ...] | None = None
     ftol: float = 1e-8
     xtol: float = 1e-8
     gtol: float = 1e-8
@@ -206,7 +209,15 @@ class Fit(Processor):
 
     @property
     def core_dims(self) -> tuple[str, ...]:  # type: ignore[override]
-        return (self.core_dim,) if isinstance(self.core_dim, str) else tuple(self.core_dim)
+        named = "frequency" if self.core_dim is None else self.core_dim
+        return (named,) if isinstance(named, str) else tuple(named)
+
+    def bound(self, ds: xr.Dataset) -> Fit:
+        if self.core_dim is not None:
+            return self
+        n_dims = self.model.n_dims
+        last = tuple(map(str, ds[SIGNAL].dims))[-n_dims:]
+        return replace(self, core_dim=spectral_dim(ds) if n_dims == 1 else last)
 
     @property
     def row_scratch(self) -> float:  # type: ignore[override]
@@ -455,7 +466,10 @@ class Fit(Processor):
         xarray.DataArray
             As of `evaluate`, with `core_dim` for x.
         """
-        return evaluate(self.model, x, results, dim=self.core_dim)
+        dims = self.core_dim
+        if dims is None and isinstance(x, list | tuple) and isinstance(x[0], xr.DataArray):
+            dims = tuple(str(axis.dims[0]) for axis in x)
+        return evaluate(self.model, x, results, dim="frequency" if dims is None else dims)
 
 
 def _guesses(

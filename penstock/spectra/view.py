@@ -230,7 +230,7 @@ def position_index(
     known = [str(dim) for dim in np.atleast_1d(ds.attrs.get("position_dims", []))]
     first = [dim for dim in known if dim in possible]
     loops = [*first, *(dim for dim in possible if dim not in first)]
-    if position is None and not sel:
+    if position is None and not sel and len(dims) > 1:
         raise ValueError(
             f"which position? The data have the dims {', '.join(dims)}: give "
             f"position={{{loops[0]!r}: 0, ...}} by index, or sel={{{loops[0]!r}: ...}} by value"
@@ -269,7 +269,7 @@ def position_index(
 
 def _check_positions(results: xr.Dataset, ds: xr.Dataset, index: Mapping[str, int]) -> None:
     common = [dim for dim in index if dim in results.dims]
-    if not common:
+    if index and not common:
         raise ValueError(
             f"the results have none of the dims {', '.join(index)} of the positions: they are of "
             "other data"
