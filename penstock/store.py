@@ -292,6 +292,11 @@ def create_array(
 def write_block(path: Path, name: str, region: Region, block: np.ndarray) -> None:
     """Write one block; its region must be whole shards."""
     array, form = _open_array(str(path), name, store_version(path))
+    if not array.shape:  # a single value is a file of its own
+        import zarr
+
+        zarr.open_array(str(path / name), mode="r+")[...] = block
+        return
     if form is None:
         raise ValueError(f"{path}: the array {name!r} is not one that Penstock made")
     slices = {dim: indexer for dim, indexer in region.items() if isinstance(indexer, slice)}

@@ -509,8 +509,9 @@ def test_results_of_other_data_are_refused(ds: xr.Dataset, results: xr.Dataset) 
         plot_position(ds, (1, 2), results=results, fit=fit)
     with pytest.raises(ValueError, match="index along x is not given"):
         plot_position(ds, {"y": 1}, results=results, fit=fit)
+    named = Fit("gaussian", core_dim="frequency")
     with pytest.raises(ValueError, match="fit is along 'frequency'"):
-        plot_position(ds.rename(frequency="bias"), (1, 2), results=results, fit=fit)
+        plot_position(ds.rename(frequency="bias"), (1, 2), results=results, fit=named)
     with pytest.raises(TypeError, match="must be a Fit, or a function"):
         plot_position(ds, (1, 2), results=results, fit="gaussian")
     with pytest.raises(ValueError, match="the curve at a position has shape"):
