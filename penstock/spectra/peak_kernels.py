@@ -19,11 +19,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from penstock.buffers import scratch_buffer
+from penstock.spectra.gaps import without_gaps
 
 TILE = 1 << 17
 """Values of the transform, at one width, that are worked on at once."""
@@ -41,6 +42,10 @@ Convolution = Callable[[np.ndarray], np.ndarray]
 """Wavelet -> transform of all spectra of a tile, as numpy.convolve(spectrum, wavelet, "same")."""
 
 
+Wavelet = Callable[..., Any]
+"""``wavelet(points, width)``: values (points,), as `scipy.signal.find_peaks_cwt` calls it."""
+
+
 @dataclass(frozen=True)
 class Search:
     """What to look for, with nothing left to default: the parameters of `find_peaks_cwt`."""
@@ -52,6 +57,22 @@ class Search:
     min_snr: float
     noise_perc: float
     window_size: int
+    wavelet: Wavelet | None = None
+    """None: the Ricker wavelet."""
+    bridge: bool = False
+    """Whether gaps are bridged by straight lines; otherwise spectra with gaps have no peaks."""
+
+    def sampled(self, row: int, n_points: int) -> np.ndarray:
+        """The wavelet of a width, as a spectrum of `n_points` is convolved with it."""
+        if self.wavelet is None:
+            return ricker(self.widths[row], n_points)
+        return _sampled(self.wavelet, self.widths[row], n_points)
+
+    def longest(self, n_points: int) -> int:
+        """Points of the longest wavelet."""
+        if self.wavelet is None:
+            return int(min(np.ceil(10 * max(self.widths)), n_points))
+        return max(len(self.sampled(row, n_points)) for row in range(len(self.widths)))
 
 
 class Lines(NamedTuple):
@@ -98,6 +119,27 @@ def ricker(width: float, n_points: int) -> np.ndarray:
     bell = np.exp(-offset_squared / (2 * squared))
     wavelet: np.ndarray = (amplitude * (1 - offset_squared / squared) * bell)[::-1]
     return wavelet
+
+
+def _sampled(wavelet: Wavelet, width: float, n_points: int) -> np.ndarray:
+    """A wavelet of the user, turned round as SciPy turns it, without what never meets the spectrum.
+
+    Raises
+    ------
+    ValueError
+        If it gives no real, finite values in one row.
+    """
+    points = min(10 * width, n_points)
+    values = np.asarray(wavelet(int(points) if float(points).is_integer() else points, width))
+    if values.ndim != 1 or not len(values) or values.dtype.kind not in "biuf":
+        what = f"{values.dtype} values of shape {values.shape}"
+        raise ValueError(f"the wavelet must give a row of real values, got {what}")
+    if not np.isfinite(values).all():
+        raise ValueError(f"the wavelet of width {width:g} is not finite everywhere")
+    values = values[::-1].astype(np.float64)
+    centre = (len(values) - 1) // 2
+    before, after = min(centre, n_points - 1), min(len(values) - 1 - centre, n_points - 1)
+    return values[centre - before : centre + after + 1]
 
 
 def _by_product(x: np.ndarray) -> Convolution:
@@ -287,7 +329,7 @@ def _tile_peaks(
     values: np.ndarray
     lines, complete = _no_lines(), []
     for row in reversed(range(n_widths)):
-        wavelet = ricker(search.widths[row], n)
+        wavelet = search.sampled(row, n)
         values = convolve(wavelet)
         errors[row] = tolerance * np.abs(wavelet).sum()
         found = engine.strict_maxima(values, errors[row], unsure)
@@ -403,7 +445,7 @@ def _search_tile(
     spectra: np.ndarray, search: Search, engine: Engine
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     n_rows, n = spectra.shape
-    x = _real(spectra, scratch_buffer("peaks spectra", (n_rows, n), np.float64))
+    x = _real(spectra, scratch_buffer("peaks spectra", (n_rows, n), np.float64), search.bridge)
     largest = np.maximum(x.max(axis=1), -x.min(axis=1))
     usable = np.isfinite(largest)
     rows = np.flatnonzero(usable & (largest > 0))
@@ -414,16 +456,13 @@ def _search_tile(
         x = x[: len(rows)]
     # to between 0.5 and 1, exactly: then one bound of the error holds for all
     x *= np.ldexp(1.0, -np.clip(np.frexp(largest[rows])[1], -1000, 1000))[:, None]
-    if n <= LONGEST_PRODUCT:
-        convolve = _by_product(x)
-    else:
-        convolve = _by_fft(x, int(min(np.ceil(10 * max(search.widths)), n)))
+    convolve = _by_product(x) if n <= LONGEST_PRODUCT else _by_fft(x, search.longest(n))
     # a sum of n products is off by n / 2 epsilon at most; so are its neighbour and SciPy's two
     tolerance = 4 * (n + 2) * _EPSILON
     position, column, unsure = _tile_peaks(convolve, x.shape, search, engine, tolerance)
     if unsure.any():
         again = np.flatnonzero(unsure)
-        exact = _real(spectra[rows[again]], np.empty((len(again), n)))
+        exact = _real(spectra[rows[again]], np.empty((len(again), n)), search.bridge)
         settled, settled_column, _ = _tile_peaks(_by_scipy(exact), exact.shape, search, engine, 0.0)
         kept = ~unsure[position]
         position = np.concatenate([position[kept], again[settled]])
@@ -433,10 +472,14 @@ def _search_tile(
     return rows[position], column, usable
 
 
-def _real(spectra: np.ndarray, out: np.ndarray) -> np.ndarray:
-    """Spectra in float64, those that are complex by magnitude."""
+def _real(spectra: np.ndarray, out: np.ndarray, bridge: bool) -> np.ndarray:
+    """Spectra in float64, those that are complex by magnitude; gaps bridged where that is asked."""
     if np.iscomplexobj(spectra):
         # contiguous: how NumPy rounds a magnitude may depend on strides
         spectra = np.abs(np.ascontiguousarray(spectra))
     np.copyto(out, spectra, casting="unsafe")
+    if bridge:
+        missing = ~np.isfinite(out)
+        rows = np.flatnonzero(missing.any(axis=1) & ~missing.all(axis=1))
+        out[rows] = without_gaps(np.arange(out.shape[1]), out[rows], missing[rows])
     return out

@@ -5,15 +5,15 @@ from __future__ import annotations
 import importlib.util
 import math
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, get_args
 
 import numpy as np
 
 from penstock.dataset import SIGNAL
 from penstock.messages import shown
-from penstock.processor import Context, Processor
+from penstock.processor import Context, Processor, function_identity
 from penstock.results import (
     STATUS_ATTRS,
     STATUS_DONE,
@@ -36,6 +36,20 @@ if TYPE_CHECKING:
     import xarray as xr
     from numpy.typing import ArrayLike
 
+NanPolicy: TypeAlias = Literal["propagate", "omit", "raise"]
+"""What values that are not finite do: leave their spectrum without peaks, be bridged, or stop."""
+
+
+def gaussian_wavelet(points: float, width: float) -> np.ndarray:
+    """A Gaussian of this standard deviation [points], as `scipy.signal.windows.gaussian`."""
+    from scipy.signal.windows import gaussian
+
+    return np.asarray(gaussian(points, width))
+
+
+WAVELETS: dict[str, Callable[..., Any] | None] = {"ricker": None, "gaussian": gaussian_wavelet}
+"""Wavelets that have a name."""
+
 MISSING = -1
 """Index where a spectrum has fewer peaks than there are slots."""
 
@@ -43,13 +57,15 @@ MISSING = -1
 def find_peaks_cwt(
     spectra: ArrayLike,
     widths: float | Sequence[float] | np.ndarray,
-    *,
+    wavelet: str | Callable[..., Any] | None = None,
     max_distances: Sequence[float] | np.ndarray | None = None,
     gap_thresh: float | None = None,
     min_length: float | None = None,
     min_snr: float = 1.0,
     noise_perc: float = 10.0,
     window_size: float | None = None,
+    *,
+    nan_policy: NanPolicy = "propagate",
     engine: Literal["auto", "numpy", "numba"] = "auto",
 ) -> tuple[np.ndarray, np.ndarray]:
     """Find the peaks of many spectra as `scipy.signal.find_peaks_cwt` finds those of one.
@@ -59,7 +75,10 @@ def find_peaks_cwt(
     spectra : array_like
         Spectra along the last axis, (..., points). Complex spectra are searched by their magnitude.
     widths : float or sequence of float
-        Widths of the Ricker wavelet [points], about as wide as the peaks looked for.
+        Widths of the wavelet [points], about as wide as the peaks looked for.
+    wavelet : {"ricker", "gaussian"} or callable, optional
+        Function ``wavelet(points, width)`` that gives real values (points,), as for SciPy. Default:
+        the Ricker wavelet; ``"gaussian"`` is `scipy.signal.windows.gaussian`.
     max_distances : sequence of float, optional
         How far [points] a maximum may lie from a ridge line to extend it, one for each width.
         Default: ``widths / 4``.
@@ -75,6 +94,9 @@ def find_peaks_cwt(
     window_size : float, optional
         ... in a window of this length [points]; 0 accepts all. Default: a twentieth of the points,
         rounded up.
+    nan_policy : {"propagate", "omit", "raise"}, default "propagate"
+        Whether a spectrum with values that are not finite has no peaks, gets straight lines over
+        its gaps, or is an error.
     engine : {"auto", "numpy", "numba"}, default "auto"
         ``"numba"`` takes 10 to 30 % less time once it is compiled, and 110 MiB more memory;
         ``"auto"`` uses it where numba is loaded already. The results are the same.
@@ -107,8 +129,8 @@ def find_peaks_cwt(
     Complex spectra are searched by their magnitude, as ``find_peaks_cwt(abs(spectra), ...)``; SciPy
     by itself does not take the magnitude.
 
-    A spectrum with a value that is not finite has no peaks here, where SciPy looks for some around
-    the gap.
+    A spectrum with a value that is not finite has no peaks here unless `nan_policy` says otherwise,
+    where SciPy looks for some around the gap.
 
     References
     ----------
@@ -140,7 +162,14 @@ def find_peaks_cwt(
         min_snr,
         noise_perc,
         window_size,
+        wavelet,
+        nan_policy,
     )
+    if nan_policy == "raise" and not np.isfinite(array).all():
+        raise ValueError(
+            "the spectra have values that are not finite: replace them, or bridge them with "
+            "nan_policy='omit'"
+        )
     parts = list(find_peaks(array, search, _engine(engine)))
     counts = np.concatenate([np.zeros(0, np.int64), *(part.counts for part in parts)])
     columns = np.concatenate([np.zeros(0, np.int64), *(part.columns for part in parts)])
@@ -157,8 +186,7 @@ class FindPeaksCWT(Processor):
     Parameters
     ----------
     widths : tuple of float
-        Widths of the Ricker wavelet [points], about as wide as the peaks looked for (see
-        `between`).
+        Widths of the wavelet [points], about as wide as the peaks looked for (see `between`).
     max_distances : tuple of float, optional
         How far [points] a maximum may lie from a ridge line to extend it, one for each width.
         Default: ``widths / 4``.
@@ -179,6 +207,12 @@ class FindPeaksCWT(Processor):
     core_dim : str, optional
         Dim along which the peaks are looked for. Default: ``frequency``, otherwise the last of the
         spectroscopic dims that a file tells, otherwise the last dim.
+    wavelet : {"ricker", "gaussian"} or callable, optional
+        Function ``wavelet(points, width)`` that gives real values (points,), as for SciPy. Default:
+        the Ricker wavelet; ``"gaussian"`` is `scipy.signal.windows.gaussian`.
+    nan_policy : {"propagate", "omit", "raise"}, default "propagate"
+        Whether a spectrum with values that are not finite has no peaks, gets straight lines over
+        its gaps, or is an error.
     engine : {"auto", "numpy", "numba"}, default "auto"
         ``"numba"`` takes 10 to 30 % less time once it is compiled, and 110 MiB more memory;
         ``"auto"`` uses it where numba is loaded already. The results are the same.
@@ -223,6 +257,8 @@ class FindPeaksCWT(Processor):
     max_peaks: int | None = None
     core_dim: str | None = None
     engine: Literal["auto", "numpy", "numba"] = "auto"
+    wavelet: str | Callable[..., Any] | None = field(default=None, kw_only=True)
+    nan_policy: NanPolicy = field(default="propagate", kw_only=True)
 
     @classmethod
     def between(cls, low: float, high: float, steps: int = 20, **parameters: Any) -> FindPeaksCWT:
@@ -273,9 +309,26 @@ class FindPeaksCWT(Processor):
         return 4e-11 * len(self.widths) * n_points * min(n_points, 400)
 
     def _search(self, n_points: int) -> Search:
-        given = {f.name: getattr(self, f.name) for f in fields(Search)}
+        names = [f.name for f in fields(Search) if f.name != "bridge"]
+        given = {name: getattr(self, name) for name in (*names, "nan_policy")}
         given["widths"] = np.asarray(self.widths)
         return _checked(type(self).__name__, n_points, **given)
+
+    def canonical(self) -> dict[str, Any]:
+        canonical = super().canonical()
+        if callable(self.wavelet):
+            canonical["wavelet"] = function_identity(self.wavelet)
+        return canonical
+
+    def check_writable(self) -> None:
+        if callable(self.wavelet):
+            raise ValueError(
+                "FindPeaksCWT with a wavelet of yours cannot be written to a file: name one of "
+                f"{', '.join(WAVELETS)}"
+            )
+
+    def __hash__(self) -> int:
+        return hash((self.wavelet, str(self.parameters())))
 
     def _fields(self, n_points: int) -> dict[str, Field]:
         slots = (n_points + 1) // 2 if self.max_peaks is None else self.max_peaks
@@ -315,7 +368,14 @@ class FindPeaksCWT(Processor):
             here["status"] = np.where(part.usable, STATUS_DONE, STATUS_FAILED)
             for at in np.flatnonzero(~part.usable) + part.positions.start:
                 index = tuple(int(i) for i in np.unravel_index(at, loops))
-                ctx.failed(index, "the spectrum has values that are not finite")
+                reason = "the spectrum has values that are not finite"
+                if self.nan_policy == "raise":
+                    place = ", ".join(map(str, index)) or "0"
+                    raise ValueError(
+                        f"{reason} (position {place} of the block): bridge gaps with "
+                        "nan_policy='omit'"
+                    )
+                ctx.failed(index, reason)
         return records
 
 
@@ -350,6 +410,8 @@ def _checked(
     min_snr: float,
     noise_perc: float,
     window_size: float | None,
+    wavelet: str | Callable[..., Any] | None,
+    nan_policy: str,
 ) -> Search:
     """SciPy's defaults for what is None; parameters that make no sense are refused."""
     if n_points < 1:
@@ -376,6 +438,17 @@ def _checked(
             raise ValueError(f"{name}: {parameter} must be 0 or more, got {value:g}")
     if not 0 <= noise_perc <= 100:
         raise ValueError(f"{name}: noise_perc={noise_perc:g} must be a percentile from 0 to 100")
+    if isinstance(wavelet, str) and wavelet not in WAVELETS:
+        raise ValueError(
+            f"{name}: wavelet={wavelet!r} must be one of {', '.join(WAVELETS)}, or a function "
+            "wavelet(points, width)"
+        )
+    if not isinstance(wavelet, str | None) and not callable(wavelet):
+        raise TypeError(f"{name}: wavelet must be a function wavelet(points, width)")
+    if nan_policy not in get_args(NanPolicy):
+        raise ValueError(
+            f"{name}: nan_policy={nan_policy!r} must be one of {', '.join(get_args(NanPolicy))}"
+        )
     if math.isnan(min_snr):
         raise ValueError(f"{name}: min_snr must be a number, got nan")
     return Search(
@@ -386,4 +459,6 @@ def _checked(
         float(min_snr),
         float(noise_perc),
         int(min(numbers["window_size"], 2 * n_points + 1)),
+        WAVELETS[wavelet] if isinstance(wavelet, str) else wavelet,
+        nan_policy == "omit",
     )

@@ -12,6 +12,7 @@ import pytest
 import scipy.signal
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.signal.windows import gaussian
 
 import penstock as ps
 from penstock.spectra import peak_kernels
@@ -244,6 +245,97 @@ def test_nothing_but_spectra_without_peaks(value: float) -> None:
 def test_a_single_width() -> None:
     rows = np.random.default_rng(4).standard_normal((5, 60))
     assert as_lists(find_peaks_cwt(rows, 4.0)) == scipy_peaks(rows, 4.0)
+
+
+# ---------------------------------------------------------------------- other wavelets
+
+
+def triangle(points, width):
+    return np.maximum(0, 1 - np.abs(np.arange(points) - (points - 1) / 2) / width)
+
+
+def lopsided(points, width):
+    t = np.arange(points) - (points - 1) / 2
+    return np.exp(-np.abs(t) / np.where(t > 0, width, width / 3))
+
+
+def endless(points, width):
+    return gaussian(501, width)
+
+
+def shortest(points, width):
+    return np.array([0.5, 1.0])
+
+
+@pytest.mark.parametrize("wavelet", [gaussian, triangle, lopsided, endless, shortest])
+@pytest.mark.parametrize("n_points", [3, 40, 119, 450])
+@pytest.mark.parametrize("engine", ENGINES)
+def test_any_wavelet_gives_the_peaks_of_scipy(wavelet, n_points, engine) -> None:
+    rng = np.random.default_rng(n_points)
+    rows = np.cumsum(rng.standard_normal((6, n_points)), axis=1)
+    rows[3] = np.round(rows[3])
+    for widths in ([1, 2, 3, 4], [2.0, 4.5, 7.0, 11.0, 30.0], [6.0, 2.0]):
+        if wavelet is gaussian:
+            widths = [width for width in widths if float(10 * width).is_integer()]
+            if any(min(10 * w, n_points) != int(min(10 * w, n_points)) for w in widths):
+                continue
+        expected = [
+            scipy.signal.find_peaks_cwt(row, np.asarray(widths), wavelet=wavelet).tolist()
+            for row in rows
+        ]
+        assert as_lists(find_peaks_cwt(rows, widths, wavelet, engine=engine)) == expected
+
+
+def test_wavelets_have_names_and_are_part_of_the_identity() -> None:
+    rows = np.random.default_rng(0).standard_normal((4, 60))
+    assert as_lists(find_peaks_cwt(rows, [1, 2, 3], "gaussian")) == as_lists(
+        find_peaks_cwt(rows, [1, 2, 3], gaussian)
+    )
+    assert as_lists(find_peaks_cwt(rows, [1, 2, 3], "ricker")) == as_lists(
+        find_peaks_cwt(rows, [1, 2, 3])
+    )
+    named = FindPeaksCWT((1.0, 2.0), wavelet="gaussian", nan_policy="omit")
+    pipeline = ps.Pipeline([named])
+    assert ps.Pipeline.from_yaml(pipeline.to_yaml()) == pipeline
+    given = FindPeaksCWT((1.0, 2.0), wavelet=triangle)
+    keys = {str(p.canonical()) for p in (named, given, FindPeaksCWT((1.0, 2.0)))}
+    assert len(keys) == 3
+    with pytest.raises(ValueError, match="cannot be written to a file: name one of ricker, gau"):
+        ps.Pipeline([given]).to_yaml()
+
+
+@pytest.mark.parametrize(
+    ("wavelet", "sentence"),
+    [
+        ("morlet", "wavelet='morlet' must be one of ricker, gaussian, or a function"),
+        (lambda points, width: np.exp(1j * np.arange(points)), "a row of real values, got complex"),
+        (lambda points, width: np.full(int(points), np.nan), "width 2 is not finite everywhere"),
+        (lambda points, width: np.ones((2, 3)), r"got float64 values of shape \(2, 3\)"),
+    ],
+)
+def test_wavelets_that_are_none_are_told(wavelet, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        find_peaks_cwt(np.random.default_rng(0).random((3, 30)), [2.0], wavelet)
+
+
+def test_gaps_may_be_bridged(grid: np.ndarray, expected: list[list[int]]) -> None:
+    rows = np.abs(grid).reshape(300, -1)
+    bad = [0, 5, 117]
+    rows[bad, [3, 117, 8]] = np.nan
+    rows[20] = np.nan
+    found = as_lists(find_peaks_cwt(rows, WIDTHS, nan_policy="omit"))
+    whole = rows.copy()
+    for i in bad:
+        there = np.isfinite(rows[i])
+        whole[i] = np.interp(np.arange(rows.shape[1]), np.flatnonzero(there), rows[i, there])
+    others = [i for i in range(300) if i != 20]
+    assert found[20] == []
+    assert [found[i] for i in others] == as_lists(find_peaks_cwt(whole[others], WIDTHS))
+    with pytest.raises(ValueError, match="bridge them with nan_policy='omit'"):
+        find_peaks_cwt(rows, WIDTHS, nan_policy="raise")
+    ds = ps.make_dataset(rows.reshape(15, 20, -1), ("y", "x", "frequency"))
+    results = ps.Pipeline([FindPeaksCWT(tuple(WIDTHS.tolist()), nan_policy="omit")])(ds)
+    assert int((results.status == 1).sum()) == 299
 
 
 # ---------------------------------------------------------------------- wrong input
