@@ -9,10 +9,13 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import xarray as xr
 
+from penstock.buffers import scratch_buffer
 from penstock.results import Field
 from penstock.spectra.layout import Layout, Piece
 from penstock.spectra.reduction_contract import MapReduction, NanPolicy, check_policy, units_of
 
+BATCH_VALUES = 1 << 15
+"""Values that are converted to double precision at once: they stay in a core's own cache."""
 WEIGHTS_SCRATCH = 2.5
 """Pieces in double precision where values that are not finite must be left out."""
 
@@ -26,12 +29,37 @@ class _Weights:
     omit: bool
 
     def apply(self, values: np.ndarray, out: np.ndarray) -> None:
-        """Sums of weights times values. A value of weight 0 does not count, not even NaN."""
-        np.matmul(values, self.matrix, out=out)
+        """Sums of weights times values. A value of weight 0 does not count, not even NaN.
+
+        Whatever the type of the values, products and sums are in double precision.
+        """
+        wide = np.dtype(np.complex128 if values.dtype.kind == "c" else np.float64)
+        if values.dtype == wide:
+            np.matmul(values, self.matrix, out=out)
+        else:
+            self._converted(values, wide, out)
         # (what spoils a sum is rare, and shows in it: only such rows are looked at)
         spoiled = ~np.isfinite(out).all(axis=1)
         if spoiled.any():
             out[spoiled] = self._careful(values[spoiled])
+
+    def _converted(self, values: np.ndarray, wide: np.dtype, out: np.ndarray) -> None:
+        """The same of values that are converted on the way, a little at a time: in the cache."""
+        n_rows, n = values.shape
+        across = min(n, BATCH_VALUES)
+        at_once = max(1, BATCH_VALUES // across)
+        scratch = scratch_buffer("masks-double", (at_once * across,), wide)
+        for row in range(0, n_rows, at_once):
+            rows = slice(row, min(n_rows, row + at_once))
+            for start in range(0, n, across):
+                stop = min(n, start + across)
+                shape = (rows.stop - rows.start, stop - start)
+                part = scratch[: shape[0] * shape[1]].reshape(shape)
+                np.copyto(part, values[rows, start:stop], casting="unsafe")
+                if start:
+                    out[rows] += part @ self.matrix[start:stop]
+                else:
+                    np.matmul(part, self.matrix[:stop], out=out[rows])
 
     def _careful(self, values: np.ndarray) -> np.ndarray:
         wide = np.result_type(self.matrix.dtype, np.float64)
@@ -60,8 +88,9 @@ class ApplyMasks(MapReduction):
 
     Notes
     -----
-    One matrix product a piece. float32 data and masks are multiplied in float32 (float64 masks
-    make it float64), integer data in float64.
+    Products and sums are in double precision whatever the type of data and masks: a sum of a
+    million float32 values would lose three digits. Results are float32 for float32 data and masks,
+    float64 where either is, or the data are integers.
 
     Raises
     ------
@@ -108,6 +137,7 @@ class ApplyMasks(MapReduction):
         return "mask"
 
     def _dtype(self, layout: Layout, masks: np.ndarray) -> np.dtype:
+        """Type of the results."""
         data = layout.dtype if layout.dtype.kind in "fc" else np.dtype(np.float64)
         types = [data, np.dtype(np.float32), *([masks.dtype] if masks.dtype.kind in "fc" else [])]
         return np.result_type(*types)
@@ -128,16 +158,13 @@ class ApplyMasks(MapReduction):
     def prepare(self, layout: Layout) -> _Weights:
         masks = self._array(layout)
         matrix = masks.reshape(len(masks), -1).T
-        return _Weights(
-            np.ascontiguousarray(matrix, self._dtype(layout, masks)), self.nan_policy == "omit"
-        )
+        wide = np.result_type(layout.wide_dtype, self._dtype(layout, masks))
+        return _Weights(np.ascontiguousarray(matrix, wide), self.nan_policy == "omit")
 
     def kernel(self, piece: Piece, prepared: _Weights, out: Mapping[str, np.ndarray]) -> None:
-        dtype, values = prepared.matrix.dtype, piece.values
-        if values.dtype != dtype:
-            wide = np.complex128 if values.dtype.kind == "c" else np.float64
-            values = piece.double if dtype == wide else values.astype(dtype)
-        prepared.apply(values, out[""].reshape(len(values), -1))
+        sums = np.empty((len(piece.values), prepared.matrix.shape[1]), prepared.matrix.dtype)
+        prepared.apply(piece.values, sums)
+        np.copyto(out[""].reshape(sums.shape), sums, casting="same_kind")
 
 
 @dataclass(frozen=True, eq=False)

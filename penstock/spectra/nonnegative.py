@@ -84,7 +84,8 @@ def nmf(
     Every iteration is one of `sklearn.decomposition.NMF` with ``solver="cd"``, ``init="nndsvda"``
     (cyclic coordinate descent, Cichocki and Phan 2009; initial values by Boutsidis and Gallopoulos
     2008), over all data in double precision: the maps are updated piece by piece, and the products
-    that the components need are added up on the way.
+    that the components need are added up on the way. scikit-learn begins elsewhere when the same
+    data come in another unit; here a mean of about 1 is seen to first, by a power of ten.
 
     Examples
     --------
@@ -182,7 +183,11 @@ def _initial_values(initial: xr.Dataset, average: float) -> tuple[np.ndarray, np
     n = initial.sizes["component"]
     maps = initial["maps"].values.reshape(-1, n).astype(np.float64)
     components = initial["components"].values.reshape(n, -1).copy()
-    smallest = 1e-6  # (as in scikit-learn: entries below it count as zero)
+    # scikit-learn's values are those of data around 1: in other units they are those of a power of
+    # ten, so that where descent begins, and when it ends, is the same
+    unit = 10.0 ** np.round(np.log10(average)) if average > 0 else 1.0
+    root = np.sqrt(unit)
+    smallest = 1e-6 * root  # (as in scikit-learn: entries below it count as zero)
     for j, value in enumerate(initial["singular_values"].values):
         left, right = maps[:, j] / (value or 1.0), components[j]
         if j == 0:
@@ -201,7 +206,7 @@ def _initial_values(initial: xr.Dataset, average: float) -> tuple[np.ndarray, np
         else:
             maps[:, j], components[j] = 0 * u, 0
     for factor in (maps, components):
-        factor[factor < smallest] = average
+        factor[factor < smallest] = average / root
     return maps, components
 
 

@@ -210,6 +210,22 @@ def test_nmf_says_if_it_has_not_converged():
     assert not out.attrs["converged"]
 
 
+@pytest.mark.parametrize("unit", [1e9, 1e3, 1e-12, 1e-30, 2.54])
+def test_units_do_not_change_what_nmf_finds(unit):
+    values = mixtures()
+    one, other = nmf(lazy(values), 3), nmf(lazy(values * unit), 3)
+    assert one.attrs["converged"]
+    assert other.attrs["converged"]
+    whole = one["maps"].values @ one["components"].values
+    again = other["maps"].values @ other["components"].values / unit
+    rounding = 2e-2 if unit == 2.54 else 1e-9
+    np.testing.assert_allclose(again, whole, atol=rounding * whole.max())
+    error = float(other["reconstruction_error"]) / unit
+    np.testing.assert_allclose(error, one["reconstruction_error"], rtol=max(rounding, 1e-6))
+    if unit != 2.54:
+        assert other.attrs["n_iterations"] == one.attrs["n_iterations"]
+
+
 # ---------------------------------------------------------------------- k-means
 
 
@@ -225,6 +241,24 @@ def test_kmeans_is_that_of_scikit_learn(small_pieces, dtype):
     assert np.array_equal(out["cluster_sizes"], np.bincount(model.labels_))
     assert out["labels"].dims == ("y", "x")
     assert out["labels"].dtype.kind == "i"
+
+
+@pytest.mark.parametrize("unit", [1e9, 1e-12])
+def test_units_and_offsets_do_not_change_clusters_and_components(unit):
+    pytest.importorskip("sklearn.cluster")
+    values = groups()
+    one = kmeans(lazy(values), 4)
+    for other in (kmeans(lazy(values * unit), 4), kmeans(lazy((values + 1e6) * unit), 4)):
+        assert np.array_equal(other["labels"], one["labels"])
+        assert other.attrs["n_iterations"] == one.attrs["n_iterations"]
+        np.testing.assert_allclose(other["inertia"] / unit**2, one["inertia"], rtol=1e-7)
+    for method in ("exact", "randomized"):
+        first = pca(lazy(values), 3, method=method)
+        second = pca(lazy(values * unit), 3, method=method)
+        np.testing.assert_allclose(second["components"], first["components"], atol=1e-10)
+        np.testing.assert_allclose(
+            second["explained_variance_ratio"], first["explained_variance_ratio"], rtol=1e-10
+        )
 
 
 def test_kmeans_from_a_sample_of_the_positions(small_pieces, monkeypatch):

@@ -237,6 +237,19 @@ def test_masks_with_names_in_any_order():
     np.testing.assert_allclose(single["d"], right.sel(detector="bright"), rtol=1e-13)
 
 
+@pytest.mark.parametrize("shape", [(3, 1 << 20), (40, 3000), (9, 40000), (1, 7)])
+@pytest.mark.parametrize("dtype", ["float32", "complex64", "int16"])
+def test_masks_add_up_in_double_precision(shape, dtype):
+    rng = np.random.default_rng(0)
+    values = (1e4 + rng.integers(0, 3, shape)).astype(dtype)
+    masks = np.stack([np.ones(shape[1]), rng.random(shape[1]) < 0.5]).astype("float32")
+    out = reduce(ps.make_dataset(values, ("position", "pixel")), {"m": ApplyMasks(masks)})["m"]
+    wide = values.astype("complex128" if dtype == "complex64" else "float64")
+    expected = wide @ masks.T.astype("float64")
+    rounding = 1e-13 if out.dtype.itemsize == wide.dtype.itemsize else 1e-7
+    np.testing.assert_allclose(out, expected, rtol=rounding)
+
+
 @pytest.mark.parametrize(
     ("data", "masks", "result"),
     [
