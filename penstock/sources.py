@@ -96,7 +96,8 @@ def _entries(
             raise TypeError(f"expected paths or datasets, got {type(one).__name__}")
     left_out = {*searched} - {*chosen_images(list(dict.fromkeys(searched)), select)}
     entries = [entry for entry in entries if entry.path not in left_out]
-    whole = set(whole_recordings(entry.path for entry in entries if entry.path is not None))
+    paths = [entry.path for entry in entries if entry.path is not None]
+    whole = {Path(os.path.abspath(path)) for path in whole_recordings(paths)}
     kept = []
     for entry in entries:
         if entry.path is None:

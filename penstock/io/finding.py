@@ -82,16 +82,17 @@ def in_folder(folder: Path, every_desc: bool = False) -> list[Path]:
 
 
 def whole_recordings(paths: Iterable[Path]) -> list[Path]:
-    """The paths, each once, without parts of recordings that are among them, in their order."""
-    listed = list(dict.fromkeys(Path(os.path.abspath(path)) for path in paths))
-    known = set(listed)
+    """The paths as given, each once, without parts of recordings that are among them."""
+    listed: dict[Path, Path] = {}
+    for path in paths:
+        listed.setdefault(Path(os.path.abspath(path)), path)
     folders: dict[Path, bool] = {}
     kept = []
-    for path in listed:
-        whole = _whole(path, folders)
-        if whole is not None and whole in known:
+    for place, path in listed.items():
+        whole = _whole(place, folders)
+        if whole is not None and whole in listed:
             continue
-        if len(listed) > 1 and _is_sidecar(path):
+        if len(listed) > 1 and _is_sidecar(place):
             continue
         kept.append(path)
     return kept

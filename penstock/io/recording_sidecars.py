@@ -51,10 +51,13 @@ TYPES = {
     "EYEGAZE": "eyegaze",
     "PUPIL": "pupil",
 }
-"""Types of ``channels.tsv`` to those of channels here; others become ``"misc"``."""
+"""Types of ``channels.tsv`` to those of channels here. Others become ``"misc"`` where the file does not
+know better."""
 _LEFT = ("MEGGRADAXIAL", "MEGMAG", "MEGGRAD", "MEGREFGRADAXIAL", "MEGGRADPLANAR", "MEGREFMAG",
          "MEGOTHER", "HLU")  # fmt: skip
 """Types of which the file knows more."""
+_VAGUE = ("eeg", "misc", "")
+"""Types of the file that stand where it does not know better."""
 
 
 @dataclass(frozen=True)
@@ -218,7 +221,7 @@ def _told(ds: xr.Dataset, file: Path, notes: list[str]) -> _Told:
     if "name" not in table:
         notes.append(f"{file.name} has no column 'name' and is not used")
         return told
-    known = _names(ds)
+    known, types = _names(ds), _texts(ds, "channel_type")
     columns = {key: table[key] for key in ("type", "units", "status") if key in table}
     missing, twice, odd = [], [], []
     seen: set[str] = set()
@@ -233,10 +236,11 @@ def _told(ds: xr.Dataset, file: Path, notes: list[str]) -> _Told:
         seen.add(name)
         values = {key: column.iloc[row] for key, column in columns.items()}
         kind = values.get("type")
-        if kind is not None and kind.upper() not in _LEFT:
-            if kind.upper() not in TYPES:
-                odd.append(kind)
-            told.types[name] = TYPES.get(kind.upper(), "misc")
+        if kind is not None and kind.upper() in TYPES:
+            told.types[name] = TYPES[kind.upper()]
+        elif kind is not None and kind.upper() not in _LEFT and types[name] in _VAGUE:
+            odd.append(kind)
+            told.types[name] = "misc"
         if values.get("units") is not None:
             told.units[name] = values["units"]
         if values.get("status") is not None:
@@ -330,8 +334,11 @@ def _with_metadata(
     name, attrs = files[-1].name, dict(ds.attrs)
     for key, attribute in (("EEGReference", "reference"), ("iEEGReference", "reference"),
                            ("EEGGround", "ground")):  # fmt: skip
-        if isinstance(about.get(key), str) and about[key].lower() != "n/a":
-            attrs[attribute] = about[key]
+        told = about.get(key)
+        if isinstance(told, list):
+            told = ", ".join(map(str, told))
+        if isinstance(told, str) and told and told.lower() != "n/a":
+            attrs[attribute] = told
     line = _number(about.get("PowerLineFrequency"))
     if line is not None:
         before = attrs.get("line_frequency")
