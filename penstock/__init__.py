@@ -21,12 +21,14 @@ _HOMES = {
     "export": "penstock.io",
     "from_mne": "penstock.io",
     "from_nibabel": "penstock.io",
+    "from_sidpy": "penstock.io",
     "make_dataset": "penstock.dataset",
     "open_dataset": "penstock.io",
     "provenance": "penstock.attributes",
     "sampling_frequency": "penstock.dataset",
     "to_mne": "penstock.io",
     "to_nibabel": "penstock.io",
+    "to_sidpy": "penstock.io",
     "with_events": "penstock.dataset",
 }
 _SUBMODULES = ("eeg", "fmri", "io", "spectra", "testing")
@@ -42,9 +44,11 @@ if TYPE_CHECKING:
     from penstock.io import export as export
     from penstock.io import from_mne as from_mne
     from penstock.io import from_nibabel as from_nibabel
+    from penstock.io import from_sidpy as from_sidpy
     from penstock.io import open_dataset as open_dataset
     from penstock.io import to_mne as to_mne
     from penstock.io import to_nibabel as to_nibabel
+    from penstock.io import to_sidpy as to_sidpy
     from penstock.pipeline import Pipeline as Pipeline
     from penstock.plan import Plan as Plan
     from penstock.processor import Apply as Apply

@@ -25,15 +25,19 @@ if TYPE_CHECKING:
     from penstock.io.mne.raw import to_mne as to_mne
     from penstock.io.nifti_images import from_nibabel as from_nibabel
     from penstock.io.nifti_images import to_nibabel as to_nibabel
+    from penstock.io.sidpy_datasets import from_sidpy as from_sidpy
+    from penstock.io.sidpy_datasets import to_sidpy as to_sidpy
     from penstock.io.usid_write import write_usid as write_usid
     from penstock.io.usid_write import write_usid_results as write_usid_results
 
 _HOMES = {
     "from_mne": "penstock.io.mne.objects",
     "from_nibabel": "penstock.io.nifti_images",
+    "from_sidpy": "penstock.io.sidpy_datasets",
     "list_main_datasets": "penstock.io.hdf5",
     "to_mne": "penstock.io.mne.raw",
     "to_nibabel": "penstock.io.nifti_images",
+    "to_sidpy": "penstock.io.sidpy_datasets",
     "write_usid": "penstock.io.usid_write",
     "write_usid_results": "penstock.io.usid_write",
 }
@@ -45,6 +49,7 @@ __all__ = [
     "extensions",
     "from_mne",
     "from_nibabel",
+    "from_sidpy",
     "list_main_datasets",
     "open_dataset",
     "read_annotations",
@@ -52,6 +57,7 @@ __all__ = [
     "register_reader",
     "to_mne",
     "to_nibabel",
+    "to_sidpy",
     "write_usid",
     "write_usid_results",
 ]
