@@ -19,6 +19,7 @@ from penstock.io.edf_samples_write import Group, Progress, blocks, not_a_number,
 from penstock.io.edf_samples_write import write_records as write_samples
 from penstock.io.edf_scaling import Candidates, Source, read_source, source_signals
 from penstock.io.edf_subject import identity
+from penstock.io.edf_time import from_zero, same_time
 from penstock.io.export import ExportReport
 from penstock.io.labels import VOLTAGE_TYPES, clean_unit, listed, volts
 from penstock.io.publish import published_file
@@ -46,6 +47,8 @@ def write_edf(
     buffer_bytes: int,
 ) -> ExportReport:
     """Write `ds` as EDF+C; see `penstock.io.export`."""
+    ds, notes = same_time(ds)
+    ds = from_zero(ds)
     groups = _groups(ds)
     layout = plan_records(
         [sampling_frequency(ds, group.time) for group in groups],
@@ -59,7 +62,8 @@ def write_edf(
         group.samples, group.offset = layout.samples[i], offset
         offset += 2 * group.samples * len(group.channels)
     _choose_scaling(ds, groups, sources, ranges, buffer_bytes, progress)
-    start, fraction, notes = split_start(ds.attrs.get("measurement_date"))
+    start, fraction, lost = split_start(ds.attrs.get("measurement_date"))
+    notes += lost
     header = _Header(ds, groups, sources, layout, start, typed_labels)
     labels = dict(zip((c.name for c in header.channels), header.labels, strict=True))
     annotations, reserved, lost = event_records(ds, layout, fraction, labels)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,9 +11,6 @@ import numpy as np
 
 from penstock.dataset import (
     check_dataset,
-    sampled_coordinate,
-    sampled_index,
-    sampling_frequency,
 )
 from penstock.formats import check_format, target_format
 from penstock.io.objects import as_dataset
@@ -136,8 +132,7 @@ def export(
     if format == "edf":
         from penstock.io.edf_export import write_edf
 
-        moved = _from_zero(ds)
-        return write_edf(moved, path, ranges=ranges, typed_labels=typed_labels, **options)
+        return write_edf(ds, path, ranges=ranges, typed_labels=typed_labels, **options)
     from penstock.io.fif_export import write_fif
 
     return write_fif(ds, path, **options)
@@ -159,44 +154,3 @@ def _check_dims(ds: xr.Dataset) -> None:
             "only a signal of channels and time can be exported as a recording, got dims "
             f"{dict(ds['signal'].sizes)}: export it as .zarr"
         )
-
-
-def _from_zero(ds: xr.Dataset) -> xr.Dataset:
-    """The dataset with time counted from its first sample, as recording formats count it.
-
-    A selected stretch (``ds.sel(time=slice(10, 20))``) keeps the recording's own times: its events
-    move with it, those outside are left out (one that began before is cut), and it was measured so
-    much later.
-    """
-    index = sampled_index(ds)
-    if index is not None:
-        start = index.start
-    else:
-        start = float(ds["time"].values[0]) if "time" in ds.coords and ds.sizes["time"] else 0.0
-    if not start:
-        return ds
-    rate = sampling_frequency(ds)
-    moved = ds.drop_vars("time").assign_coords(
-        sampled_coordinate("time", ds.sizes["time"], rate, 0.0, ds["time"].attrs)
-    )
-    if "event_onset" in ds.variables:
-        moved = _events_from(moved, start, ds.sizes["time"] / rate, 0.5 / rate)
-    date = ds.attrs.get("measurement_date")
-    if date:
-        later = datetime.datetime.fromisoformat(str(date)) + datetime.timedelta(seconds=start)
-        moved.attrs["measurement_date"] = later.isoformat()
-    return moved
-
-
-def _events_from(ds: xr.Dataset, start: float, length: float, slack: float) -> xr.Dataset:
-    """Events counted from `start`, those within `length` seconds, cut where they reach over it."""
-    onset = ds["event_onset"].values - start
-    duration = np.nan_to_num(ds["event_duration"].values, nan=0.0)
-    kept = np.flatnonzero((onset + duration >= -slack) & (onset < length))
-    ds = ds.isel(event=kept)
-    early = np.minimum(onset[kept], 0.0)
-    left = np.maximum(ds["event_duration"].values + early, 0.0)
-    return ds.assign_coords(
-        event_onset=("event", onset[kept] - early, ds["event_onset"].attrs),
-        event_duration=("event", left, ds["event_duration"].attrs),
-    )

@@ -598,6 +598,37 @@ def test_a_selected_stretch_takes_its_events_along(tmp_path):
     assert np.allclose(after.duration, [0.3, 0.0])
 
 
+def many_rates(path: Path) -> Path:
+    scale = ("-32768", "32767")
+    signals = [
+        Signal("EEG C3", np.arange(6000), "uV", scale),
+        Signal("Resp", np.arange(600), "", scale),
+        Signal("Temp", np.arange(60), "degC", scale),
+    ]
+    return write(path, [*signals, stamps(range(60))], n_records=60)
+
+
+@pytest.mark.parametrize("start", [0, 10, 37])
+def test_a_selected_stretch_cuts_every_rate(start, tmp_path):
+    ds = ps.open_dataset(many_rates(tmp_path / "a.edf"))
+    report = ps.export(ds.sel(time=slice(start, start + 9.995)), tmp_path / "out.edf")
+    assert report.padded_seconds == 0
+    assert report.notes == ()
+    again = ps.open_dataset(tmp_path / "out.edf")
+    for name, rate in (("signal", 100), ("signal_10Hz", 10), ("signal_1Hz", 1)):
+        expected = np.arange(start * rate, (start + 10) * rate)
+        assert np.array_equal(again[name].values[0], expected)
+
+
+def test_signals_that_begin_between_samples_are_told(tmp_path):
+    ds = ps.open_dataset(many_rates(tmp_path / "a.edf"))
+    report = ps.export(ds.sel(time=slice(10.35, 20.345)), tmp_path / "out.edf")
+    assert any(note.startswith("signal_1Hz begins -0.35 s") for note in report.notes)
+    again = ps.open_dataset(tmp_path / "out.edf")
+    assert again["signal_1Hz"].values[0, :10].tolist() == list(range(10, 20))
+    assert again.signal.values[0, 0] == 1035
+
+
 # ------------------------------------------------------------------ what MNE-Python says of it
 
 
