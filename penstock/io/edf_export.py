@@ -56,6 +56,7 @@ def write_edf(
         [len(group.channels) for group in groups],
         ds.attrs.get("edf_record_duration"),
     )
+    notes += _moved_rates(ds, groups, layout)
     sources = _sources(ds, groups)
     offset = 0
     for i, group in enumerate(groups):
@@ -342,6 +343,17 @@ def _report(
         padded_seconds=0.0 if layout.exact else padded,
         notes=tuple(notes),
     )
+
+
+def _moved_rates(ds: xr.Dataset, groups: list[Group], layout: RecordLayout) -> list[str]:
+    notes = []
+    for group, samples in zip(groups, layout.samples, strict=True):
+        rate, written = sampling_frequency(ds, group.time), float(samples / layout.duration)
+        if abs(written - rate) > 1e-12 * rate:
+            notes.append(
+                f"EDF cannot hold the sampling frequency {rate:.12g} Hz: it is {written:.12g} Hz"
+            )
+    return notes
 
 
 def _lost_units(groups: list[Group]) -> list[str]:

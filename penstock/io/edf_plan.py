@@ -5,6 +5,7 @@ Pure functions: nothing here reads or writes.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,13 +16,19 @@ import numpy as np
 
 RECORD_BYTES = 61440
 """Largest data record that the EDF specification recommends."""
-LONGEST_RECORD_BYTES = 1 << 24
-"""Largest that is written at all, for sampling frequencies that need it."""
+LONGEST_RECORD_BYTES = 10 << 20
+"""Largest that is written at all, for sampling frequencies that need it: EDFlib reads no larger."""
 LOW, HIGH = -32768, 32767
 SHORTEST = Fraction(1, 100)
 """Seconds of a record that divides the recording; the annotations cost space in every record."""
 SHORT, LONG = Fraction(1, 4), Fraction(2)
 """Seconds of ordinary records, tried first where none divides the recording."""
+LONGEST_SECONDS = 10
+"""Seconds of records whose duration is rounded."""
+OFF, MOVED = 1e-6, 0.1
+"""Part of the sampling frequency, and samples at the end, by which that may be off."""
+MANY = 1000
+"""Lengths of records that are weighed against each other."""
 LITTLE = Fraction(1, 50)
 """Seconds of padding that are not worth shorter records."""
 
@@ -50,7 +57,9 @@ def plan_records(
     Preferred, in this order: the records of the file that the recording came from, if they fit;
     records that divide the recording, within the 61,440 bytes that the specification recommends,
     lasting about one second. Where no duration divides the recording, the last record is longer
-    than the signal, by as little as records of ordinary lengths allow.
+    than the signal, by as little as records of ordinary lengths allow. Sampling frequencies of
+    which no short record holds whole samples get records of a rounded duration, if that moves no
+    sample by more than a tenth of the distance of two.
 
     Parameters
     ----------
@@ -66,7 +75,8 @@ def plan_records(
     Raises
     ------
     ValueError
-        If no duration that EDF can write (8 characters) gives every rate whole samples.
+        If no duration that EDF can write (8 characters) gives every rate whole samples, not even
+        nearly.
     """
     source = _source_records(rates, lengths, source_duration)
     if source is not None and source.exact:
@@ -77,8 +87,8 @@ def plan_records(
         for rate, exact in zip(rates, exact_rates, strict=True)
     )
     layout = None if inexact else _planned(exact_rates, lengths, n_signals)
-    if layout is None:
-        layout = source
+    if layout is None or _much_padding(layout, rates, lengths):
+        layout = _nearly(rates, lengths, n_signals) or layout or source
     if layout is None:
         raise ValueError(
             f"EDF has no data record duration for sampling frequencies of "
@@ -86,6 +96,53 @@ def plan_records(
             "or .zarr"
         )
     return layout
+
+
+def _much_padding(layout: RecordLayout, rates: Sequence[float], lengths: Sequence[int]) -> bool:
+    lasts = max(n / rate for n, rate in zip(lengths, rates, strict=True))
+    padded = float(layout.n_records * layout.duration) - lasts
+    return padded > max(1.0, 0.1 * lasts)
+
+
+def _nearly(
+    rates: Sequence[float], lengths: Sequence[int], n_signals: Sequence[int]
+) -> RecordLayout | None:
+    """Records whose duration is rounded to 8 characters, where that moves no sample by a tenth."""
+    ratios = [Fraction(rate / rates[0]).limit_denominator(1000) for rate in rates]
+    if any(
+        abs(float(ratio) * rates[0] - rate) > 1e-9 * rate
+        for rate, ratio in zip(rates, ratios, strict=True)
+    ):
+        return None
+    common = Fraction(
+        math.lcm(*(ratio.denominator for ratio in ratios)),
+        math.gcd(*(ratio.numerator for ratio in ratios)),
+    )
+    per_unit = [int(ratio * common) for ratio in ratios]
+    unit = per_unit[0] / float(rates[0])
+    units_needed = max(-(-n // k) for n, k in zip(lengths, per_unit, strict=True))
+    unit_bytes = 2 * sum(n * k for n, k in zip(n_signals, per_unit, strict=True))
+    error = min(OFF, MOVED / max(lengths))
+    for limit in (RECORD_BYTES, LONGEST_RECORD_BYTES):
+        most = max(1, min(limit // unit_bytes, int(LONGEST_SECONDS / unit)))
+        exact = np.arange(1, most + 1) * unit
+        # (below 10 s, 8 characters hold 6 decimals)
+        rounded = np.rint(exact * 1e6) / 1e6
+        candidates = (np.flatnonzero(np.abs(rounded / exact - 1) <= error) + 1).tolist()
+        if candidates:
+            break
+    else:
+        return None
+    if len(candidates) > MANY:
+        candidates = candidates[:: len(candidates) // MANY]
+    best = _least_padding(candidates, units_needed, Fraction(unit))
+    return RecordLayout(
+        Fraction(round(best * unit * 1e6), 1_000_000),
+        tuple(k * best for k in per_unit),
+        -(-units_needed // best),
+        all(n == k * units_needed for n, k in zip(lengths, per_unit, strict=True))
+        and units_needed % best == 0,
+    )
 
 
 def _source_records(
@@ -119,20 +176,24 @@ def _planned(
     units_needed = max(-(-n // k) for n, k in zip(lengths, per_unit, strict=True))
     divides = all(n == k * units_needed for n, k in zip(lengths, per_unit, strict=True))
     unit_bytes = 2 * sum(n * k for n, k in zip(n_signals, per_unit, strict=True))
+    if unit_bytes > LONGEST_RECORD_BYTES:
+        return None
     most = max(1, RECORD_BYTES // unit_bytes)
+    # only multiples of this many units have finitely many decimals
+    step = _other_factors(unit.denominator)
     best = None
     if divides:
-        dividing = (m for m in range(1, most + 1) if units_needed % m == 0)
+        dividing = (m for m in range(step, most + 1, step) if units_needed % m == 0)
         best = _about_one_second(
             [m for m in dividing if unit * m >= SHORTEST and _writable(unit * m)], unit
         )
     if best is None:
-        longest = max(most, LONGEST_RECORD_BYTES // unit_bytes)
-        ordinary = range(1, max(1, min(most, int(LONG / unit))) + 1)
+        longest = LONGEST_RECORD_BYTES // unit_bytes
+        ordinary = range(step, max(1, min(most, int(LONG / unit))) + 1, step)
         candidates = [m for m in ordinary if _writable(unit * m)]
-        candidates = candidates or [m for m in range(1, most + 1) if _writable(unit * m)][:1]
         if not candidates:
-            candidates = [m for m in range(most, longest + 1) if _writable(unit * m)][:1]
+            long = (m for m in range(step, longest + 1, step) if _writable(unit * m))
+            candidates = list(itertools.islice(long, 1))
         if not candidates:
             return None
         best = _least_padding(candidates, units_needed, unit)
@@ -162,11 +223,15 @@ def _about_one_second(candidates: list[int], unit: Fraction) -> int | None:
 
 def _writable(duration: Fraction) -> bool:
     """Whether EDF's 8 characters hold it exactly."""
-    denominator = duration.denominator
+    return _other_factors(duration.denominator) == 1 and len(seconds_text(duration)) <= 8
+
+
+def _other_factors(number: int) -> int:
+    """A number without its factors 2 and 5."""
     for prime in (2, 5):
-        while denominator % prime == 0:
-            denominator //= prime
-    return denominator == 1 and len(seconds_text(duration)) <= 8
+        while number % prime == 0:
+            number //= prime
+    return number
 
 
 def seconds_text(duration: Fraction) -> str:

@@ -297,9 +297,22 @@ def test_record_durations():
     dense = plan_records([5000.0], [3_000_000], [64])
     assert 2 * 64 * dense.samples[0] <= 61440
     assert dense.exact
-    for rate in (np.pi * 100, 999.4121):
-        with pytest.raises(ValueError, match="no data record duration for sampling frequencies"):
-            plan_records([rate], [1000], [64])
+    with pytest.raises(ValueError, match="no data record duration for sampling frequencies"):
+        plan_records([100.0, 100.0 * np.pi], [1000, 3141], [64, 1])
+
+
+@pytest.mark.parametrize("n_channels", [1, 64])
+@pytest.mark.parametrize("n_times", [1, 1000, 36_007, 2_162_214, 10_000_000])
+@pytest.mark.parametrize("rate", [600.615, 999.4121, np.pi * 100, 2048.0001, 0.3])
+def test_rates_without_whole_records_move_no_sample(rate, n_times, n_channels):
+    layout = plan_records([rate], [n_times], [n_channels])
+    written = float(layout.samples[0] / layout.duration)
+    assert len(seconds_text(layout.duration)) <= 8
+    assert 2 * n_channels * layout.samples[0] <= 10 << 20
+    assert abs(n_times / written - n_times / rate) * rate <= 0.1001
+    assert written == pytest.approx(rate, rel=1e-6)
+    padded = layout.samples[0] * layout.n_records - n_times
+    assert 0 <= padded / rate <= max(1.0, 0.1 * n_times / rate)
 
 
 @given(

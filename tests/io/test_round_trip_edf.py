@@ -693,6 +693,17 @@ def test_bands_of_headers(texts, band, tmp_path):
 # ------------------------------------------------------------------ length
 
 
+def test_a_rate_that_edf_cannot_hold_is_told(tmp_path):
+    ds = ps.make_dataset(
+        np.random.default_rng(0).normal(0, 30, (2, 5000)), sampling_frequency=999.4121, units="uV"
+    )
+    report = ps.export(ds, tmp_path / "out.edf")
+    assert any("cannot hold the sampling frequency 999.4121 Hz" in note for note in report.notes)
+    again = ps.open_dataset(tmp_path / "out.edf")
+    assert ps.sampling_frequency(again) == pytest.approx(999.4121, rel=1e-6)
+    assert again.sizes["time"] == 5000
+
+
 @given(
     rate=st.sampled_from([1, 10, 100, 128, 200, 250, 256, 500, 512, 512.5, 1000, 2048, 5000]),
     n_times=st.integers(1, 30_000),
