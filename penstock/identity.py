@@ -17,6 +17,9 @@ from penstock.dataset import SIGNAL, reads_fresh
 from penstock.local_paths import not_there
 from penstock.store import FORMAT
 
+PIECE_BYTES = 8 * 1024 * 1024
+"""Values that are read at once where all of a file's are."""
+
 
 def file_identity(path: Path) -> dict[str, Any]:
     """Path, size and time of change of a file or store, or of the files of a folder together."""
@@ -50,7 +53,7 @@ def dataset_token(ds: xr.Dataset) -> str:
         digest.update(repr(file_identity(Path(str(origin)))).encode())
     for name in sorted(map(str, ds.variables)):
         variable = ds.variables[name]
-        digest.update(f"{name} {variable.dims} {variable.shape} {variable.dtype}".encode())
+        digest.update(_described(name, variable))
         if variable.chunks is not None:
             digest.update(variable.data.name.encode())
         elif (identity := _reader_identity(variable)) is not None:
@@ -59,11 +62,38 @@ def dataset_token(ds: xr.Dataset) -> str:
             index = ds.xindexes.get(name)
             digest.update(cloudpickle.dumps(index if index is not None else variable._data))
         else:
-            values = variable.values
-            # hashed in place: a token made by pickling would hold a second copy of the data
-            plain = values if values.dtype.kind not in "OSU" else np.asarray(values.tolist(), "U")
-            digest.update(np.ascontiguousarray(plain).view(np.uint8).data)
+            digest.update(_plain_bytes(variable.values))
     return digest.hexdigest()
+
+
+def content_token(ds: xr.Dataset) -> str:
+    """Digest of a dataset's values, whatever else changed in its file: all of them are read.
+
+    Attributes of variables (units) count; those of the dataset are about the file around it.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(map(str, ds.variables)):
+        variable = ds.variables[name]
+        digest.update(_described(name, variable))
+        if not variable.ndim:
+            digest.update(_plain_bytes(variable.values))
+            continue
+        row = max(1, variable.nbytes // max(1, len(variable)))
+        step = max(1, PIECE_BYTES // row)
+        for start in range(0, len(variable), step):
+            digest.update(_plain_bytes(variable[start : start + step].values))
+    return digest.hexdigest()
+
+
+def _described(name: str, variable: xr.Variable) -> bytes:
+    attrs = sorted(map(repr, variable.attrs.items()))
+    return f"{name} {variable.dims} {variable.shape} {variable.dtype} {attrs}".encode()
+
+
+def _plain_bytes(values: np.ndarray) -> memoryview:
+    """Values as bytes, hashed in place: a token made by pickling would hold a second copy."""
+    plain = values if values.dtype.kind not in "OSU" else np.asarray(values.tolist(), "U")
+    return np.ascontiguousarray(plain).view(np.uint8).data
 
 
 def _reader_identity(variable: xr.Variable) -> bytes | None:

@@ -228,11 +228,12 @@ class Pipeline:
 
         check_format(format)
         client = client if client is not None else active_client()
-        kind = executor_kind(self, None)
         several = not (isinstance(source, xr.Dataset | str | Path) or is_object(source))
         options = {**self.open_options, **(open_options or {})}
         plans = []
-        for item in resolve_sources(source, name=name, select=select):
+        items = resolve_sources(source, name=name, select=select)
+        kind = executor_kind(self, None, [item.dataset for item in items])
+        for item in items:
             ds = item.dataset
             if ds is None:
                 ds = open_dataset(item.path or "", **options)

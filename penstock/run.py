@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import math
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import xarray as xr
 
 from penstock import events
+from penstock.chain import Chain
 from penstock.cluster import active_client, client_executor, local_processes, thread_executor
 from penstock.dataset import SIGNAL, reads_fresh
 from penstock.engine import Engine
@@ -20,18 +22,20 @@ from penstock.formats import Format, check_format
 from penstock.identity import dataset_token
 from penstock.ledger import partial_path, remove
 from penstock.local_paths import local_path
-from penstock.memory import PeakSampler, lean_allocator, single_threaded_kernels
+from penstock.memory import MIB, PeakSampler, lean_allocator, single_threaded_kernels
 from penstock.plan import resources
 from penstock.report import Report
 from penstock.sources import resolve_sources
-from penstock.store import write_store
-from penstock.work import (
-    Job,
-    close_workplaces,
-)
+from penstock.store import stored_provenance, write_store
+from penstock.work import Job, close_workplaces, result_key
 
 if TYPE_CHECKING:
     from penstock.pipeline import Pipeline
+
+START_SECONDS = 2.0
+"""What starting processes costs, with what they import: work below it stays here."""
+SMALL_BYTES = 64 * MIB
+"""Signals that are small enough to find out, before anything is started, how long they take."""
 
 
 def _refuse_own_source(jobs: list[Job]) -> None:
@@ -56,12 +60,42 @@ def _refuse_own_source(jobs: list[Job]) -> None:
             )
 
 
-def executor_kind(pipeline: Pipeline, asked: str | None) -> str:
-    """Threads, unless a kernel holds Python's lock."""
+def executor_kind(
+    pipeline: Pipeline, asked: str | None, datasets: Sequence[xr.Dataset | None] = ()
+) -> str:
+    """Threads, unless a kernel holds Python's lock and there is more to do than starting costs."""
     if asked not in (None, "threads", "processes"):
         raise ValueError(f"executor must be 'threads' or 'processes', got {asked!r}")
     held = any(processor.gil == "held" for processor in pipeline)
-    return asked or ("processes" if held else "threads")
+    if asked or not held:
+        return asked or "threads"
+    return "threads" if datasets and _are_done_soon(pipeline, datasets) else "processes"
+
+
+def _are_done_soon(pipeline: Pipeline, datasets: Sequence[xr.Dataset | None]) -> bool:
+    """Whether all of the work takes less than starting processes would."""
+    seconds = 0.0
+    for ds in datasets:
+        if ds is None or SIGNAL not in ds or ds[SIGNAL].nbytes > SMALL_BYTES:
+            return False
+        chain = Chain(ds).bind(pipeline.processors)
+        for_one = chain.row_seconds()
+        if for_one is None:
+            return False
+        core = {dim for step in chain.steps for dim in step.processor.core_dims}
+        seconds += for_one * math.prod(n for dim, n in ds[SIGNAL].sizes.items() if dim not in core)
+    return seconds < START_SECONDS
+
+
+def _is_finished(job: Job) -> bool:
+    """Whether a job's result is there, so that nothing has to be started for it."""
+    if job.overwrite or not job.target.exists():
+        return False
+    about = stored_provenance(job.target)
+    try:
+        return about is not None and about.get("key") == result_key(job)
+    except (OSError, ValueError):
+        return False  # (what is wrong with it is told where it is opened)
 
 
 def run(
@@ -93,7 +127,10 @@ def run(
     out = Path(local_path(out))
     items = resolve_sources(source, out, name, select)
     client = client if client is not None else active_client()
-    kind = "cluster" if client is not None else executor_kind(pipeline, executor)
+    if client is not None:
+        kind = "cluster"
+    else:
+        kind = executor_kind(pipeline, executor, [item.dataset for item in items])
     limits = resources(memory, workers, kind=kind, client=client, modules=pipeline.modules)
     named = isinstance(source, Mapping) and not isinstance(source, xr.Dataset)
     jobs = [
@@ -130,7 +167,7 @@ def run(
         stack.enter_context(_exclusive(out))
         stack.enter_context(lean_allocator())
         stack.enter_context(single_threaded_kernels())
-        if kind == "processes":
+        if kind == "processes" and not all(map(_is_finished, jobs)):
             client = stack.enter_context(local_processes(limits.workers))
         pool = stack.enter_context(
             thread_executor(limits.workers) if client is None else client_executor(client)

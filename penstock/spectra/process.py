@@ -23,6 +23,7 @@ from penstock.processor import Processor
 from penstock.report import Report
 from penstock.spectra.layout import spectral_dims
 from penstock.spectra.positions import PerPosition
+from penstock.spectra.results_home import ResultsHome
 from penstock.store import fill_shape
 from penstock.work import result_note
 
@@ -61,8 +62,11 @@ class Process:
     -----
     Results are written block by block into a store of their own, while further blocks are read and
     computed; the source is only read. The same process goes on where it was interrupted (Ctrl-C,
-    kill -9), and returns what it finds where everything is computed already. That is recognised by
-    the function's source and its library's version, the parameters, and the source's identity.
+    kill -9), and returns what it finds where everything is computed already, before anything is
+    started. That is recognised by the function's source and its library's version, the parameters,
+    and the data: values, units and coordinates of the dataset, not other groups of its file.
+    Other parameters, and other datasets of the file, get results of their own beside the first
+    (``scan.zarr``, ``scan_001.zarr``, ...).
 
     Examples
     --------
@@ -151,8 +155,12 @@ class Process:
 
     @property
     def target(self) -> Path:
-        """Store of the results."""
-        return self.out / f"{self._stem}.zarr"
+        """Store of the results: of those that are there or begun already, otherwise a new one."""
+        return self._home.target
+
+    @property
+    def _home(self) -> ResultsHome:
+        return ResultsHome(self.out, self._stem, self.dataset, self.pipeline)
 
     def __repr__(self) -> str:
         sizes = " × ".join(f"{self.dataset.sizes[dim]} {dim}" for dim in self.position_dims)
@@ -268,8 +276,12 @@ class Process:
             If it failed as a whole. Positions at which the function failed do not raise: their
             ``status`` is 2, and the report counts them.
         """
+        from penstock.io import open_dataset
+
+        home = self._home
+        target = home.target
         self.report = self.pipeline.run(
-            self.dataset,
+            {target.stem: self.dataset},
             self.out,
             memory=memory,
             workers=workers,
@@ -280,7 +292,9 @@ class Process:
             reason = next(iter(self.report.failed.values()))
             reason = reason.replace("use overwrite (--overwrite)", "use override=True")
             raise RuntimeError(f"{self.name}: {reason}")
-        results = self.results
+        if not self.report.skipped:
+            home.remember(target)
+        results = open_dataset(target)
         about = provenance(results)
         if about.get("n_failed"):
             text = f"{self.name}: {result_note(about)}; their status is 2"
@@ -300,9 +314,10 @@ class Process:
         """
         from penstock.io import open_dataset
 
-        if not self.target.exists():
+        target = self.target
+        if not target.exists():
             raise FileNotFoundError(f"{self.name} is not computed yet: call compute()")
-        return open_dataset(self.target)
+        return open_dataset(target)
 
     def write_back(self) -> str:
         """Write the results into the h5USID file that was read, once.
@@ -317,10 +332,8 @@ class Process:
         ValueError
             If the source is not a dataset of an h5USID file.
         """
-        from penstock.identity import dataset_token, key_of
         from penstock.io import write_usid_results
         from penstock.io.hdf5_region import open_file
-        from penstock.store import add_provenance
 
         attrs = self.dataset.attrs
         if attrs.get("data_model") != "h5USID":
@@ -328,25 +341,25 @@ class Process:
                 f"{self.name}: results are written back into h5USID files, and the source is none: "
                 "use penstock.io.write_usid for a new file"
             )
-        pipeline = self.pipeline.canonical()
-        about = provenance(self.results)
+        home = self._home
+        target = home.target
+        results = self.results
+        about = provenance(results)
         written = about.get("written_back", {})
         if written.get("key") == about["key"]:
             with open_file(attrs["source"]) as file:
                 if written["group"] in file:
                     return str(written["group"])
+        pipeline = self.pipeline.canonical()
         group = write_usid_results(
             attrs["source"],
             attrs["source_dataset"],
             self.name,
-            self.results,
+            results,
             parameters={"pipeline": json.dumps(pipeline, default=str)},
         )
         # the file has changed, its raw data have not: the results still are those of this source
-        identity = {"dataset": dataset_token(self.dataset)}
-        key = key_of(pipeline, identity)
-        facts = {"key": key, "source": identity, "written_back": {"key": key, "group": group}}
-        add_provenance(self.target, facts)
+        home.adopt(target, written_back={"key": self._home.key, "group": group})
         return group
 
 
