@@ -51,8 +51,10 @@ TYPES = {
     "EYEGAZE": "eyegaze",
     "PUPIL": "pupil",
 }
-"""Types of ``channels.tsv`` to those of channels here. Others become ``"misc"`` where the file does not
-know better."""
+"""Types of ``channels.tsv`` to those of channels here.
+
+Others become ``"misc"`` where the file does not know better.
+"""
 _LEFT = ("MEGGRADAXIAL", "MEGMAG", "MEGGRAD", "MEGREFGRADAXIAL", "MEGGRADPLANAR", "MEGREFMAG",
          "MEGOTHER", "HLU")  # fmt: skip
 """Types of which the file knows more."""
