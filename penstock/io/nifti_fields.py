@@ -65,9 +65,8 @@ def kept_fields(header: Any, affine: Any) -> str:
     if any(name in kept for name in OF_SLICES):
         kept["grid"] = [list(shape[:3]), np.asarray(affine, np.float64).round(6).tolist()]
     if int(header["qform_code"]) and int(header["sform_code"]):
-        other = np.asarray(header.get_qform(), np.float64)
-        moved = other @ np.linalg.inv(np.asarray(header.get_sform(), np.float64))
-        if not np.allclose(moved, np.eye(4), atol=1e-5):
+        moved = _qform_of_sform(header)
+        if moved is not None and not np.allclose(moved, np.eye(4), atol=1e-5):
             # (from world to world, which stays true whatever voxels are left)
             kept["qform_of_sform"] = moved.tolist()
     extensions = [
@@ -77,6 +76,16 @@ def kept_fields(header: Any, affine: Any) -> str:
     if extensions:
         kept["extensions"] = extensions
     return json.dumps(kept) if kept else ""
+
+
+def _qform_of_sform(header: Any) -> np.ndarray | None:
+    """From where the sform puts voxels to where the qform does; None where one is no use."""
+    try:
+        other = np.asarray(header.get_qform(), np.float64)
+        moved = other @ np.linalg.inv(np.asarray(header.get_sform(), np.float64))
+    except (ValueError, np.linalg.LinAlgError):
+        return None
+    return moved if np.isfinite(moved).all() else None
 
 
 def fields_of(attrs: Mapping[Any, Any]) -> dict[str, Any]:

@@ -112,7 +112,11 @@ def array_variable(values: np.ndarray, dims: tuple[str, ...], dtype: Any) -> xr.
     if values.dtype.isnative and values.dtype.name in PLAIN:
         return xr.Variable(dims, values)
     wanted = _floating(values.dtype, dtype)
-    encoding = {"read_scratch": ARRAY_SCRATCH, "interleaved": values.flags.f_contiguous}
+    encoding = {
+        "read_scratch": ARRAY_SCRATCH,
+        "interleaved": values.flags.f_contiguous,
+        "in_memory": True,  # (for other processes they are written to a file first)
+    }
     read = _Converted(values, wanted)
     return lazy_variable(dims, read, values.shape, wanted, encoding=encoding)
 

@@ -758,3 +758,35 @@ def test_reads_in_any_order_do_not_begin_again_each_time(tmp_path, monkeypatch):
         found = ds.signal[..., start : start + 10].values
         np.testing.assert_array_equal(found, values[..., start : start + 10])
     assert stream.inflated - before == values.nbytes + HEADER_BYTES
+
+
+@pytest.mark.parametrize("seed", [3])
+def test_damaged_headers_give_nibabels_image_or_one_sentence(tmp_path: Path, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    image = nib.Nifti1Image(volumes((5, 4, 3, 6)), np.diag([2.0, 2, 2, 1]))
+    image.set_qform(np.diag([3.0, 2, 2, 1]), 1)
+    image.header.extensions.append(nib.nifti1.Nifti1Extension(6, b"hello there"))
+    content, path, opened = image.to_bytes(), tmp_path / "damaged.nii", 0
+    for _ in range(300):
+        damaged = bytearray(content)
+        for at in rng.integers(4, 384, rng.integers(1, 4)):
+            damaged[at] = rng.integers(0, 256)
+        path.write_bytes(bytes(damaged))
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore")
+            try:
+                ds = ps.open_dataset(path)
+                found = ds.signal.values
+            except (OSError, ValueError) as error:
+                assert str(path) in str(error)
+                continue
+            try:
+                theirs = nib.load(path)
+                expected = np.asanyarray(theirs.dataobj)
+            except Exception:  # (nibabel has none for what we could open)
+                continue
+        opened += 1
+        assert np.allclose(ds["affine"].values, theirs.affine, equal_nan=True)
+        expected = expected.astype(found.dtype).squeeze()
+        assert np.array_equal(found.squeeze(), expected, equal_nan=True)
+    assert opened > 200
