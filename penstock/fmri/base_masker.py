@@ -12,9 +12,22 @@ from typing import TYPE_CHECKING, Any, ClassVar, get_args
 import numpy as np
 import xarray as xr
 
-from penstock.fmri.images import SpatialImage, VoxelGrid, load_image, to_nibabel, voxel_grid
+from penstock.dataset import SIGNAL
+from penstock.fmri.images import (
+    SpatialImage,
+    VoxelGrid,
+    load_image,
+    same_grid,
+    to_nibabel,
+    voxel_grid,
+)
 from penstock.fmri.reducers import NanPolicy
-from penstock.fmri.signal_frames import check_signal_type, signal_frame
+from penstock.fmri.signal_frames import (
+    also_called_x,
+    check_signal_type,
+    signal_frame,
+    warn_caller,
+)
 from penstock.fmri.volumes import as_volumes, repetition_time
 from penstock.pipeline import Pipeline
 from penstock.processor import Processor
@@ -83,6 +96,7 @@ class BaseMasker(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  
 
     # ------------------------------------------------------------------ scikit-learn
 
+    @also_called_x
     def fit(self, imgs: Any = None, y: Any = None) -> BaseMasker:
         """Load masks and atlases; look at `imgs` only where regions are computed from them.
 
@@ -151,6 +165,7 @@ class BaseMasker(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  
                 f"this {type(self).__name__} is not fitted yet: call fit, or fit_transform"
             )
 
+    @also_called_x
     def transform(
         self,
         imgs: Any,
@@ -230,18 +245,12 @@ class BaseMasker(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  
         asked = getattr(self, "_sklearn_output_config", {}).get("transform")
         return str(asked or get_config()["transform_output"])
 
+    @also_called_x
     def fit_transform(
-        self,
-        imgs: Any = None,
-        y: Any = None,
-        confounds: Any = None,
-        sample_mask: Any = None,
-        *,
-        X: Any = None,
+        self, imgs: Any, y: Any = None, confounds: Any = None, sample_mask: Any = None
     ) -> Any:
-        """Fit, then transform the same images; see there. `X` is scikit-learn's name of `imgs`."""
-        images = X if imgs is None else imgs
-        return self.fit(images, y).transform(images, confounds, sample_mask)
+        """Fit, then transform the same images; see there."""
+        return self.fit(imgs, y).transform(imgs, confounds, sample_mask)
 
     def transform_single_imgs(
         self, imgs: Any, confounds: Any = None, sample_mask: Any = None
@@ -284,13 +293,27 @@ class BaseMasker(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  
     def _n_features_out(self) -> int:
         return self.n_elements_
 
-    def generate_report(self, background: Any = None) -> Any:
+    def generate_report(
+        self,
+        background: Any = None,
+        *,
+        title: str | None = None,
+        displayed_maps: Any = "all",
+        displayed_spheres: Any = "all",
+        engine: Any = None,
+    ) -> Any:
         """A page that shows the regions, the parameters and the columns.
 
         Parameters
         ----------
         background : image, optional
             What regions are drawn on; of an image over time the mean of a few volumes.
+        title : str, optional
+            Heading of the page. Default: the name of the class and the number of columns.
+        displayed_maps, displayed_spheres : int, sequence of int, or "all", default "all"
+            Which maps or spheres are drawn: the first ones, or those at these positions.
+        engine : optional
+            Taken for scripts written for nilearn; without effect.
 
         Returns
         -------
@@ -305,7 +328,8 @@ class BaseMasker(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  
         from penstock.fmri.masker_report import masker_report
 
         self._check_fitted()
-        return masker_report(self, background)
+        chosen = displayed_spheres if hasattr(self, "seeds") else displayed_maps
+        return masker_report(self, background, title=title, displayed=chosen)
 
     # ------------------------------------------------------------------ as processors
 
@@ -317,7 +341,6 @@ class BaseMasker(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  
         grid : VoxelGrid, optional
             That of the volumes: steps that would change nothing are then left out.
         """
-        from penstock.fmri.images import same_grid
         from penstock.fmri.resampling import ResampleVolumes
         from penstock.fmri.smoothing import SmoothVolumes
 
@@ -400,7 +423,8 @@ class BaseMasker(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  
         Returns
         -------
         nibabel.Nifti1Image, or pathlib.Path with `out`
-            (x, y, z, volumes), or (x, y, z).
+            (x, y, z, volumes), or (x, y, z); of the type `dtype` where that is given, else of that
+            of the signals (float64 for whole numbers).
 
         Raises
         ------
@@ -412,6 +436,8 @@ class BaseMasker(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  
         self._check_fitted()
         grid = self.grid
         ds = paint(self._extractor, np.asarray(X), grid, self._t_r())
+        if self.dtype is not None and out is None:
+            ds[SIGNAL] = ds[SIGNAL].astype(np.float32 if self.dtype == "auto" else self.dtype)
         if out is not None:
             from penstock.io import export
 
@@ -439,7 +465,32 @@ class BaseMasker(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  
         return self._extractor.resolve(grid).names()
 
     def check_volumes(self, ds: xr.Dataset) -> None:
-        """Warn where these volumes are not what one would think; changes nothing."""
+        """Warn where something is resampled that `fit` did not see; changes nothing."""
+        atlas = getattr(self, "_labels", None) or getattr(self, "_maps", None)
+        if atlas is None:
+            return
+        name = "labels_img" if hasattr(self, "_labels") else "maps_img"
+        target = self._target()
+        if target is not None and not same_grid(target, ds):
+            warn_caller(
+                f"image and {name} lie on different voxel grids: the image is resampled, as "
+                f"resampling_target={getattr(self, 'resampling_target', None)!r} asks for"
+            )
+        elif target is None and not same_grid(self.grid, ds):
+            warn_caller(
+                f"image and {name} lie on different voxel grids: {name} is resampled to the image; "
+                "fit the masker on it, or use fit_transform, to make it that of the masker"
+            )
+
+    def _refuse_other_grids(self, name: str, atlas: SpatialImage) -> None:
+        """Raise ValueError where nothing may be resampled and the mask lies elsewhere."""
+        mask = getattr(self, "_mask", None)
+        never = getattr(self, "resampling_target", None) is None
+        if never and mask is not None and not same_grid(mask, atlas):
+            raise ValueError(
+                f"{name} and mask_img lie on different voxel grids: resample one of them, or give "
+                "a resampling_target"
+            )
 
     def options(self, ds: xr.Dataset | None = None) -> CleaningOptions:
         """How signals are cleaned; the repetition time is that of the image where none is given."""

@@ -201,18 +201,21 @@ def _read(path: str) -> pd.DataFrame:
     try:
         with open(path, encoding="utf-8-sig") as file:
             for line in file:
-                first = line.strip()
-                if first and not first.startswith("#"):
+                first = line.rstrip("\r\n")
+                if first.strip() and not first.lstrip().startswith("#"):
                     break
                 skipped, first = skipped + 1, ""
         if not first:
             raise ValueError("it is empty")
         separator = next((mark for mark in "\t,;" if mark in first), r"\s+")
+        # (pandas leaves the name of the index empty, and numbers columns that have no names)
+        indexed = separator in "\t,;" and not first.partition(separator)[0].strip("\"' ")
+        first = first.strip()
         # motion parameters are aligned by blanks, with a tab here and there
         if "," not in first and all(map(_is_number, first.split())):
             separator = r"\s+"
         fields = [field.strip().strip("\"'") for field in re.split(separator, first)]
-        named = not all(_is_number(field) or field.lower() in MISSING for field in fields)
+        named = indexed or not all(_is_number(f) or f.lower() in MISSING for f in fields)
         table = pd.read_csv(
             path,
             sep=separator,
@@ -227,6 +230,8 @@ def _read(path: str) -> pd.DataFrame:
         raise ValueError(f"{path} cannot be read as a table of confounds ({text})") from error
     except OSError as error:
         raise type(error)(f"cannot open the confounds {path}: {error.strerror}") from error
+    if indexed and table.iloc[:, 0].tolist() == list(range(len(table))):
+        table = table.iloc[:, 1:]  # (the numbers of the rows are no confound, but a trend)
     return table
 
 

@@ -65,13 +65,17 @@ def extraction_figures(ds: Any, *, dpi: int = 110) -> list[tuple[str, bytes]]:
     ]
 
 
-def overlay_figure(regions: Any, background: Any, *, dpi: int = 110) -> bytes:
+def overlay_figure(
+    regions: Any, background: Any, *, names: Any = None, kind: Any = None, dpi: int = 110
+) -> bytes:
     """Draw masks, labels or maps over an image, of which a few volumes are read.
 
     Parameters
     ----------
     regions, background : image
         As for `penstock.fmri.plot_regions`.
+    names, kind : optional
+        As there.
     dpi : int, default 110
         Pixels per inch.
 
@@ -84,7 +88,7 @@ def overlay_figure(regions: Any, background: Any, *, dpi: int = 110) -> bytes:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9.0, 3.2), layout="constrained")
-    plot_regions(regions, background, ax=figure.subplots(1, 3))
+    plot_regions(regions, background, names=names, kind=kind, ax=figure.subplots(1, 3))
     return _png(figure, dpi)
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from penstock.fmri.images import SpatialImage
+from penstock.fmri.signal_frames import warn_caller
 
 if TYPE_CHECKING:
     from penstock.fmri.base_masker import BaseMasker
@@ -43,12 +44,19 @@ class MaskerReport:
         return target
 
 
-def masker_report(masker: BaseMasker, background: Any) -> MaskerReport:
+def masker_report(
+    masker: BaseMasker, background: Any, *, title: str | None = None, displayed: Any = "all"
+) -> MaskerReport:
     """The page of a fitted masker; see `BaseMasker.generate_report`."""
     from penstock.fmri.figures import overlay_figure
 
-    name = type(masker).__name__
-    picture = base64.b64encode(overlay_figure(masker, background)).decode()
+    heading = title or f"{type(masker).__name__}: {masker.n_elements_} columns"
+    regions, names = regions_and_names(masker)
+    kind = None if names is None else "maps" if regions.data.ndim == 4 else "labels"
+    if names is not None and not (isinstance(displayed, str) and displayed == "all"):
+        regions, names = _only(regions, names, _positions(displayed, len(names)))
+    drawn = overlay_figure(regions, background, names=names, kind=kind)
+    picture = base64.b64encode(drawn).decode()
     defaults = type(masker)().get_params()
     changed = {
         key: value
@@ -60,12 +68,12 @@ def masker_report(masker: BaseMasker, background: Any) -> MaskerReport:
         f"<td>{html.escape(_short(value))}</td></tr>"
         for key, value in changed.items()
     )
-    names = [str(one) for one in masker.get_feature_names_out()[:NAMES_SHOWN]]
+    columns = [str(one) for one in masker.get_feature_names_out()[:NAMES_SHOWN]]
     more = f", … ({masker.n_elements_})" if masker.n_elements_ > NAMES_SHOWN else ""
     return MaskerReport(
-        f"<div><h3>{name}: {masker.n_elements_} columns</h3>"
+        f"<div><h3>{html.escape(heading)}</h3>"
         f"<img style='max-width:100%' alt='regions' src='data:image/png;base64,{picture}'>"
-        f"<table>{rows}</table><p>{html.escape(', '.join(names) + more)}</p></div>"
+        f"<table>{rows}</table><p>{html.escape(', '.join(columns) + more)}</p></div>"
     )
 
 
@@ -104,6 +112,46 @@ def regions_and_names(masker: BaseMasker) -> tuple[SpatialImage, dict[int, str] 
     flat[regions.voxels.voxels] = np.repeat(values, regions.voxels.sizes)
     image = SpatialImage(flat.reshape(grid.shape, order="F"), grid.matrix)
     return image, dict(zip(map(int, values), names, strict=True))
+
+
+def _positions(displayed: Any, n_regions: int) -> list[int]:
+    """Positions of the regions to draw.
+
+    Raises
+    ------
+    TypeError
+        If they are neither a number nor a list of numbers.
+    """
+    several = isinstance(displayed, list | tuple | np.ndarray)
+    given = list(displayed) if several else [displayed]
+    if any(isinstance(one, bool) or not isinstance(one, int | np.integer) for one in given):
+        raise TypeError(
+            "what is displayed must be 'all', a number of regions, or a list of positions, got "
+            f"{displayed!r}"
+        )
+    wanted = [int(one) for one in given] if several else list(range(int(displayed)))
+    there = [one for one in wanted if 0 <= one < n_regions]
+    if len(there) < len(wanted):
+        warn_caller(
+            f"{len(wanted) - len(there)} of the regions to display are not there: the masker has "
+            f"{n_regions}"
+        )
+    if not there:
+        raise ValueError(f"there is nothing to display: the masker has {n_regions} regions")
+    return there
+
+
+def _only(
+    regions: SpatialImage, names: dict[int, str], positions: list[int]
+) -> tuple[SpatialImage, dict[int, str]]:
+    """The regions at some positions."""
+    if regions.data.ndim == 4:
+        kept = SpatialImage(regions.data[..., positions], regions.affine)
+        return kept, {i: names[at] for i, at in enumerate(positions)}
+    numbers = list(names)
+    wanted = {numbers[at]: names[numbers[at]] for at in positions}
+    shown = np.where(np.isin(regions.data, list(wanted)), regions.data, 0)
+    return SpatialImage(shown, regions.affine), wanted
 
 
 def _short(value: Any, most: int = 200) -> str:

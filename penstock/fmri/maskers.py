@@ -8,7 +8,6 @@ float64, and the defects of `nilearn.signal.clean` are not there (see `penstock.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, get_args
@@ -19,10 +18,11 @@ from penstock.fmri.base_masker import BaseMasker
 from penstock.fmri.extraction import _Extract, image_on_grid, mask_on_grid
 from penstock.fmri.images import SpatialImage, VoxelGrid, same_grid, to_nibabel
 from penstock.fmri.lookup import look_up_table
-from penstock.fmri.masks import check_mask, compute_mask
+from penstock.fmri.masks import COMMON_OPTIONS, MASK_OPTIONS, check_mask, compute_mask
 from penstock.fmri.reducers import Statistic
 from penstock.fmri.regions import ExtractLabels, ExtractVoxels
 from penstock.fmri.resampling import resample_image, target_grid
+from penstock.fmri.signal_frames import warn_caller
 from penstock.fmri.weighted import ExtractMaps, ExtractSpheres
 
 _COMMON = """smoothing_fwhm : float, optional
@@ -125,8 +125,20 @@ class NiftiMasker(BaseMasker):
         self._mask = mask
 
     def _computed_mask(self, imgs: Any) -> SpatialImage:
-        args = dict(self.mask_args or {})
+        args = self._mask_options()
         return compute_mask(imgs, strategy=self.mask_strategy, **args)  # type: ignore[arg-type]
+
+    def _mask_options(self) -> dict[str, Any]:
+        """Those of `mask_args` that the strategy knows; the others are told."""
+        given = dict(self.mask_args or {})
+        known = (*COMMON_OPTIONS, *MASK_OPTIONS.get(self.mask_strategy, given))
+        useless = sorted(set(given) - {*known, "verbose"})
+        if useless:
+            warn_caller(
+                f"mask_args: {', '.join(useless)} mean nothing to "
+                f"mask_strategy={self.mask_strategy!r}: they are not used"
+            )
+        return {name: value for name, value in given.items() if name in known}
 
     def _own_grid(self) -> VoxelGrid:
         return self._mask.grid
@@ -139,9 +151,8 @@ class NiftiMasker(BaseMasker):
 
     def check_volumes(self, ds: Any) -> None:
         if self.target_affine is None and not same_grid(ds, self._mask):
-            warnings.warn(
-                "image and mask lie on different voxel grids: the image is resampled to the mask's",
-                stacklevel=5,
+            warn_caller(
+                "image and mask lie on different voxel grids: the image is resampled to the mask's"
             )
 
 
@@ -209,6 +220,7 @@ class NiftiLabelsMasker(BaseMasker):
             raise TypeError(f"labels must be a list of names, one for each label; got {names!r}")
         self._labels = self._image(self.labels_img, "labels_img")
         self._mask = _optional(self, self.mask_img)
+        self._refuse_other_grids("labels_img", self._labels)
         if self.resampling_target == "labels" and self._mask is not None:
             self._mask = resample_image(self._mask, self._labels.grid, interpolation="nearest")
 
@@ -345,6 +357,7 @@ class NiftiMapsMasker(BaseMasker):
         _check_choice("resampling_target", self.resampling_target, ("data", "mask", "maps", None))
         self._maps = self._image(self.maps_img, "maps_img", 4)
         self._mask = _optional(self, self.mask_img)
+        self._refuse_other_grids("maps_img", self._maps)
         target = self._target()
         if self.resampling_target == "mask" and self._mask is None:
             raise ValueError("resampling_target='mask' needs a mask_img")

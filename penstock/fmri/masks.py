@@ -33,6 +33,14 @@ TEMPLATES = {
 }
 """Functions of nilearn that load the template of each strategy."""
 
+MASK_OPTIONS = {
+    "background": ("border_size",),
+    "epi": ("lower_cutoff", "upper_cutoff", "exclude_zeros"),
+    **dict.fromkeys(TEMPLATES, ("template",)),
+}
+"""Options of `compute_mask` that have a meaning for one strategy only."""
+COMMON_OPTIONS = ("threshold", "opening", "connected", "target_affine", "target_shape", "memory")
+
 BLOCK_BYTES = 16 << 20
 """Volumes that are read at a time, by default."""
 
@@ -360,7 +368,7 @@ def check_mask(image: ImageLike, *, allow_empty: bool = False) -> np.ndarray:
     ----------
     image : path, nibabel image, dataset or SpatialImage
         3D: 0 outside, one other value inside. NaN and infinite count as 0. 4D: a voxel is inside
-        where all volumes are.
+        where no volume is 0.
     allow_empty : bool, default False
         Whether the mask may hold no voxel.
 
@@ -386,6 +394,9 @@ def check_mask(image: ImageLike, *, allow_empty: bool = False) -> np.ndarray:
     data, where = found.data, f" {found.source}" if found.source else ""
     if data.dtype.kind == "f":
         data = np.where(np.isfinite(data), data, 0)
+    inside = data != 0
+    if inside.ndim == 4 and inside.shape[3] > 1:
+        return _not_empty(inside.all(axis=3), where, allow_empty)
     values = np.unique(data)
     if len(values) > 2:
         shown = ", ".join(f"{value:g}" for value in values[:4])
@@ -398,9 +409,10 @@ def check_mask(image: ImageLike, *, allow_empty: bool = False) -> np.ndarray:
             f"the mask{where} has the values {values[0]:g} and {values[1]:g}, but what is outside "
             "must be 0"
         )
-    inside = data != 0
-    if inside.ndim == 4:
-        inside = inside.all(axis=3)
+    return _not_empty(inside.all(axis=3) if inside.ndim == 4 else inside, where, allow_empty)
+
+
+def _not_empty(inside: np.ndarray, where: str, allow_empty: bool) -> np.ndarray:
     if not allow_empty and not inside.any():
         raise ValueError(f"the mask{where} is empty: it holds no voxel")
     return inside

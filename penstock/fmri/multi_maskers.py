@@ -119,7 +119,7 @@ class MultiNiftiMasker(_Multi, NiftiMasker):
     def _computed_mask(self, imgs: Any) -> SpatialImage:
         from penstock.fmri.masks import compute_mask
 
-        args = dict(self.mask_args or {})
+        args = self._mask_options()
         if isinstance(imgs, list | tuple):
             args = {"opening": 2, "connected": True, **args}
         return compute_mask(imgs, strategy=self.mask_strategy, **args)  # type: ignore[arg-type]

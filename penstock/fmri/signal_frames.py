@@ -1,7 +1,11 @@
-"""In which form signals are handed out: their type, and frames with names."""
+"""What maskers share at their edge to the user: types, frames, names of arguments, warnings."""
 
 from __future__ import annotations
 
+import functools
+import sys
+import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -28,3 +32,23 @@ def signal_frame(signals: np.ndarray, names: list[str], kind: str) -> Any:
     import pandas as pd
 
     return pd.DataFrame(signals, columns=names, copy=False)
+
+
+def also_called_x(method: Callable[..., Any]) -> Callable[..., Any]:
+    """A method whose ``imgs`` may be given as ``X``, the name that scikit-learn has for it."""
+
+    @functools.wraps(method)
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if "X" in kwargs and "imgs" not in kwargs and not args:
+            kwargs["imgs"] = kwargs.pop("X")
+        return method(self, *args, **kwargs)
+
+    return call
+
+
+def warn_caller(message: str) -> None:
+    """Warn at the line outside of Penstock from which it was called."""
+    level, frame = 2, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("penstock."):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, UserWarning, stacklevel=level)

@@ -260,3 +260,14 @@ NOISE = np.random.default_rng(0).random((20, 500))
 def test_what_cannot_be_is_told_in_a_sentence(source, options, sentence):
     with pytest.raises(ValueError, match=sentence):
         high_variance_confounds(source, **options)
+
+
+@pytest.mark.parametrize(("separator", "suffix"), [(",", "csv"), ("\t", "tsv")])
+def test_tables_that_pandas_saved_with_their_index(separator, suffix, tmp_path):
+    values = np.random.default_rng(0).normal(size=(12, 3))
+    for columns in (None, ["csf", "white_matter", "trans_x"]):
+        path = tmp_path / f"confounds.{suffix}"
+        pd.DataFrame(values, columns=columns).to_csv(path, sep=separator)
+        found, names = load_confounds_table(path, n_times=12)
+        np.testing.assert_allclose(found, values)
+        assert names == tuple(columns or "012")

@@ -331,3 +331,61 @@ def test_nothing_on_the_grid_is_told_at_fit():
     far[:3, 3] += 500
     with pytest.raises(ValueError, match="lies elsewhere"):
         NiftiLabelsMasker(image(atlas(2, 5))).fit(bold(affine=far))
+
+
+# ---------------------------------------------------------------------- words of scikit-learn
+
+
+def test_images_may_be_called_x():
+    img = bold()
+    masker = NiftiLabelsMasker(image(atlas(2, 5)))
+    expected = masker.fit_transform(img)
+    np.testing.assert_array_equal(masker.fit_transform(X=img), expected)
+    np.testing.assert_array_equal(masker.fit(X=img).transform(X=img), expected)
+
+
+def test_resampling_that_fit_did_not_see_is_told():
+    labels, fine, coarse = two_grids()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        NiftiLabelsMasker(labels).fit(fine).transform(fine)
+    with pytest.warns(UserWarning, match="labels_img is resampled to the image") as found:
+        NiftiLabelsMasker(labels).fit(fine).transform(coarse)
+    assert __file__ in {warning.filename for warning in found}
+    with pytest.warns(UserWarning, match="the image is resampled"):
+        NiftiLabelsMasker(labels, resampling_target="labels").fit().transform(coarse)
+    elsewhere = image(np.ones(SHAPE, "u1"), AFFINE @ np.diag([2.0, 2, 2, 1]))
+    weights = image(np.random.default_rng(1).random((*SHAPE, 2)).astype("f4"))
+    for masker in (NiftiLabelsMasker(image(atlas(2, 5))), NiftiMapsMasker(weights)):
+        masker.set_params(mask_img=elsewhere, resampling_target=None)
+        with pytest.raises(ValueError, match="different voxel grids"):
+            masker.fit()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int32", "auto", None])
+def test_images_of_signals_have_the_type_that_is_asked_for(dtype):
+    masker = NiftiLabelsMasker(image(atlas(2, 5)), dtype=dtype).fit()
+    found = masker.inverse_transform(np.full((3, 2), 7.0, "f4"))
+    expected = {"auto": "float32", None: "float32"}.get(dtype, dtype)
+    assert np.asarray(found.dataobj).dtype == expected == found.get_data_dtype()
+
+
+def test_options_of_masks_that_mean_nothing_are_told():
+    img = np.zeros((*SHAPE, 4), "f4")
+    img[3:9, 3:9, 3:9] = 100
+    masker = NiftiMasker(mask_args={"lower_cutoff": 0.1, "opening": 0})
+    with pytest.warns(UserWarning, match="lower_cutoff mean nothing"):
+        masker.fit(image(img))
+    assert masker.n_elements_ == 6**3
+
+
+def test_reports_draw_what_is_asked_for():
+    masker = fitted("maps")
+    page = masker.generate_report(title="Networks & more", displayed_maps=[0, 2])
+    assert "Networks &amp; more" in page.body
+    with pytest.warns(UserWarning, match="not there"):
+        masker.generate_report(displayed_maps=7)
+    with pytest.raises(TypeError, match="list of positions"):
+        masker.generate_report(displayed_maps="some")
+    spheres = fitted("spheres")
+    assert spheres.generate_report(displayed_spheres=1, engine="matplotlib").body
