@@ -453,6 +453,13 @@ def run_step(
     for axis, dim in enumerate(kernel_dims):
         wanted = indexer_length(target[dim])
         given, asked = source.get(dim), target[dim]
+        if dim in processor.core_dims and wanted != step.output.sizes[dim] == result.shape[axis]:
+            # (a kernel may give the whole of a dim that it holds whole)
+            if isinstance(asked, np.ndarray):
+                result = result.take(asked, axis)
+            else:
+                result = result[(slice(None),) * axis + (asked,)]
+            continue
         whole = isinstance(given, slice) and result.shape[axis] == given.stop - given.start
         if whole and isinstance(asked, np.ndarray):  # positions picked by a later step
             assert isinstance(given, slice)

@@ -153,6 +153,8 @@ class Processor:
     may be cut after all: the reduction is streamed first."""
     n_statistics: ClassVar[int] = 1
     """Statistics in a partial reduction: the length of the first axis of what `partial` returns."""
+    anonymizes: ClassVar[bool] = False
+    """Whether the result must not say what it was made of: its provenance names no source."""
     modules: ClassVar[tuple[str, ...]] = ()
     """Modules imported on first use: memory of the process beside what Penstock itself takes."""
     scratch: ClassVar[float] = 0.0
@@ -297,6 +299,10 @@ class Processor:
             "version": self.version,
             "parameters": self.parameters(),
         }
+
+    def recorded(self) -> dict[str, Any]:
+        """The canonical form as reports and the provenance of results show it."""
+        return self.canonical()
 
     def check_writable(self) -> None:
         """Raise ValueError where a file could not name what the processor was given."""

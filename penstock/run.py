@@ -155,7 +155,8 @@ def run(
     _refuse_own_source(jobs)
     for folder in {out, *(job.target.parent for job in jobs)}:
         _make_folder(folder)
-    report = Report(pipeline=pipeline.canonical(), out=str(out), limits=limits, kind=kind)
+    recorded = [processor.recorded() for processor in pipeline]
+    report = Report(pipeline=recorded, out=str(out), limits=limits, kind=kind)
     if named and len(source) == 1:
         # (its folder may hold the reports of others)
         report.name = f"{items[0].name}-report"

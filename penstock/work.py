@@ -174,12 +174,13 @@ def result_key(job: Job) -> str:
 
 
 def _about(job: Job, key: str) -> dict[str, Any]:
-    """Provenance kept with a result."""
+    """Provenance kept with a result; that of an anonymised one does not say of what it is made."""
+    anonymous = any(processor.anonymizes for processor in job.processors)
     return {
         "format": FORMAT,
         "key": key,
-        "pipeline": job.pipeline,
-        "source": source_identity(job),
+        "pipeline": [processor.recorded() for processor in job.processors],
+        "source": {"withheld": "anonymised"} if anonymous else source_identity(job),
         "versions": versions(),
     }
 

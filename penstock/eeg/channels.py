@@ -16,6 +16,7 @@ from penstock.dataset import (
     sampled_coordinate,
     sampling_frequency,
 )
+from penstock.eeg.described import events_of_channels_kept, with_reference
 from penstock.eeg.picks import (
     ELECTRODE_TYPES,
     TYPE_GROUPS,
@@ -79,17 +80,21 @@ class PickChannels(Processor):
         return kept
 
     def outline(self, ds: xr.Dataset, state: Any) -> xr.Dataset:
-        return ds.isel(channel=self.positions(ds))
+        return events_of_channels_kept(ds.isel(channel=self.positions(ds)))
 
     def source_region(self, region: Region, ds: xr.Dataset) -> Region:
-        positions = self.positions(ds)
-        wanted = positions[region["channel"]] if "channel" in region else positions
-        source: Region = {
-            str(dim): region.get(str(dim), slice(0, ds.sizes[dim])) for dim in ds[SIGNAL].dims
-        }
-        contiguous = len(wanted) and bool((np.diff(wanted) == 1).all())
-        source["channel"] = slice(int(wanted[0]), int(wanted[-1]) + 1) if contiguous else wanted
-        return source
+        return selected_channels(self.positions(ds), region, ds)
+
+
+def selected_channels(positions: np.ndarray, region: Region, ds: xr.Dataset) -> Region:
+    """The part of the input that a region needs of a result whose channels lay at `positions`."""
+    wanted = positions[region["channel"]] if "channel" in region else positions
+    source: Region = {
+        str(dim): region.get(str(dim), slice(0, ds.sizes[dim])) for dim in ds[SIGNAL].dims
+    }
+    contiguous = len(wanted) and bool((np.diff(wanted) == 1).all())
+    source["channel"] = slice(int(wanted[0]), int(wanted[-1]) + 1) if contiguous else wanted
+    return source
 
 
 @dataclass(frozen=True, repr=False)
@@ -378,8 +383,7 @@ class Rereference(Processor):
 
     def outline(self, ds: xr.Dataset, state: Any) -> xr.Dataset:
         self.masks(ds)
-        # (MNE-Python then offers no average reference of its own)
-        return floating_outline(ds, "Rereference").assign_attrs(custom_reference=1)
+        return with_reference(floating_outline(ds, "Rereference"))
 
     def partial(self, block: np.ndarray, ctx: Context) -> np.ndarray:
         references = np.flatnonzero(ctx.take("channel", self.masks(ctx.dataset)[0]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,41 +10,62 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from penstock.dataset import SIGNAL, blank_variable, sampled_coordinate, sampling_frequency
+from penstock.dataset import SIGNAL, Region, blank_variable, sampled_coordinate, sampling_frequency
+from penstock.eeg.band import filtered_band
+from penstock.eeg.channels import Crop, selected_channels
+from penstock.eeg.codes import codes_lost, rises
+from penstock.eeg.mne_arguments import named_arguments, plain_argument, restored_arguments
+from penstock.eeg.mne_outline import (
+    anonymous,
+    call,
+    converted_units,
+    described,
+    kept_channels,
+    standing_raw,
+    without_positions,
+)
+from penstock.eeg.mne_table import PICKING, Kind, check_method, kind_of
 from penstock.processor import Context, Processor, _plain
-
-PICKING = frozenset({"apply_hilbert", "filter", "notch_filter"})
-"""Channel-wise methods that leave out channels: those not picked, by default all without data."""
-CHANNEL_WISE = PICKING | {"resample", "savgol_filter"}
-"""Methods that treat every channel for itself: blocks may be single channels."""
 
 
 @dataclass(frozen=True, repr=False, init=False)
 class MNE(Processor):
-    """Any method of `mne.io.Raw` that keeps the channels, run on blocks.
+    """A method of `mne.io.Raw` as a step.
 
-    The method sees the block as a `mne.io.RawArray` in volts, with channel names, types and bad
-    channels. Methods that treat every channel for itself (``filter``, ``notch_filter``,
-    ``resample``, ``savgol_filter``, ``apply_hilbert``) run on blocks of channels, all others on the
-    whole recording at once, which must then fit the budget.
+    What the method changes in MNE-Python changes in the dataset: samples, names, types and units
+    of channels, which are bad, positions, projections, events, dates, what is said of the subject.
+    Methods of which that cannot be said are refused when the step is made. docs/mne_methods.md
+    lists all of them.
+
+    Methods that treat every channel for itself (``filter``, ``notch_filter``, ``resample``,
+    ``savgol_filter``, ``apply_hilbert``) run on blocks of channels, those that mix channels at one
+    time (``set_eeg_reference``, ``interpolate_bads``, ``apply_proj``, ``rescale``) on blocks of
+    time, ``apply_function`` on the whole recording at once, which must then fit the budget. Methods
+    that only change the description or select (``anonymize``, ``rename_channels``, ``pick``,
+    ``crop``, ...) cost nothing.
 
     Parameters
     ----------
     method : str
         Name of a method of `mne.io.Raw`.
-    **kwargs
-        Its arguments, as plain values.
+    *args, **kwargs
+        Its arguments: plain values, `mne.Annotations`, montages, projections, dates.
 
     Raises
     ------
     ValueError
-        If there is no such method, or its result has another shape (``crop``, ``pick``: use `Crop`,
-        `PickChannels`).
+        If there is no such method, or it is no step of a pipeline, with what to do instead.
 
     Notes
     -----
-    MNE works in float64 and makes several copies; Penstock's own processors give the same results
-    in a fraction of the memory. A stretch of a recording is never filtered alone: time is whole.
+    MNE-Python works in float64 and makes several copies; Penstock's own processors give the same
+    results in a fraction of the memory. A stretch of a recording is never filtered alone: time is
+    whole.
+
+    ``anonymize`` does what MNE-Python does (`mne.io.Raw.anonymize`), and more: the dataset keeps no
+    attributes but those that its signal needs, and the provenance of a result holds neither the
+    source's path nor `daysback`. Names of files and the text of events are not changed: name
+    results yourself (``run({"subject01": path}, ...)``), and look through the events.
 
     Examples
     --------
@@ -55,21 +77,25 @@ class MNE(Processor):
     """
 
     modules = ("mne",)
+    version = 2
 
     method: str
     kwargs: Mapping[str, Any] = field(default_factory=dict)
 
-    def __init__(self, method: str | None = None, /, **kwargs: Any) -> None:
+    def __init__(self, method: str | None = None, /, *args: Any, **kwargs: Any) -> None:
         # (``filter`` and ``resample`` have a parameter ``method`` of their own)
         if method is None:
             if "method" not in kwargs:
                 raise TypeError("MNE() misses its required argument 'method'")
             method = kwargs.pop("method")
             kwargs = {**kwargs.pop("kwargs", {}), **kwargs}
+        given = named_arguments(str(method), args) if args else {}
+        twice = sorted(set(given) & set(kwargs))
+        if twice:
+            raise TypeError(f"MNE({method!r}): {twice[0]!r} is given twice")
+        given |= kwargs
         object.__setattr__(self, "method", method)
-        object.__setattr__(
-            self, "kwargs", {k: v if callable(v) else _plain(v) for k, v in kwargs.items()}
-        )
+        object.__setattr__(self, "kwargs", {k: plain_argument(v) for k, v in given.items()})
         self.__post_init__()
 
     def __repr__(self) -> str:
@@ -80,12 +106,9 @@ class MNE(Processor):
         return hash((self.method, str(sorted(self.kwargs.items()))))
 
     def validate(self) -> None:
-        if not self.method.isidentifier() or self.method.startswith("_"):
-            raise ValueError(f"method must be the name of a method of mne.io.Raw: {self.method!r}")
-        if self.method == "resample" and not isinstance(self.kwargs.get("sfreq"), int | float):
-            raise ValueError("MNE('resample') needs sfreq, the new sampling frequency [Hz]")
-        if self.method == "apply_hilbert" and not self.kwargs.get("envelope"):
-            raise ValueError("MNE('apply_hilbert') would make complex values: give envelope=True")
+        check_method(self.method, self.kwargs)
+        if self.kind == "crop":
+            self._crop()
 
     def parameters(self) -> dict[str, Any]:
         kwargs = _plain(self.kwargs)
@@ -94,79 +117,217 @@ class MNE(Processor):
         return {"method": self.method, **kwargs}
 
     @property
+    def anonymizes(self) -> bool:  # type: ignore[override]
+        """Whether the result must not say what it was made of."""
+        return self.method == "anonymize"
+
+    def recorded(self) -> dict[str, Any]:
+        form = self.canonical()
+        if self.anonymizes:
+            # (with it the shifted dates would tell the true ones)
+            form["parameters"] = {k: v for k, v in form["parameters"].items() if k != "daysback"}
+        return form
+
+    # ------------------------------------------------------------------ how it runs
+
+    @property
+    def kind(self) -> Kind:
+        """How the method is carried out."""
+        return kind_of(self.method, self.kwargs)
+
+    @property
     def core_dims(self) -> tuple[str, ...]:  # type: ignore[override]
-        return ("time",) if self.method in CHANNEL_WISE else ("channel", "time")
+        kinds: dict[str, tuple[str, ...]] = {
+            "channels": ("time",),
+            "whole": ("channel", "time"),
+            "moments": ("channel",),
+        }
+        return kinds.get(self.kind, ())
+
+    @property
+    def selects(self) -> bool:  # type: ignore[override]
+        return self.kind in ("description", "selection", "crop")
 
     @property
     def scratch(self) -> float:  # type: ignore[override]
+        if self.kind == "types":
+            return 0.0
         # measured (float32 input): float64 copies, padded rows, FFTs of the next power of two
         return 46.0 if self.method == "resample" else 12.0
+
+    def _arguments(self) -> dict[str, Any]:
+        return restored_arguments(self.method, self.kwargs)
+
+    def _crop(self) -> Crop:
+        given = {k: v for k, v in self.kwargs.items() if k in ("tmin", "tmax", "include_tmax")}
+        return Crop(**given)
+
+    # ------------------------------------------------------------------ outline
 
     def outline(self, ds: xr.Dataset, state: Any) -> xr.Dataset:
         mne = _mne()
         if not callable(getattr(mne.io.BaseRaw, self.method, None)):
-            raise ValueError(f"mne.io.Raw has no method {self.method!r}")
-        if self.method != "resample":
-            return ds
+            raise ValueError(
+                f"mne.io.Raw of MNE-Python {mne.__version__} has no method {self.method!r}"
+            )
+        if self.kind == "crop":
+            return self._crop().outline(ds, state)
+        needs_samples = self.kind in ("channels", "whole", "moments")
+        before = standing_raw(ds, samples=needs_samples)
+        if self.method in _SAMPLES_ONLY or self.method == "filter":
+            self._check_arguments(mne)
+            return ds if self.method != "filter" else self._passed(ds, before, mne)
+        # (a second one: copies of a Raw share parts that methods write into)
+        after = call(standing_raw(ds, samples=needs_samples), self.method, self._arguments())
+        positions = np.arange(len(after.ch_names))
+        if self.kind in ("selection", "moments"):
+            positions = kept_channels(before, after)
+        outline = described(ds, before, after, positions)
+        if self.kind == "types":
+            units, _ = converted_units(ds, before, after)
+            if units is not None:
+                attrs = ds["channel_unit"].attrs if "channel_unit" in ds.variables else {}
+                outline = outline.assign_coords(channel_unit=("channel", np.array(units), attrs))
+        if self.anonymizes:
+            return anonymous(outline)
+        if self.method == "set_montage":
+            return without_positions(outline)
+        return self._resampled(outline) if self.method == "resample" else outline
+
+    def _check_arguments(self, mne: Any) -> None:
+        try:
+            inspect.signature(getattr(mne.io.BaseRaw, self.method)).bind(None, **self.kwargs)
+        except TypeError as error:
+            raise TypeError(f"MNE({self.method!r}): {error}") from None
+
+    def _passed(self, ds: xr.Dataset, raw: Any, mne: Any) -> xr.Dataset:
+        """The outline with the band that is left where all data channels are filtered."""
+        picked = np.zeros(ds.sizes["channel"], bool)
+        picked[_picked(mne, raw.info, self.kwargs.get("picks"))] = True
+        return filtered_band(ds, self.kwargs.get("l_freq"), self.kwargs.get("h_freq"), picked)
+
+    def _resampled(self, ds: xr.Dataset) -> xr.Dataset:
         before, after = sampling_frequency(ds), float(self.kwargs["sfreq"])
         size = max(1, round(ds.sizes["time"] * after / before))
         start = float(ds["time"].values[0]) if ds.sizes["time"] else 0.0
         signal = ds[SIGNAL]
         shape = tuple(size if d == "time" else n for d, n in signal.sizes.items())
         blank = blank_variable(tuple(map(str, signal.dims)), shape, signal.dtype, signal.attrs)
+        attrs = ds["time"].attrs
         rest = ds.drop_vars([n for n, v in ds.variables.items() if "time" in v.dims])
         return rest.assign({SIGNAL: blank}).assign_coords(
-            sampled_coordinate("time", size, after, start)
+            sampled_coordinate("time", size, after, start, attrs)
         )
 
+    def source_region(self, region: Region, ds: xr.Dataset) -> Region:
+        if self.kind == "crop":
+            return self._crop().source_region(region, ds)
+        if self.kind != "selection":
+            return super().source_region(region, ds)
+        before = standing_raw(ds)
+        after = call(standing_raw(ds), self.method, self._arguments())
+        return selected_channels(kept_channels(before, after), region, ds)
+
+    # ------------------------------------------------------------------ a block
+
     def kernel(self, block: np.ndarray, ctx: Context) -> np.ndarray:
+        if self.kind == "types":
+            return self._converted(block, ctx)
+        if self.kind == "moments":
+            return self._moments(block, ctx)
         mne = _mne()
-        expected = ctx.output_span("time")[1] - ctx.output_span("time")[0]
+        from penstock.io.mne.info import info_of, si_divisors
+
+        ds = ctx.dataset
         if self.method not in PICKING:
-            return self._call(mne, block, _info(mne, ctx.dataset, ctx.region["channel"]), expected)
+            here = np.arange(ctx.size("channel"))[ctx.region["channel"]]
+            part = ds.isel(channel=here)
+            result = self._call(block, part, info_of(part), si_divisors(part))
+            self._tell_lost_codes(block, result, part, ctx)
+            return result
         # which channels MNE treats must not depend on which others are in the block
-        everything = np.arange(ctx.size("channel"))
-        whole = _info(mne, ctx.dataset, everything)
-        treated = np.isin(everything, _picked(mne, whole, self.kwargs.get("picks")))
-        here = np.flatnonzero(ctx.take("channel", treated))
-        if not len(here):
+        whole = info_of(ds)
+        treated = np.isin(
+            np.arange(ctx.size("channel")), _picked(mne, whole, self.kwargs.get("picks"))
+        )
+        rows = np.flatnonzero(ctx.take("channel", treated))
+        if not len(rows):
             return block
-        info = mne.pick_info(whole, ctx.take("channel", everything)[here], verbose="error")
+        here = ctx.take("channel", np.arange(ctx.size("channel")))[rows]
+        part = ds.isel(channel=here)
+        info = mne.pick_info(whole, here, verbose="error")
         out = block.astype(np.float64)
-        out[here] = self._call(mne, block[here], info, expected, picks="all")
+        out[rows] = self._call(block[rows], part, info, si_divisors(part), picks="all")
         return out
 
     def _call(
-        self, mne: Any, block: np.ndarray, info: Any, expected: int, **replaced: Any
+        self, block: np.ndarray, ds: xr.Dataset, info: Any, divisors: np.ndarray, **replaced: Any
     ) -> np.ndarray:
-        """The method's result for a block whose channels `info` describes."""
-        scale = [1e-6 if kind in _VOLTS else 1.0 for kind in info.get_channel_types()]
-        volts = np.asarray(scale)[:, np.newaxis]
-        raw = mne.io.RawArray(block.astype(np.float64) * volts, info, verbose="error")
-        with mne.utils.use_log_level("error"):
-            result = getattr(raw, self.method)(**{**self.kwargs, **replaced})
-        changed = result if isinstance(result, mne.io.BaseRaw) else raw
+        """The method's result for rows of channels (outline `ds`), whole along time."""
+        from penstock.io.mne.annotations import annotations_of
+
+        mne = _mne()
+        scale = divisors[:, np.newaxis]
+        raw = mne.io.RawArray(block.astype(np.float64) / scale, info, verbose="error")
+        length = block.shape[-1] / float(info["sfreq"])
+        events = annotations_of(ds, float(ds["time"][0]), length, [])
+        # (onsets count from the first sample)
+        raw.set_annotations(events, emit_warning=False, verbose="error")
+        changed = call(raw, self.method, {**self._arguments(), **replaced})
         values: np.ndarray = changed.get_data()
-        if values.shape != (block.shape[0], expected):
-            raise ValueError(
-                f"MNE({self.method!r}) returned shape {values.shape} for {block.shape}: processors "
-                "keep the channels; use Crop, PickChannels or DropChannels to change them"
-            )
-        values /= volts
+        values *= scale
         return values
 
+    def _tell_lost_codes(
+        self, block: np.ndarray, result: np.ndarray, ds: xr.Dataset, ctx: Context
+    ) -> None:
+        if self.method != "resample" or "channel_type" not in ds.variables:
+            return
+        lost = 0
+        for row in np.flatnonzero(ds["channel_type"].values == "stim"):
+            lost += rises(block[row], block[row, 0]) - rises(result[row], result[row, 0])
+        ctx.remark(codes_lost(ctx.sampling_frequency, float(self.kwargs["sfreq"])), lost)
 
-def _info(mne: Any, ds: xr.Dataset, channels: Any) -> Any:
-    """What MNE must know of some channels: names, types, which are bad."""
-    ds = ds.isel(channel=channels)
-    names = [str(name) for name in ds["channel"].values]
-    known = mne.io.get_channel_type_constants()
-    kinds = [str(kind) for kind in ds["channel_type"].values] if "channel_type" in ds else []
-    kinds = [kind if kind in known else "misc" for kind in kinds]
-    info = mne.create_info(names, sampling_frequency(ds), kinds or "eeg", verbose="error")
-    bad = ds["bad"].values if "bad" in ds.variables else np.zeros(len(names), bool)
-    info["bads"] = [name for name, is_bad in zip(info["ch_names"], bad, strict=True) if is_bad]
-    return info
+    def _moments(self, block: np.ndarray, ctx: Context) -> np.ndarray:
+        """Rows of times (n, channels): every channel at those times."""
+        from penstock.io.mne.info import info_of, si_divisors
+
+        mne, ds = _mne(), ctx.dataset
+        scale = si_divisors(ds)[:, np.newaxis]
+        values = block.T.astype(np.float64) / scale
+        missing = np.zeros(values.shape, bool)
+        if "bad" in ds.variables:
+            # a bad channel has no part in what is common to all, also where it is not a number
+            bad = np.asarray(ds["bad"].values, dtype=bool)
+            missing[bad] = ~np.isfinite(values[bad])
+            values[missing] = 0.0
+        raw = mne.io.RawArray(values, info_of(ds), verbose="error")
+        changed = call(raw, self.method, self._arguments())
+        result: np.ndarray = changed.get_data()
+        result[: len(scale)] *= scale
+        result[len(scale) :] *= 1e6
+        if self.method != "interpolate_bads":
+            result[: len(scale)][missing] = np.nan
+        return result.T
+
+    def _converted(self, block: np.ndarray, ctx: Context) -> np.ndarray:
+        before = standing_raw(ctx.dataset)
+        after = call(standing_raw(ctx.dataset), self.method, self._arguments())
+        _, factors = converted_units(ctx.dataset, before, after)
+        if factors is None:
+            return block
+        axis = list(map(str, ctx.dataset[SIGNAL].dims)).index("channel")
+        shape = [-1 if number == axis else 1 for number in range(block.ndim)]
+        here = ctx.take("channel", factors).reshape(shape)
+        out = ctx.empty(block.shape, block.dtype)
+        np.multiply(block, here, out=out, casting="same_kind")
+        return out
+
+
+_SAMPLES_ONLY = frozenset(
+    ("apply_function", "apply_hilbert", "notch_filter", "rescale", "savgol_filter")
+)
+"""Methods that change nothing but samples."""
 
 
 def _picked(mne: Any, info: Any, picks: Any) -> list[int]:
@@ -175,9 +336,6 @@ def _picked(mne: Any, info: Any, picks: Any) -> list[int]:
     names = raw.ch_names
     kept = raw.copy().pick("data" if picks is None else picks, exclude=(), verbose="error").ch_names
     return [names.index(name) for name in kept]
-
-
-_VOLTS = frozenset({"eeg", "eog", "ecg", "emg", "ecog", "seeg", "dbs", "bio", "ref_meg"})
 
 
 def _mne() -> Any:

@@ -196,17 +196,3 @@ def test_mne_method_is_what_mne_does(
     assert values.shape == expected.shape
     for name, row, other in zip(NAMES, values, expected, strict=True):
         assert np.abs(row - other).max() <= 1e-12 * max(1.0, np.abs(other).max()), name
-
-
-def test_mne_refuses_what_changes_the_channels() -> None:
-    ds = recording("float32")
-    with pytest.raises(ValueError, match="use Crop, PickChannels or DropChannels"):
-        ps.Pipeline([MNE("crop", tmax=2.0)])(ds).signal.compute(scheduler="synchronous")
-    with pytest.raises(ValueError, match="no method 'fliter'"):
-        ps.Pipeline([MNE("fliter")])(ds)
-    with pytest.raises(ValueError, match="complex"):
-        MNE("apply_hilbert")
-    with pytest.raises(ValueError, match="needs sfreq"):
-        MNE("resample")
-    with pytest.raises(ValueError, match="name of a method"):
-        MNE("_data")
