@@ -53,7 +53,8 @@ def write_fif(
     if others:
         notes.append(_SECOND_RATE.format(names=", ".join(others)))
         warnings.warn(notes[0], stacklevel=4)
-    raw: Any = to_mne(ds.drop_vars(others), notes=notes)
+    dims = {dim for name in others for dim in ds[name].dims} - set(ds[SIGNAL].dims)
+    raw: Any = to_mne(ds.drop_vars(others).drop_dims(dims, errors="ignore"), notes=notes)
     renamed = _ascii_names(raw)
     _check_contents(raw, notes)
     raw._raw_extras[0]["source"].progress = progress

@@ -438,6 +438,38 @@ def test_what_mne_cannot_hold_is_refused(dims, dtype, message):
         ps.to_mne(ds)
 
 
+def test_what_does_not_go_with_a_raw_is_said(raw, tmp_path):
+    ds = ps.from_mne(raw).assign_coords(trigger_time=("trigger", [1.0, 2.0]))
+    ds = ds.assign_attrs(reference="left ear")
+    ds["signal_1Hz"] = (("channel_1Hz", "time_1Hz"), np.zeros((1, 40), "f4"))
+    ds = ds.assign_coords(bad_1Hz=("channel_1Hz", [False]))
+    notes: list[str] = []
+    ps.to_mne(ds, notes=notes)
+    assert len(notes) == 3
+    assert "signal_1Hz" in notes[0]
+    assert "trigger_time" in notes[1]
+    assert "bad_1Hz" not in notes[1]
+    assert "reference" in notes[2]
+    with pytest.warns(UserWarning, match="trigger_time"):
+        ps.to_mne(ds)
+    with pytest.warns(UserWarning, match="signal_1Hz"):
+        report = ps.export(ds, tmp_path / "a_raw.fif")
+    assert [any(name in note for note in report.notes) for name in
+            ("signal_1Hz", "trigger_time", "reference")] == [True] * 3  # fmt: skip
+
+
+def test_points_of_head_position_coils_keep_their_class(raw):
+    points = list(raw.info["dig"][:3])
+    place = mne.transforms.Transform("meg", "head", np.eye(4))
+    history = [{"creator": "x", "date": (1, 2), "max_info": {"sss_ctc": {"decoupler": None}}}]
+    with raw.info._unlock():
+        raw.info["hpi_results"] = [
+            {"dig_points": points, "coord_trans": place, "used": np.arange(3)}
+        ]
+        raw.info["proc_history"] = history
+    same(ps.to_mne(ps.from_mne(raw)), raw)
+
+
 def test_other_objects_are_refused():
     with pytest.raises(TypeError, match="expected a Raw or Epochs"):
         ps.from_mne(np.zeros(3))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,8 +13,9 @@ import xarray as xr
 
 from penstock.dataset import SIGNAL, Indexer, read_region, sampling_frequency
 from penstock.io.arrays import exact_type
-from penstock.io.mne.annotations import annotations_of
-from penstock.io.mne.info import info_of, si_divisors
+from penstock.io.electrodes import FRAME, LANDMARKS, POSITION
+from penstock.io.mne.annotations import CHANNELS, EXTRAS, annotations_of
+from penstock.io.mne.info import CHANNEL_INFO, INFO, info_of, si_divisors
 
 BATCH_BYTES = 4 * 1024 * 1024
 """Samples that are read at once while a larger stretch is asked for."""
@@ -116,7 +118,8 @@ def to_mne(
         Whether a Raw reads everything at once. Otherwise it reads, or computes, what is asked for;
         `load_data` does it later. Epochs are always in memory.
     notes : list of str, optional
-        A list to which sentences are added on what MNE-Python cannot hold.
+        A list to which sentences are added on what MNE-Python cannot hold. Without it they are
+        given as a warning.
 
     Returns
     -------
@@ -165,9 +168,11 @@ def to_mne(
     if "epoch" in dims:
         from penstock.io.mne.epochs import epochs_of
 
-        return epochs_of(ds, told)
-    for name in (str(name) for name in ds.data_vars if str(name).startswith(f"{SIGNAL}_")):
-        told.append(f"MNE-Python holds one sampling frequency: {name} is left out")
+        epochs = epochs_of(ds, told)
+        if notes is None and told:
+            warnings.warn(f"not everything goes with it: {'; '.join(told)}", stacklevel=2)
+        return epochs
+    told += _left_out(ds)
     info = info_of(ds, told)
     rate = sampling_frequency(ds)
     start = float(ds["time"][0])
@@ -183,4 +188,36 @@ def to_mne(
     raw = DatasetRaw(source, info, "single" if single else "double")
     length = ds.sizes["time"] / rate
     raw.set_annotations(annotations_of(ds, start, length, told), verbose="error")
+    if notes is None and told:
+        warnings.warn(f"not everything goes with it: {'; '.join(told)}", stacklevel=2)
     return raw.load_data(verbose="error") if preload else raw
+
+
+_VARIABLES = frozenset(
+    (SIGNAL, "channel", "time", "channel_type", "channel_unit", "bad", CHANNEL_INFO, *POSITION,
+     "event_onset", "event_duration", "event_label", CHANNELS, EXTRAS)
+)  # fmt: skip
+_ATTRIBUTES = frozenset(
+    (INFO, "measurement_date", "first_time", "highpass", "lowpass", "line_frequency",
+     "custom_reference", FRAME, LANDMARKS, "edf_type", "edf_record_duration", "edf_patient",
+     "edf_start_time", "source", "store", "penstock", "sidecars", "sidecar_notes")
+)  # fmt: skip
+"""Attributes that MNE-Python has a place for, or that say where and how the dataset was made."""
+
+
+def _left_out(ds: xr.Dataset) -> list[str]:
+    """Variables and attributes that MNE-Python has no place for."""
+    rates = sorted(str(name) for name in ds.data_vars if str(name).startswith(f"{SIGNAL}_"))
+    notes = [f"MNE-Python holds one sampling frequency: {name} is left out" for name in rates]
+    dims = {dim for name in rates for dim in ds[name].dims} - set(ds[SIGNAL].dims)
+    rest = ds.drop_vars(rates).drop_dims(dims, errors="ignore")
+    variables = sorted(set(map(str, rest.variables)) - _VARIABLES)
+    attributes = sorted(
+        str(name)
+        for name, value in ds.attrs.items()
+        if str(name) not in _ATTRIBUTES and value is not None and value is not False
+    )
+    for what, names in (("variables", variables), ("attributes", attributes)):
+        if names:
+            notes.append(f"MNE-Python has no place for the {what} {', '.join(names)}")
+    return notes

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import datetime
+import functools
 import json
 from typing import Any
 
@@ -62,6 +63,8 @@ def _packed(value: Any) -> Any:
         return {"~datetime": value.isoformat()}
     if isinstance(value, datetime.date):
         return {"~date": value.isoformat()}
+    if type(value).__name__ == "DigPoint":
+        return {"~point": {str(key): _packed(item) for key, item in value.items()}}
     if isinstance(value, dict):
         return {str(key): _packed(item) for key, item in value.items()}
     if isinstance(value, tuple):
@@ -116,6 +119,17 @@ def _named(content: list[Any]) -> Any:
     return type(FIFF.FIFF_UNIT_V)(name, value) if isinstance(value, int) else value
 
 
+def _point(content: dict[str, Any]) -> Any:
+    return _point_class()({key: _unpacked(item) for key, item in content.items()})
+
+
+@functools.cache
+def _point_class() -> Any:
+    from mne.channels import make_dig_montage
+
+    return type(make_dig_montage(nasion=(0.0, 0.0, 0.0)).dig[0])
+
+
 def _sparse(content: list[Any]) -> Any:
     from scipy import sparse
 
@@ -129,6 +143,7 @@ _TAGS: dict[str, Any] = {
     "~array": _unpacked_array,
     "~sparse": _sparse,
     "~named": _named,
+    "~point": _point,
     "~datetime": datetime.datetime.fromisoformat,
     "~date": datetime.date.fromisoformat,
 }
