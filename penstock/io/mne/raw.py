@@ -187,9 +187,10 @@ def to_mne(
     single = exact_type(ds[SIGNAL].dtype) == np.float32
     raw = DatasetRaw(source, info, "single" if single else "double")
     length = ds.sizes["time"] / rate
-    raw.set_annotations(annotations_of(ds, start, length, told), verbose="error")
     if notes is None and told:
         warnings.warn(f"not everything goes with it: {'; '.join(told)}", stacklevel=2)
+    # (that a part of a recording has not all of its events is no news)
+    raw.set_annotations(annotations_of(ds, start, length, told), verbose="error")
     return raw.load_data(verbose="error") if preload else raw
 
 
