@@ -85,6 +85,8 @@ def read_events(header: EdfHeader) -> Events:
     decimals = 0
     plus = "+" in header.kind
     for number, signal in enumerate(header.annotations):
+        # the first signal that holds any says when the records begin
+        stamping = not np.isfinite(onsets).any()
         n_bytes = signal.samples * header.sample_bytes
         for record, data in read_signal_bytes(
             header.path,
@@ -107,8 +109,9 @@ def read_events(header: EdfHeader) -> Events:
                     continue
                 onset = Decimal(match[1].decode())
                 texts = match[3].split(b"\x14")
-                if number == 0 and np.isnan(onsets[record]) and not texts[0]:
-                    first = onset if first is None else first
+                if stamping and np.isnan(onsets[record]) and not texts[0]:
+                    if first is None:
+                        first = onset - record * Decimal(repr(header.record_duration))
                     onsets[record] = float(onset - first)
                     decimals = max(decimals, len(match[1].partition(b".")[2].rstrip(b"0")))
                 duration = float(match[2]) if match[2] else 0.0

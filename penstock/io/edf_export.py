@@ -245,23 +245,30 @@ class _Header:
         before = [label for group in groups for label in _source_labels(ds, group)]
         self.labels, self.reserved = choose_labels(self.channels, units, before, typed)
         self.read_back = read_labels(self.labels, units, self.reserved)
+        filtered = _prefiltering(ds, groups, sources)
+        transducers = [source.transducer for each in sources for source in each]
+        self.notes += [
+            f"the {name} of {listed(changed)} does not fit into 80 ASCII characters and is changed"
+            for name, texts in (("transducer", transducers), ("prefiltering text", filtered))
+            if (changed := [c.name for c, t in zip(self.channels, texts, strict=True) if _odd(t)])
+        ]
         self.signals = [
             SignalFields(
                 label=label,
-                transducer=ascii_text(source.transducer)[:80],
+                transducer=ascii_text(transducer)[:80],
                 unit=scaling.unit,
                 physical_min=scaling.texts[0],
                 physical_max=scaling.texts[1],
                 digital_min=str(scaling.digital[0]),
                 digital_max=str(scaling.digital[1]),
-                prefiltering=ascii_text(filtered)[:80],
+                prefiltering=ascii_text(went_through)[:80],
                 samples=str(samples),
                 reserved=reserved,
             )
-            for label, source, filtered, scaling, samples, reserved in zip(
+            for label, transducer, went_through, scaling, samples, reserved in zip(
                 self.labels,
-                [source for each in sources for source in each],
-                _prefiltering(ds, groups, sources),
+                transducers,
+                filtered,
                 scalings,
                 [group.samples for group in groups for _ in group.channels],
                 self.reserved,
@@ -281,6 +288,10 @@ class _Header:
             n_records=self.layout.n_records,
             duration=seconds_text(self.layout.duration),
         )
+
+
+def _odd(text: str) -> bool:
+    return ascii_text(text)[:80] != text
 
 
 def _prefiltering(ds: xr.Dataset, groups: list[Group], sources: list[list[Source]]) -> list[str]:

@@ -123,3 +123,25 @@ def signals_of(path: Path) -> dict[str, dict[str, object]]:
             }
         first += count
     return found
+
+
+def odd_file(path: Path, **changes: object) -> Path:
+    """A file as recorders write them: several annotation signals, scalings of every kind."""
+    rng = np.random.default_rng(5)
+
+    def noise(n: int, low: int = -2000, high: int = 2000) -> np.ndarray:
+        return rng.integers(low, high, n)
+
+    signals = [
+        Signal("EEG Fpz-Cz", noise(1000), "uV", ("-500", "500"), ("-2048", "2047"),
+               "AgAgCl electrode", "HP:0.1Hz LP:75Hz N:50Hz"),
+        stamps(range(0, 20, 2), (2, b"+2.25\x14first\x14")),
+        Signal("Fc5.", noise(1000), "\xb5V", ("500", "-500"), ("-2048", "2047")),
+        Signal("Pz", noise(1000), "mV", ("-1.25", "1.25"), ("2047", "-2048"), "gold cup"),
+        Signal("Resp chest", noise(100), "", ("-1e-3", "0.001"), ("-32767", "32767")),
+        Annotations([f"+{i + 0.5}\x1510.5\x14more \xb5\x14\x00".encode() for i in range(10)]),
+        Signal("EOG left", noise(1000), "", ("-1024", "1023,5"), ("-2048", "2047")),
+        Signal("Temp rectal", noise(10, 0, 2000), "\xb0C", ("34", "40.2"), ("-2849", "2731")),
+        Signal("STI 014", noise(1000, 0, 255), "Boolean", ("-32768", "32767")),
+    ]  # fmt: skip
+    return write(path, signals, n_records=10, **changes)

@@ -84,6 +84,40 @@ def test_records_without_a_stamp_follow_the_one_before(tmp_path):
     assert ps.events_table(ps.open_dataset(path, gaps="join")).onset.tolist() == [4.0]
 
 
+def test_stamps_of_any_signal_and_from_any_record_on(tmp_path):
+    silent = Annotations([b"+0.25\x14x\x14\x00", b"", b""])
+    late = Annotations([b"", b"+1.5\x14\x14\x00", b"+2.5\x14\x14\x00"])
+    path = write(
+        tmp_path / "a.edf",
+        [counting(300), silent, late],
+        n_records=3,
+        date="02.03.04",
+        recording="Startdate 02-MAR-2004 X X X",
+    )
+    ds = ps.open_dataset(path)
+    assert ds.attrs["measurement_date"] == "2004-03-02T00:00:00.500000"
+    assert ps.events_table(ds).onset.tolist() == [-0.25]
+
+
+def test_bdf_is_joined_as_well(tmp_path):
+    records = [f"+{onset}\x14\x14\x00".encode() for onset in (0, 1, 5)]
+    path = write(
+        tmp_path / "a.bdf",
+        [
+            Signal("Cz", np.arange(300), "uV", *[(str(-(2**23)), str(2**23 - 1))] * 2),
+            Annotations(records, "BDF Annotations"),
+        ],
+        n_records=3,
+        reserved="BDF+D",
+        bdf=True,
+    )
+    with pytest.raises(ValueError, match=r"interrupted 1 time\(s\), first after 2 s for 3 s"):
+        ps.open_dataset(path)
+    ds = ps.open_dataset(path, gaps="join")
+    assert np.array_equal(ds.signal.values[0], np.arange(300))
+    assert ps.events_table(ds).onset.tolist() == [2.0]
+
+
 def test_events_move_with_the_records_they_belong_to(tmp_path):
     events = [
         (1, b"+1.5\x14before\x14"),
