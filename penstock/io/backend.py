@@ -27,6 +27,8 @@ class PenstockBackend(BackendEntrypoint):
         "dtype",
         "channel_types",
         "rate",
+        "bads",
+        "sidecars",
         "dataset",
         "dims",
         "options",
@@ -42,6 +44,8 @@ class PenstockBackend(BackendEntrypoint):
         dtype: Any = None,
         channel_types: dict[str, str] | None = None,
         rate: float | None = None,
+        bads: Sequence[str] | None = None,
+        sidecars: bool = True,
         dataset: str | None = None,
         dims: str | Sequence[str] | None = None,
         options: dict[str, Any] | None = None,
@@ -56,7 +60,7 @@ class PenstockBackend(BackendEntrypoint):
             Variables to leave out.
         reader : str, optional
             ``engine`` of `penstock.open_dataset`: which of Penstock's readers to use.
-        dtype, channel_types, rate
+        dtype, channel_types, rate, bads, sidecars
             As for `penstock.open_dataset`.
         dataset : str, optional
             Which dataset of an HDF5 file, or which array of a NumPy archive.
@@ -84,6 +88,8 @@ class PenstockBackend(BackendEntrypoint):
             dtype=dtype,
             channel_types=channel_types,
             rate=rate,
+            bads=bads,
+            sidecars=sidecars,
             **{**(options or {}), **given},
         )
         if drop_variables is None:

@@ -79,6 +79,10 @@ def test_channels_have_the_types_units_and_status_of_the_table(dataset: Path) ->
     assert given.channel_type.values.tolist() == ["eeg", "ecg", "eog"]
     assert given.bad.values.tolist() == [True, True, False]
     xr.testing.assert_identical(opened(dataset, sidecars=False).load(), plain.load())
+    theirs = xr.open_dataset(dataset / f"{STEM}_eeg.edf", engine="penstock", sidecars=False)
+    xr.testing.assert_identical(theirs.load(), plain)
+    theirs = xr.open_dataset(dataset / f"{STEM}_eeg.edf", engine="penstock", bads=["Fp1"])
+    assert theirs.bad.values.tolist() == [True, True, False]
 
 
 def test_events_of_the_table_stand_in_place_of_those_of_the_file(dataset: Path) -> None:
