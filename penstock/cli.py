@@ -99,27 +99,30 @@ def _pipeline(path: Path, allow: list[str] | None) -> Pipeline:
 @reads_recordings
 def info(files: Files, reading: dict[str, Any]) -> None:
     """Show what is in recordings, and what they would cost to read."""
-    from penstock.engine import one_sentence
-    from penstock.io import open_dataset
-    from penstock.io.arrays import SeveralDatasetsError
     from penstock.io.finding import whole_recordings
     from penstock.sources import expand_paths
 
-    failed = 0
     paths = [path for file in files for path in expand_paths(file)]
-    for path in whole_recordings(paths):
-        try:
-            print(describe(path, open_dataset(path, **reading)))
-        except SeveralDatasetsError as error:
-            for name in error.names:
-                print(
-                    f"{name} of", describe(path, open_dataset(path, **{**reading, "dataset": name}))
-                )
-        except (OSError, ValueError, TypeError) as error:
-            failed += 1
-            text = one_sentence(error)
-            say(text if path.name in text else f"{path}: {text}")
+    failed = sum(_show(path, reading) for path in whole_recordings(paths))
     raise typer.Exit(1 if failed else 0)
+
+
+def _show(path: Path, reading: dict[str, Any], name: str | None = None) -> int:
+    """Print what is in a recording, or in each of the datasets of a file; how many failed."""
+    from penstock.engine import one_sentence
+    from penstock.io import open_dataset
+    from penstock.io.arrays import SeveralDatasetsError
+
+    try:
+        ds = open_dataset(path, **(reading if name is None else {**reading, "dataset": name}))
+        print(*([] if name is None else [f"{name} of"]), describe(path, ds))
+    except SeveralDatasetsError as error:
+        return sum(_show(path, reading, each) for each in error.names)
+    except (OSError, ValueError, TypeError) as error:
+        text = one_sentence(error)
+        say(text if path.name in text else f"{path}: {text}")
+        return 1
+    return 0
 
 
 def describe(path: Path, ds: xr.Dataset) -> str:
@@ -186,6 +189,9 @@ def describe(path: Path, ds: xr.Dataset) -> str:
         if ds.attrs.get(key):
             first, *others = str(ds.attrs[key]).split("; ")
             lines += [f"  {label:<9} {first}", *(f"  {'':<9} {text}" for text in others)]
+    if len(ds.attrs.get("left_out", ())):
+        lines.append(f"  left out  {', '.join(ds.attrs['left_out'])} (not numbers)")
+    lines += [f"  missing   {link}" for link in ds.attrs.get("broken_links", ())]
     if "measurement_date" in ds.attrs:
         lines.append(f"  measured  {ds.attrs['measurement_date']}")
     if about.get("n_failed"):

@@ -10,7 +10,14 @@ import h5py
 import xarray as xr
 
 from penstock.dataset import SIGNAL
-from penstock.io.arrays import COMPONENT, check_name, described, dim_names, number_fields
+from penstock.io.arrays import (
+    COMPONENT,
+    SeveralDatasetsError,
+    check_name,
+    described,
+    dim_names,
+    number_fields,
+)
 from penstock.io.hdf5_axes import MODELS, is_matlab_text, matlab_axes
 from penstock.io.hdf5_contents import (
     MainDataset,
@@ -128,7 +135,8 @@ def open_hdf5(
         As `penstock.io.usid.open_usid` and `penstock.io.nsid.open_nsid` describe. For arrays,
         fields of a compound type that are numbers are a last dim ``component`` (a real and an
         imaginary part complex numbers), text of a table is a coordinate; ``attrs`` hold
-        ``source``, ``source_dataset``, ``metadata``, and in ``left_out`` fields of other kinds.
+        ``source``, ``source_dataset``, ``metadata``, in ``left_out`` fields of other kinds, and in
+        ``broken_links`` what links of the file could not be followed.
 
     Raises
     ------
@@ -163,6 +171,8 @@ def open_hdf5(
             ds = _renamed(nsid_dataset(tree, item, **options), names, fields)
         else:
             ds = _array(tree, item, names, path, options)
+        if dataset is None and tree.broken:
+            ds.attrs["broken_links"] = list(tree.broken)
     return described(ds, coords, units, sampling_frequency)
 
 
@@ -196,16 +206,25 @@ def _found(tree: Tree, wanted: str | None, path: str, *, as_array: bool) -> Main
     if wanted is None:
         meant += [nexus_signals(tree), _with_axes(tree, arrays)]
     for candidates in (*meant, arrays):
-        main = choose(candidates, wanted, path)
+        try:
+            main = choose(candidates, wanted, path)
+        except SeveralDatasetsError as error:
+            tree.broken[:] = broken_links
+            more = f"; {_broken(broken_links)}" if broken_links else ""
+            raise SeveralDatasetsError(f"{error}{more}", error.names) from None
         if main is not None:
+            tree.broken[:] = broken_links
             return main
     found = mains or arrays
     there = f"it holds {listed(found)}" if found else "it holds no array of numbers"
     if broken_links:
-        there += f"; {broken_links[0]}"
-        if len(broken_links) > 1:
-            there += f" (and {len(broken_links) - 1} more links)"
+        there += f"; {_broken(broken_links)}"
     raise ValueError(f"{path} has no dataset{f' {wanted}' if wanted else ''}: {there}")
+
+
+def _broken(links: Sequence[str]) -> str:
+    """What is wrong with links, for an error."""
+    return links[0] + (f" (and {len(links) - 1} more links)" if len(links) > 1 else "")
 
 
 def _with_axes(tree: Tree, arrays: Sequence[MainDataset]) -> list[MainDataset]:

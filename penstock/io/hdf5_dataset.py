@@ -18,8 +18,8 @@ from penstock.io.hdf5_contents import attribute, text
 from penstock.io.hdf5_files import CHUNK_CACHE_BYTES, check_filters
 from penstock.io.hdf5_links import Tree
 from penstock.io.hdf5_region import Hdf5Region, Reversed, box_shape, offset_of
-from penstock.io.packing import Decoding, Packing, complex_pair, packing
-from penstock.io.positioned import BATCH_BYTES, SCRATCH_BYTES
+from penstock.io.packing import PIECE_VALUES, Decoding, Packing, complex_pair, packing
+from penstock.io.positioned import SCRATCH_BYTES
 
 TEXT_ENTRIES = 1 << 16
 """Entries up to which text beside numbers becomes a coordinate."""
@@ -209,12 +209,12 @@ def _stored_as(stored: np.dtype, target: np.dtype, decoding: Decoding | None) ->
 def _reading_costs(
     dataset: h5py.Dataset, splits: tuple[int, ...], itemsize: int, decoding: Decoding | None
 ) -> dict[str, Any]:
-    more = 0 if decoding is None else decoding.value_bytes
+    more = 0 if decoding is None else decoding.value_bytes * PIECE_VALUES
     stored_itemsize = dataset.dtype.itemsize
     if offset_of(dataset) is not None:
         return {
             "read_scratch": 0.0,
-            "read_scratch_bytes": SCRATCH_BYTES + more * (BATCH_BYTES // stored_itemsize),
+            "read_scratch_bytes": SCRATCH_BYTES + more,
             "interleaved": False,
         }
     chunks, shape = dataset.chunks or (0,), dataset.shape
@@ -225,6 +225,6 @@ def _reading_costs(
     return {
         "read_scratch": positions,
         # what is picked of a box, chunks as stored and as decoded
-        "read_scratch_bytes": 2 * box + more * values + 2 * chunk + CHUNK_CACHE_BYTES,
+        "read_scratch_bytes": 2 * box + more + 2 * chunk + CHUNK_CACHE_BYTES,
         "interleaved": bool(len(shape) > 1 and chunks[0] >= shape[0] > 1),
     }

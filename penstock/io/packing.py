@@ -14,6 +14,9 @@ import numpy as np
 
 from penstock.buffers import scratch_buffer
 
+PIECE_VALUES = 1 << 17
+"""Values decoded at once: what that takes stays in the cache."""
+
 
 class Decoding(Protocol):
     """How stored values become values."""
@@ -23,7 +26,7 @@ class Decoding(Protocol):
 
     @property
     def value_bytes(self) -> int:
-        """Memory that decoding takes beside values and result, a value."""
+        """Memory that decoding takes beside values and result, for each of `PIECE_VALUES`."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,15 @@ class Packing:
 
     def decode(self, values: np.ndarray, out: np.ndarray) -> None:
         """Write what stored values stand for to `out`, of the same shape."""
+        if values.size > PIECE_VALUES:
+            axis = int(np.argmax(values.shape))
+            for half in (
+                slice(None, values.shape[axis] // 2),
+                slice(values.shape[axis] // 2, None),
+            ):
+                part = (slice(None),) * axis + (half,)
+                self.decode(values[part], out[part])
+            return
         if self.stored is not None:
             values = values.view(np.dtype(self.stored).newbyteorder(values.dtype.byteorder))
         wide = np.complex128 if out.dtype.kind == "c" else np.float64

@@ -181,6 +181,7 @@ def test_links_in_a_circle_and_to_nothing_are_told(mine: Path):
         file["relative/to"] = h5py.SoftLink("../good")
     ds = ps.open_dataset(mine / "scan.h5")
     assert ds.attrs["source_dataset"] == "/good"
+    assert len(ds.attrs["broken_links"]) == 5  # (HDF5 knows no ".." in names)
     assert np.array_equal(ps.open_dataset(mine / "scan.h5", dataset="alias").signal.values, VALUES)
     for name, message in (
         ("a", "circle"),
@@ -205,7 +206,7 @@ def test_many_frames_in_files_of_their_own(mine: Path):
     found = ps.open_dataset(mine / "master.h5", dataset="entry/all")
     assert np.array_equal(found.signal.values, VALUES + np.arange(5)[:, None, None, None])
     assert np.array_equal(ps.open_dataset(mine / "master.h5", dataset="data_3").signal, VALUES + 3)
-    with pytest.raises(ValueError, match=r"choose one.*entry/data_4"):
+    with pytest.raises(ValueError, match=r"choose one.*entry/data_4.*frames_5\.h5, which is not"):
         ps.open_dataset(mine / "master.h5")
     with pytest.raises(ValueError, match=r"frames_5\.h5, which is not there"):
         ps.open_dataset(mine / "master.h5", dataset="entry/data_5")
