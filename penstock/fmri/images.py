@@ -341,6 +341,8 @@ def to_nibabel(image: ImageLike) -> Any:
     data = found.data.astype(np.uint8) if found.data.dtype == bool else found.data
     made = _nibabel().Nifti1Image(data, found.affine, dtype=data.dtype)
     made.header.set_xyzt_units("mm", "sec")
+    if found.data.ndim == 4:
+        made.header["pixdim"][4] = 0  # (several maps: they do not follow each other in time)
     return made
 
 

@@ -135,10 +135,17 @@ def find_sidecars(
         return []
     wanted = data.suffix if suffix is None else suffix
     found: list[Path] = []
+    # (one folder may hold sidecars of thousands of others: most are told by their first entity)
+    firsts = {f"{key}-{value}" for key, value in data.entities.items()}
     for folder in _folders(path):
         here = []
         for name in _names(folder):
-            candidate = parse_name(name) if name.endswith(extension) else None
+            if not name.endswith(extension):
+                continue
+            first = name.partition("_")[0]
+            if "_" in name and first not in firsts and first.partition("-")[0] not in free:
+                continue
+            candidate = parse_name(name)
             # (a sidecar at the top may be called for its suffix alone: ``events.json``)
             if candidate is None and name == f"{wanted}{extension}":
                 candidate = BidsName({}, wanted, extension)

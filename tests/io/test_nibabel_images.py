@@ -13,7 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import penstock as ps
-from penstock.fmri import NiftiLabelsMasker, NiftiMasker, as_volumes, load_image
+from penstock.fmri import (
+    NiftiLabelsMasker,
+    NiftiMasker,
+    SpatialImage,
+    as_volumes,
+    load_image,
+)
 from penstock.fmri.volumes import repetition_time
 from penstock.io.nifti import close_streams, open_streams
 from penstock.io.nifti_write import write_nifti
@@ -381,3 +387,10 @@ def test_the_way_back_says_its_units(tmp_path: Path) -> None:
         assert (found.header["sform_code"], found.header["qform_code"]) == (2, 0)
     assert masker.inverse_transform(signals[0]).header.get_xyzt_units() == ("mm", "sec")
     assert masker.labels_img_.header.get_xyzt_units()[0] == "mm"
+
+
+def test_maps_are_no_series() -> None:
+    maps = SpatialImage(values((4, 3, 2, 5), "float32"), OBLIQUE)
+    image = maps.to_nibabel()
+    assert image.header.get_zooms()[3] == 0
+    assert repetition_time(as_volumes(image)) is None
