@@ -39,7 +39,8 @@ def standing_raw(ds: xr.Dataset, *, samples: bool = False) -> Any:
         )
     if not samples:
         others = [str(name) for name in ds.data_vars if name != SIGNAL]
-        return to_mne(ds.drop_vars(others))
+        # (what does not go with it stays in the dataset)
+        return to_mne(ds.drop_vars(others), notes=[])
     zeros = np.zeros((ds.sizes["channel"], ZEROS))
     return mne.io.RawArray(zeros, info_of(ds), verbose="error")
 

@@ -21,7 +21,7 @@ from penstock.io.edf_scaling import Candidates, Source, read_source, source_sign
 from penstock.io.edf_subject import identity
 from penstock.io.edf_time import from_zero, same_time
 from penstock.io.export import ExportReport
-from penstock.io.labels import VOLTAGE_TYPES, clean_unit, listed, volts
+from penstock.io.labels import VOLTAGE_TYPES, clean_unit, listed, split_label, volts
 from penstock.io.publish import published_file
 
 if TYPE_CHECKING:
@@ -119,10 +119,21 @@ def _sources(ds: xr.Dataset, groups: list[Group]) -> list[list[Source]]:
     result = []
     for group in groups:
         about = source_signals(ds[group.variable].attrs)
+        labels = _source_labels(ds, group)
+        former = [
+            name if name in about else split_label(label)[0]
+            for name, label in zip(group.names, labels, strict=True)
+        ]
+        # renamed channels are known by their places, if the others still are in theirs
+        before = list(about)
+        in_place = len(before) == len(former) and all(
+            name not in about or name == old for name, old in zip(former, before, strict=True)
+        )
+        former = before if in_place else former
         result.append(
             [
                 read_source(about.get(name, {}), unit)
-                for name, unit in zip(group.names, group.units, strict=True)
+                for name, unit in zip(former, group.units, strict=True)
             ]
         )
     return result
