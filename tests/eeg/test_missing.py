@@ -151,7 +151,7 @@ def test_a_run_of_a_recording_with_a_dead_channel(tmp_path):
     ds = dataset(dtype="f4")
     ds.signal.values[2] = np.nan
     steps = [HighPassFilter(1.0), Rereference(), Resample(100.0), Scale()]
-    for format in ("zarr", "fif"):
+    for format in ("zarr", "fif", "edf"):
         report = ps.Pipeline(steps).run({"one": ds}, tmp_path / format, format=format)
         assert not report.failed, report.failed
     made = ps.open_dataset(tmp_path / "zarr" / "one.zarr")

@@ -366,3 +366,10 @@ def test_an_anonymised_dataset_keeps_no_attributes_of_its_source(tmp_path: Path)
     assert ds.attrs["subject"] == "Jane"
     info = ps.to_mne(made).info
     assert info["subject_info"]["last_name"] == "mne_anonymize"
+
+
+def test_the_page_for_users_says_what_the_code_says() -> None:
+    from mne_page import PAGE, page_with_tables
+
+    text = PAGE.read_text(encoding="utf-8")
+    assert text == page_with_tables(text), "run python tests/eeg/mne_page.py"
