@@ -87,7 +87,8 @@ def hdf5_dataset(
     # (through an external link it may be in another file)
     home = os.path.abspath(dataset.file.filename)
     what = f"{dataset.name} of {home}"
-    sources = tuple((path, os.path.getsize(path)) for path in tree.check_storage(dataset))
+    beside = [(path, os.stat(path)) for path in tree.check_storage(dataset)]
+    sources = tuple((path, stat.st_size, stat.st_mtime_ns) for path, stat in beside)
     check_filters(dataset)
     target, fields, decoding = _types(dataset, dtype, what, mask_and_scale, packed)
     shape = dataset.shape if shape is None else shape

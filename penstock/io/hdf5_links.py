@@ -10,6 +10,7 @@ values for what it does not find.
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import math
 import operator
@@ -425,6 +426,28 @@ def read_all(tree: Tree, dataset: h5py.Dataset) -> Any:
             "files of their own, which is not read: copy them into the file"
         )
     return dataset[...]
+
+
+def other_files(path: str) -> tuple[str, ...]:
+    """Files that a file's links, virtual datasets and external storage lead to, in its folder.
+
+    Those that are missing, or out of the folder, are left out; so is everything if the file is
+    none of HDF5.
+    """
+    stat = os.stat(path)
+    return _other_files(path, (stat.st_mtime_ns, stat.st_size))
+
+
+@functools.lru_cache(maxsize=256)
+def _other_files(path: str, version: tuple[int, int]) -> tuple[str, ...]:
+    found: set[str] = set()
+    with contextlib.suppress(OSError, ValueError), open_tree(path) as tree:
+        for _, dataset in tree.datasets():
+            found.add(os.path.abspath(dataset.file.filename))
+            with contextlib.suppress(LinkError):
+                found.update(tree.check_storage(dataset))
+    own = os.path.realpath(path)
+    return tuple(sorted(other for other in found if os.path.realpath(other) != own))
 
 
 @contextlib.contextmanager

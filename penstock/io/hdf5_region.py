@@ -52,8 +52,8 @@ class Hdf5Region:
     """Whole type in the file, as text."""
     decoding: Decoding | None = None
     """What stored values stand for."""
-    sources: tuple[tuple[str, int], ...] = ()
-    """Files beside its own that it has values in, with their sizes."""
+    sources: tuple[tuple[str, int, int], ...] = ()
+    """Files beside its own that it has values in, with their sizes and times of change."""
 
     def __call__(self, *indexers: Indexer) -> np.ndarray:
         """Values of a region, as a new array."""
@@ -72,7 +72,7 @@ class Hdf5Region:
                 self.path, offset, self.shape, self.stored, indexers, out, fields, self.decoding
             )
             return out
-        for source, n_bytes in self.sources:
+        for source, n_bytes, _ in self.sources:
             # (HDF5 would give fill values for what is gone)
             if not os.path.exists(source) or os.path.getsize(source) < n_bytes:
                 raise OSError(

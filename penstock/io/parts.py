@@ -19,6 +19,8 @@ _BESIDE = {
     ".lay": (".dat",),
 }
 """Extension of what is opened, and those of its parts."""
+_MASTERS = frozenset({".h5", ".hdf5", ".nxs", ".nx5", ".nexus", ".emd", ".hspy", ".nc", ".cxi"})
+"""Extensions of HDF5 files, which may have values in others."""
 _HEADER_BYTES = 1 << 16
 
 
@@ -26,7 +28,7 @@ def parts_of(path: str | os.PathLike[str]) -> list[Path]:
     """Files that exist beside a recording and are read with it, in order of their names.
 
     Those of one name with another extension, those that a BrainVision header names (in its own
-    folder), and the later files of a split FIF recording.
+    folder), the later files of a split FIF recording, and those that an HDF5 file leads to.
 
     Examples
     --------
@@ -49,6 +51,10 @@ def parts_of(path: str | os.PathLike[str]) -> list[Path]:
         found.update(_named_in(file))
     if extension == ".fif":
         found.update(later_parts(file))
+    if extension in _MASTERS and file.is_file():
+        from penstock.io.hdf5_links import other_files
+
+        found.update(map(Path, other_files(str(file))))
     return sorted(found)
 
 

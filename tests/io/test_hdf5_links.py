@@ -239,3 +239,22 @@ def test_a_filter_that_is_not_installed_is_named(mine: Path):
     path.write_bytes(raw[:at] + b"\xf0\x7e" + raw[at + 2 :])
     with pytest.raises(ValueError, match=r"filter 32496.*not installed: pip install hdf5plugin"):
         ps.open_dataset(path).load()
+
+
+def test_a_result_is_not_that_of_a_file_that_has_changed_behind_a_link(mine: Path):
+    with h5py.File(mine / "frames.h5", "w") as file:
+        file["d"] = VALUES
+    write_external(mine / "linked.h5", "frames.h5")
+    write_virtual(mine / "virtual.h5", "frames.h5")
+    for name in ("linked.h5", "virtual.h5"):
+        out = mine.parent / "out"
+        report = ps.Pipeline([]).run(mine / name, out, workers=1, progress=False)
+        assert not report.failed
+    with h5py.File(mine / "frames.h5", "a") as file:
+        file["d"][...] = VALUES + 1
+    os.utime(mine / "frames.h5", (1, 1))
+    for name in ("linked", "virtual"):
+        stale = ps.Pipeline([]).run(mine / f"{name}.h5", out, workers=1, progress=False)
+        assert "overwrite" in stale.failed[name]  # (a result of other data is not taken for it)
+        ps.Pipeline([]).run(mine / f"{name}.h5", out, workers=1, progress=False, overwrite=True)
+        assert np.array_equal(ps.open_dataset(out / f"{name}.zarr").signal.values, VALUES + 1)
