@@ -162,7 +162,9 @@ def extract(
             name=name,
             select=select,
         )
-    _add_figures(report, next(iter(labels or maps or mask), None), found[0])
+    _add_figures(
+        report, next(iter(labels or maps or mask), None), found[0], names if labels else None
+    )
     report.save()
     end_with(report)
 
@@ -212,7 +214,7 @@ def _targets(
     return {name: paths[0]}, folder, wanted.name
 
 
-def _add_figures(report: Any, regions: str | None, image: Path) -> None:
+def _add_figures(report: Any, regions: str | None, image: Path, names: str | None) -> None:
     """Pictures of the first results, for the report; without matplotlib there are none."""
     import importlib.util
 
@@ -222,13 +224,15 @@ def _add_figures(report: Any, regions: str | None, image: Path) -> None:
     if report.limits.budget - process_now() < FIGURE_BYTES:
         return
     from penstock.fmri.figures import extraction_figures, overlay_figure
+    from penstock.fmri.label_tables import read_lut
     from penstock.io import open_dataset
     from penstock.io.table_export import read_table
     from penstock.store import open_store
 
     try:
         if regions is not None:
-            picture = overlay_figure(regions, open_dataset(image))
+            called = dict(read_lut(names)) if names is not None else None
+            picture = overlay_figure(regions, open_dataset(image), names=called)
             report.figures[f"{Path(regions).name} on {image.name}"] = picture
         for name, path in list(made.items())[:FIGURES_KEPT]:
             made_of = open_store(path) if path.suffix == ".zarr" else read_table(path)

@@ -43,11 +43,6 @@ if TYPE_CHECKING:
     from penstock.fmri.cleaning import CleaningOptions
     from penstock.fmri.extraction import _Extract
 
-CLEANING = (
-    "standardize", "standardize_confounds", "detrend", "low_pass", "high_pass", "t_r",
-)  # fmt: skip
-"""Parameters of maskers that say how signals are cleaned."""
-
 
 @dataclass(eq=False, repr=False)
 class BaseMasker(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  # type: ignore[call-arg]
@@ -376,36 +371,9 @@ class BaseMasker(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  
 
     def cleaner(self, confounds: Any, sample_mask: Any) -> tuple[Processor, ...]:
         """The cleaning as a processor; nothing where nothing is to be cleaned."""
-        from penstock.fmri.clean import CleanSignals
+        from penstock.fmri.masker_cleaning import cleaning_processors
 
-        if self.high_variance_confounds:
-            raise ValueError(
-                "high_variance_confounds are computed from one image before its pass: compute them "
-                "with penstock.fmri.high_variance_confounds and give them as confounds"
-            )
-        nothing = not (self.standardize or self.detrend or self.low_pass or self.high_pass)
-        if nothing and confounds is None and sample_mask is None and not self.clean_args:
-            return ()
-        given = {name: getattr(self, name) for name in CLEANING}
-        given["standardize"] = given["standardize"] or None
-        extra = self._further_options()
-        if sample_mask is not None and self.runs is not None:  # (it may be a list for each run)
-            from penstock.fmri.cleaning import kept_volumes
-
-            sample_mask = kept_volumes(sample_mask, len(self.runs), self.runs)
-        if sample_mask is not None:
-            sample_mask = tuple(np.asarray(sample_mask).tolist())
-        runs = None if self.runs is None else tuple(np.asarray(self.runs).tolist())
-        return (
-            CleanSignals(
-                confounds=confounds,
-                confound_columns=self.confound_columns if confounds is not None else None,
-                sample_mask=sample_mask,
-                runs=runs,
-                **given,
-                **extra,
-            ),
-        )
+        return cleaning_processors(self, confounds, sample_mask)
 
     # ------------------------------------------------------------------ back to an image
 
@@ -494,22 +462,9 @@ class BaseMasker(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  
 
     def options(self, ds: xr.Dataset | None = None) -> CleaningOptions:
         """How signals are cleaned; the repetition time is that of the image where none is given."""
-        from penstock.fmri.cleaning import CleaningOptions
+        from penstock.fmri.masker_cleaning import cleaning_options
 
-        given = {name: getattr(self, name) for name in CLEANING}
-        extra = self._further_options()
-        twice = sorted(set(given) & set(extra))
-        if twice:
-            raise TypeError(f"{twice[0]!r} is given twice: as a parameter and in clean_args")
-        if given["t_r"] is None and ds is not None:
-            given["t_r"] = repetition_time(ds)
-        return CleaningOptions(**given, **extra)
-
-    def _further_options(self) -> dict[str, Any]:
-        """Those of `clean_args`; whether the filter copies makes no difference here."""
-        given = dict(self.clean_args or {})
-        given.pop("butterworth__copy", None)
-        return {key.removeprefix("butterworth__"): value for key, value in given.items()}
+        return cleaning_options(self, ds)
 
     def _budget(self) -> Any:
         """The memory budget; a folder or joblib's cache, as nilearn takes here, is none."""

@@ -47,3 +47,12 @@ def look_up_table(
     if "color" in further and background is not None:
         table.loc[(table["index"] == background) & table["color"].isna(), "color"] = "FFFFFF"
     return table
+
+
+def plain_table(lut: Any) -> Any:
+    """A look-up table as `ExtractLabels` takes it: a path, or pairs of value and name."""
+    if lut is None or isinstance(lut, str | tuple):
+        return lut
+    if hasattr(lut, "columns"):
+        return tuple((int(i), str(name)) for i, name in zip(lut["index"], lut["name"], strict=True))
+    return str(lut)

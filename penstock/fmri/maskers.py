@@ -17,7 +17,7 @@ import numpy as np
 from penstock.fmri.base_masker import BaseMasker
 from penstock.fmri.extraction import _Extract, image_on_grid, mask_on_grid
 from penstock.fmri.images import SpatialImage, VoxelGrid, same_grid, to_nibabel
-from penstock.fmri.lookup import look_up_table
+from penstock.fmri.lookup import look_up_table, plain_table
 from penstock.fmri.masks import COMMON_OPTIONS, MASK_OPTIONS, check_mask, compute_mask
 from penstock.fmri.reducers import Statistic
 from penstock.fmri.regions import ExtractLabels, ExtractVoxels
@@ -234,7 +234,7 @@ class NiftiLabelsMasker(BaseMasker):
         return ExtractLabels(
             self._labels,
             labels=None if self.labels is None else tuple(self.labels),
-            lut=_plain_table(self.lut),
+            lut=plain_table(self.lut),
             background_label=self.background_label,
             strategy=self.strategy,  # type: ignore[arg-type]
             mask_img=self._mask,
@@ -487,15 +487,6 @@ def _check_choice(name: str, value: Any, known: tuple[Any, ...]) -> None:
 
 def _is_text(value: Any) -> bool:
     return isinstance(value, str)
-
-
-def _plain_table(lut: Any) -> Any:
-    """A look-up table as `ExtractLabels` takes it: a path, or pairs of value and name."""
-    if lut is None or isinstance(lut, str | tuple):
-        return lut
-    if hasattr(lut, "columns"):
-        return tuple((int(i), str(name)) for i, name in zip(lut["index"], lut["name"], strict=True))
-    return str(lut)
 
 
 for _masker in (NiftiMasker, NiftiLabelsMasker, NiftiMapsMasker, NiftiSpheresMasker):

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from penstock.io.labels import unique_names
+
 
 def check_signal_type(dtype: Any) -> None:
     """Raise TypeError where signals cannot have a type."""
@@ -28,7 +30,8 @@ def signal_frame(signals: np.ndarray, names: list[str], kind: str) -> Any:
     if kind == "polars":
         import polars
 
-        return polars.DataFrame(signals, schema=names, orient="row")
+        # (two regions may have one name; columns of polars may not)
+        return polars.DataFrame(signals, schema=unique_names(names), orient="row")
     import pandas as pd
 
     return pd.DataFrame(signals, columns=names, copy=False)
