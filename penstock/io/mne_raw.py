@@ -40,12 +40,14 @@ class MneRegion:
     options: tuple[tuple[str, Any], ...]
     scale: np.ndarray
     """From MNE-Python's unit of each channel to that of the dataset."""
+    codes: np.ndarray
+    """Which channels hold trigger codes."""
     n_times: int
     dtype: np.dtype
 
     def __call__(self, channels: Indexer, times: Indexer) -> np.ndarray:
         """Physical values of a region, as a new array (channels, times)."""
-        return read_scaled(self._get_data, self.scale, self.dtype, channels, times)
+        return read_scaled(self._get_data, self.scale, self.dtype, channels, times, self.codes)
 
     def _get_data(self, picks: np.ndarray, start: int, stop: int) -> np.ndarray:
         entry = _opened(self.path, self.options)
@@ -162,7 +164,7 @@ def open_mne(
     if not raw.preload and not path.lower().endswith(".gz"):
         # a file cut short announces samples that it does not hold
         _get_data(entry, path, [0], n_times - 1, n_times)
-    read = MneRegion(path, frozen, scale, n_times, resolved)
+    read = MneRegion(path, frozen, scale, np.array(kinds) == "stim", n_times, resolved)
     encoding = {
         "source": path,
         "read_scratch": 0.0,

@@ -166,6 +166,39 @@ def test_units_of_brainvision(brainvision, tmp_path):
     assert np.allclose(quiet_raw(tmp_path / "a_raw.fif").get_data(), raw.get_data(), rtol=1e-12)
 
 
+def test_codes_are_the_numbers_of_the_file(brainvision, tmp_path):
+    """Also where a reader takes them for voltages; then MNE-Python finds them as events."""
+    from scipy.io import savemat
+
+    codes = np.zeros(500)
+    codes[100:110], codes[300:310] = 255, 7
+    places = np.zeros(2, dtype=[("labels", "O"), ("type", "O")])
+    places[0], places[1] = ("Cz", "EEG"), ("Trigger", "STIM")
+    recording = {
+        "setname": "a", "nbchan": 2, "pnts": 500, "trials": 1, "srate": 100.0, "xmin": 0.0,
+        "xmax": 4.99, "data": np.stack([np.full(500, 20.0), codes]), "chanlocs": places,
+        "event": [], "epoch": [], "icawinv": [], "icasphere": [], "icaweights": [],
+        "ref": "common", "urevent": [],
+    }  # fmt: skip
+    savemat(tmp_path / "a.set", {"EEG": recording}, appendmat=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # (it has no events)
+        ds = ps.open_dataset(tmp_path / "a.set")
+        taken = ps.from_mne(quiet_raw(tmp_path / "a.set"))
+    assert np.unique(ds.signal.sel(channel="Trigger")).tolist() == [0, 7, 255]
+    assert np.unique(taken.signal.sel(channel="Trigger")).tolist() == [0, 7, 255]
+    assert np.allclose(ds.signal.sel(channel="Cz"), 20)
+    events = mne.find_events(ps.to_mne(ds), verbose="error")
+    assert events[:, 2].tolist() == [255, 7]
+
+    path, values = brainvision
+    named = {name: "stim" for name in ("Fz", "Cz", "Pz", "Oz", "Sat")}
+    codes_of = ps.open_dataset(path, dtype="float64", channel_types=named)
+    for row, (name, *_) in enumerate(BRAINVISION):
+        if name in named:
+            assert np.allclose(codes_of.signal[row], values[row], rtol=1e-12), name
+
+
 WITNESSES = [
     "eeg/yasa_resting_EO_200Hz_raw.fif",
     "eeg/brainvision/test.vhdr",

@@ -16,10 +16,10 @@ from penstock.buffers import new_array
 from penstock.dataset import SIGNAL, Indexer, lazy_variable, sampled_coordinate
 from penstock.io.arrays import as_dtype
 from penstock.io.edf_records import stretches
-from penstock.io.labels import clean_unit
+from penstock.io.labels import clean_unit, volts
 from penstock.io.mne.annotations import with_annotations
 from penstock.io.mne.info import with_info
-from penstock.io.mne.units import from_fif
+from penstock.io.mne.units import VOLT, from_fif
 
 if TYPE_CHECKING:
     import mne
@@ -36,10 +36,12 @@ def read_scaled(
     dtype: np.dtype,
     channels: Indexer,
     times: Indexer,
+    codes: np.ndarray,
 ) -> np.ndarray:
     """A region in the units of the dataset, as a new array, asked for in stretches of all channels.
 
-    `get_data` gives values of some channels from one sample to another, in SI units.
+    `get_data` gives values of some channels from one sample to another, in SI units. `codes` says
+    which channels hold trigger codes: scaled back, they must be whole again.
     """
     picks = np.arange(len(scale))[channels]
     # MNE-Python reads all channels, as float64, whichever are asked for
@@ -55,11 +57,15 @@ def read_scaled(
     if not out.size:
         return out
     factors = scale[picks, np.newaxis]
+    whole = np.flatnonzero(codes[picks] & (scale[picks] != 1))
     done = 0
     for start, stop, picked in ranges:
         block = get_data(picks, start, stop)
         block = block if picked is None else block[:, picked]
-        np.multiply(block, factors, out=out[:, done : done + block.shape[1]], casting="same_kind")
+        part = out[:, done : done + block.shape[1]]
+        np.multiply(block, factors, out=part, casting="same_kind")
+        if len(whole):
+            part[whole] = np.round(part[whole], 6)
         done += block.shape[1]
     return out
 
@@ -110,7 +116,14 @@ def units_of(
         from_fif(int(channel["unit"]), kind, original.get(channel["ch_name"], ""))
         for channel, kind in zip(info["chs"], kinds, strict=True)
     ]
-    return [unit for unit, _ in pairs], np.array([factor for _, factor in pairs])
+    factors = np.array([factor for _, factor in pairs])
+    in_microvolts = "EEGLAB" in type(recording).__name__
+    for i, (channel, kind) in enumerate(zip(info["chs"], kinds, strict=True)):
+        if kind == "stim" and int(channel["unit"]) == VOLT:
+            # codes are the numbers of the file, also where a reader takes them for voltages
+            read_as = volts(original.get(channel["ch_name"], "uV" if in_microvolts else "V"))
+            factors[i] = 1e6 / read_as if read_as is not None else 1.0
+    return [unit for unit, _ in pairs], factors
 
 
 @dataclass(eq=False)
@@ -122,6 +135,8 @@ class RawRegion:
     values: np.ndarray | None
     """Loaded: its values, shared with it."""
     scale: np.ndarray
+    codes: np.ndarray
+    """Which channels hold trigger codes."""
     dtype: np.dtype
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -133,7 +148,7 @@ class RawRegion:
 
     def __call__(self, channels: Indexer, times: Indexer) -> np.ndarray:
         """Values of a region in the units of the dataset, as a new array."""
-        return read_scaled(self._get_data, self.scale, self.dtype, channels, times)
+        return read_scaled(self._get_data, self.scale, self.dtype, channels, times, self.codes)
 
     def _get_data(self, picks: np.ndarray, start: int, stop: int) -> np.ndarray:
         if self.values is not None:
@@ -214,7 +229,8 @@ def from_mne(recording: mne.io.BaseRaw | mne.BaseEpochs, *, dtype: Any = None) -
             "raw.apply_function(abs)"
         )
     # (what happens to a Raw object later must not change what is read)
-    read = RawRegion(None if raw.preload else raw.copy(), values, scale, resolved)
+    codes = np.array(raw.get_channel_types()) == "stim"
+    read = RawRegion(None if raw.preload else raw.copy(), values, scale, codes, resolved)
     encoding: dict[str, Any] = {
         "read_scratch": 0.0,
         "read_scratch_bytes": READ_BYTES,
