@@ -478,6 +478,9 @@ def finish_recording(opened: Opened) -> Done:
             )
     clean_leftovers(job.store)
     facts = _failures(ledger) | _remarks(ledger)
+    passed = _passed_through(job)
+    if passed:
+        facts["passed_through"] = passed
     if facts:
         add_provenance(job.store, facts)
     if job.format == "zarr":
@@ -569,6 +572,19 @@ def _remarks(ledger: Ledger) -> dict[str, Any]:
     return {"remarks": texts} if texts else {}
 
 
+def _passed_through(job: Job) -> list[str]:
+    """Signals of other sampling frequencies, which processors of values leave as they are."""
+    from penstock.store import open_store
+
+    if all(processor.selects for processor in job.processors):
+        return []
+    ds = open_store(job.store)
+    beside = [str(name) for name in ds.data_vars if str(name).startswith(f"{SIGNAL}_")]
+    return [
+        name for name in beside if f"channel{name.removeprefix(SIGNAL)}" in map(str, ds[name].dims)
+    ]
+
+
 def _export_facts(result: Any) -> dict[str, Any]:
     """What the format could not hold as it was: for the sidecar and the report."""
     facts: dict[str, Any] = {}
@@ -590,6 +606,12 @@ def result_note(facts: dict[str, Any]) -> str:
     if "n_failed" in facts:
         parts.append(failures_text(facts["n_failed"], facts["failures"][0]))
     parts += facts.get("remarks", [])
+    if "passed_through" in facts:
+        names = ", ".join(facts["passed_through"])
+        parts.append(
+            f"signals of other sampling frequencies are passed on as they are ({names}; open with "
+            "rate= to process them)"
+        )
     if "clipped" in facts:
         parts.append(f"{sum(facts['clipped'].values())} samples were clipped")
     if "padded_seconds" in facts:

@@ -296,3 +296,13 @@ def test_dates_of_headers(recording, date, expected, tmp_path):
         time="05.06.07",
     )
     assert ps.open_dataset(path).attrs.get("measurement_date") == expected
+
+
+def test_a_run_says_which_rates_it_leaves_as_they_are(tmp_path):
+    from penstock.eeg import Crop, HighPassFilter
+
+    path = rates(tmp_path, ("C3", "uV", 100), ("C4", "uV", 100), ("Snore", "mV", 500))
+    report = ps.Pipeline([HighPassFilter(1.0)]).run(path, tmp_path / "out", progress=False)
+    assert "passed on as they are (signal_500Hz" in report.notes["psg"]
+    report = ps.Pipeline([Crop(1, 5)]).run(path, tmp_path / "cropped", progress=False)
+    assert not report.notes
