@@ -143,7 +143,7 @@ def outline_of(ds: xr.Dataset) -> xr.Dataset:
     follow a processor that resamples or crops; coordinates and channel variables can.
     """
     signal = ds[SIGNAL]
-    along = signal.dims[-1]
+    along = signal.dims[-1] if signal.ndim else None
     siblings = [
         name for name, other in ds.data_vars.items() if name != SIGNAL and along in other.dims
     ]

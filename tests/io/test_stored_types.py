@@ -102,3 +102,20 @@ def test_fits_of_counts_are_those_of_floats(tmp_path):
     ]
     xr.testing.assert_allclose(found[0], found[2], rtol=1e-5)
     xr.testing.assert_equal(found[1], found[2])
+
+
+def test_info_says_the_types_what_is_left_out_and_what_is_missing(tmp_path, run_cli):
+    np.save(tmp_path / "single.npy", np.array(3.0))
+    table = np.array([("a", 1.0, (1, 2))], [("name", "S1"), ("height", "f4"), ("pair", "i4", 2)])
+    with h5py.File(tmp_path / "table.h5", "w") as file:
+        file["peaks"] = table
+        file["gone"] = h5py.ExternalLink("frames.h5", "/data")
+    with h5py.File(tmp_path / "packed.h5", "w") as file:
+        file["t"] = np.zeros((2, 3), "i2")
+        file["t"].attrs["scale_factor"] = 0.1
+    shown = run_cli("info", *(str(tmp_path / n) for n in ("table.h5", "packed.h5", "single.npy")))
+    assert shown.code == 1
+    assert "left out  pair (not numbers)" in shown.out
+    assert "frames.h5, which is not there" in shown.out
+    assert "as float64 (stored as packed int16)" in shown.out
+    assert "single.npy holds a single value" in shown.err

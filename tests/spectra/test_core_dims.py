@@ -125,3 +125,15 @@ def test_messages_hold_no_arrays(call):
         call()
     assert len(str(caught.value)) < 400
     assert "\n" not in str(caught.value)
+
+
+def test_a_single_value_is_no_curve(tmp_path):
+    single = ps.make_dataset(np.array(3.0), ())
+    for processor in (Fit("gaussian"), FindPeaksCWT((3.0,))):
+        with pytest.raises(ValueError, match="there is no curve in them"):
+            ps.Pipeline([processor])(single)
+    doubled = ps.Pipeline([ps.Apply(lambda block: 2 * block, core_dims=())])
+    assert float(doubled(single).signal) == 6.0
+    report = doubled.run({"single": single}, tmp_path, workers=1, progress=False)
+    assert not report.failed
+    assert float(ps.open_dataset(tmp_path / "single.zarr").signal) == 6.0
