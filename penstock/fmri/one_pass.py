@@ -16,7 +16,7 @@ from penstock.dataset import SIGNAL
 from penstock.fmri.image_sources import matching_paths
 from penstock.fmri.images import floating_type, same_grid, voxel_grid
 from penstock.fmri.together import PART, ExtractTogether
-from penstock.fmri.volumes import as_volumes, joined_in_time
+from penstock.fmri.volumes import as_volumes, check_series, joined_in_time
 from penstock.in_memory import collect
 from penstock.io.bids_choice import chosen_images
 from penstock.local_paths import local_path
@@ -89,6 +89,8 @@ def extract(
     for masker in maskers:
         if not masker.__sklearn_is_fitted__():
             masker.fit(imgs)
+    for volume in volumes:
+        check_series(volume)
     ds = joined_in_time(volumes, one_step=any(masker.t_r is None for masker in maskers))
     found = _raw(ds, maskers, memory=memory, workers=workers, progress=progress)
     if len(volumes) == 1 and "time" not in ds[SIGNAL].dims:
@@ -286,7 +288,7 @@ def extract_to(
         raise ValueError("images of a list are written one by one: give one image with out=")
     if not masker.__sklearn_is_fitted__():
         masker.fit(imgs)
-    ds = as_volumes(images[0], dtype="float64" if _is_double(masker.dtype) else None)
+    ds = check_series(as_volumes(images[0], dtype="float64" if _is_double(masker.dtype) else None))
     masker.check_volumes(ds)
     steps = (*masker.processors(voxel_grid(ds)), *masker.cleaner(confounds, sample_mask))
     report = Pipeline(steps).run(

@@ -100,17 +100,28 @@ def as_volumes(image: Any, *, t_r: float | None = None, dtype: Any = None) -> xr
         raise ValueError(
             f"volumes need the dims x, y and z, but the data have {tuple(map(str, signal.dims))}"
         )
-    if "time" in signal.dims and signal.ndim > 4:
-        further = next(str(dim) for dim in signal.dims if dim not in (*SPACE, "time"))
-        raise ValueError(
-            f"volumes over time have the dims x, y, z and time, but the data have {further!r} as "
-            f"well: choose one with ds.isel({further}=...)"
-        )
     if t_r is not None and "time" in signal.dims:
         if not t_r > 0:
             raise ValueError(f"t_r is the time between two volumes in seconds, got {t_r!r}")
         ds = ds.drop_vars("time", errors="ignore").assign_coords(
             sampled_coordinate("time", ds.sizes["time"], 1 / t_r)
+        )
+    return ds
+
+
+def check_series(ds: xr.Dataset) -> xr.Dataset:
+    """The volumes, if they follow each other along time at most.
+
+    Raises
+    ------
+    ValueError
+        If they have a further dim, as vectors over time have.
+    """
+    further = [str(dim) for dim in ds[SIGNAL].dims if dim not in (*SPACE, "time")]
+    if further:
+        raise ValueError(
+            f"signals are taken of volumes over x, y, z and time, but these have {further[0]!r} as "
+            f"well: choose one with ds.isel({further[0]}=...)"
         )
     return ds
 

@@ -306,6 +306,9 @@ def test_vectors(tmp_path: Path, data: Path) -> None:
         ds = ps.from_nibabel(source)
         assert ds.signal.dims == ("x", "y", "z", "component")
         assert_same(ps.to_nibabel(ds), field)
+    ones = nib.Nifti1Image(np.ones((4, 3, 2), "i2"), OBLIQUE)
+    with pytest.raises(ValueError, match=r"ds\.isel\(component"):
+        NiftiLabelsMasker(ones).fit_transform(field)
     small = data / "next" / "fmri" / "5D_small.nii"
     if small.exists():
         image = nib.load(small)
