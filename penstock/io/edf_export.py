@@ -54,7 +54,7 @@ def write_edf(
         [sampling_frequency(ds, group.time) for group in groups],
         [group.length for group in groups],
         [len(group.channels) for group in groups],
-        ds.attrs.get("edf_record_duration"),
+        _source_duration(ds),
     )
     notes += _moved_rates(ds, groups, layout)
     sources = _sources(ds, groups)
@@ -75,6 +75,11 @@ def write_edf(
         done = Progress(progress, 2 * total, total)
         write_samples(ds, file, groups, layout, annotations, reserved, buffer_bytes, done)
     return _report(path, ds, groups, layout, header, notes)
+
+
+def _source_duration(ds: xr.Dataset) -> float | None:
+    duration = ds.attrs.get("edf_record_duration")
+    return float(duration) if isinstance(duration, int | float | np.number) else None
 
 
 def _groups(ds: xr.Dataset) -> list[Group]:

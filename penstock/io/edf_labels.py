@@ -148,7 +148,8 @@ def _gives(source: str, channel: Channel, unit: str, typed: bool) -> bool:
     fits = 0 < len(source) <= LABEL_CHARACTERS and source.isascii() and source.isprintable()
     name, kind = split_label(source, unit)
     twin = re.fullmatch(re.escape(name) + r"(-\d+)?", channel.name)
-    return fits and twin is not None and not (typed and kind != channel.kind)
+    told = kind == channel.kind and name != source.strip()
+    return fits and twin is not None and (told or not typed)
 
 
 def _mark(label: str, channel: Channel, unit: str, exact: bool) -> str:

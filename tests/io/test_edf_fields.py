@@ -70,6 +70,14 @@ def test_standard_labels_are_written_when_asked_for(tmp_path):
     assert again.channel_type.values.tolist() == ["eeg", "eog", "stim"]
 
 
+def test_standard_labels_take_the_place_of_bare_ones(tmp_path):
+    signals = [Signal(label, np.arange(100)) for label in ("Cz", "EEG Pz", "EOG left")]
+    ds = ps.open_dataset(write(tmp_path / "a.edf", signals, n_records=1, reserved=""))
+    ps.export(ds, tmp_path / "b.edf", typed_labels=True)
+    labels = [s.label for s in edfio.read_edf(tmp_path / "b.edf").signals]
+    assert labels == ["EEG Cz", "EEG Pz", "EOG left"]
+
+
 def test_names_that_edf_cannot_hold_are_told(tmp_path):
     names = ["a" * 17, "a" * 18, "Ω-Kanal", "Größe", "Cz", "EDF Annotations", "日本"]
     report = ps.export(names_dataset(names), tmp_path / "out.edf")
@@ -384,7 +392,7 @@ def test_subjects_filters_and_devices_of_mne_are_written(tmp_path):
     assert (found["highpass"], found["lowpass"]) == (1.0, 40.0)
     assert found["subject_info"]["birthday"] == datetime.date(1990, 1, 2)
     assert [s.prefiltering for s in edfio.read_edf(path).signals] == ["HP:1Hz LP:40Hz", ""]
-    back = ps.to_mne(ps.open_dataset(path)).info
+    back = ps.to_mne(ps.open_dataset(path), notes=[]).info
     assert (back["highpass"], back["lowpass"]) == (1.0, 40.0)
     assert dict(back["subject_info"]) == dict(found["subject_info"])
 
