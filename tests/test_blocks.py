@@ -255,8 +255,13 @@ def test_selections_after_steps_that_need_everything() -> None:
 
 def test_results_are_never_cast_down_silently() -> None:
     whole = ps.make_dataset(np.array([[2, 3, 5]], "i2"), sampling_frequency=1.0)
+    announced = ps.Apply(np.sqrt, core_dims=(), dtype="int16")
     with pytest.raises(ValueError, match="int16 was announced"):
-        ps.Pipeline([np.sqrt])(whole).signal.compute(scheduler="synchronous")
+        ps.Pipeline([announced])(whole).signal.compute(scheduler="synchronous")
+    # (a function that announces nothing gets floats)
+    floats = ps.Pipeline([np.sqrt])(whole).signal
+    assert floats.dtype == np.float32
+    assert np.allclose(floats.compute(scheduler="synchronous"), np.sqrt([[2, 3, 5]]))
     made = ps.Pipeline([ps.Apply(np.sqrt, core_dims=(), dtype="float32")])(whole)
     assert made.signal.dtype == np.float32
     assert np.allclose(made.signal.compute(scheduler="synchronous"), np.sqrt([[2, 3, 5]]))
