@@ -6,6 +6,7 @@ import os
 import warnings
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
@@ -29,6 +30,7 @@ from penstock.fmri.signal_frames import (
     warn_caller,
 )
 from penstock.fmri.volumes import as_volumes, repetition_time
+from penstock.memory import cpu_count
 from penstock.pipeline import Pipeline
 from penstock.processor import Processor
 
@@ -134,12 +136,13 @@ class BaseMasker(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  
                 f"{self.nan_policy!r}"
             )
         width = self.smoothing_fwhm
-        if width is not None and (isinstance(width, bool | str) or not np.isreal(width)):
+        if width is not None and (isinstance(width, bool) or not isinstance(width, Real)):
             raise TypeError(f"smoothing_fwhm is a width in mm, or None; got {width!r}")
         if width is not None:
             from penstock.fmri.smoothing import SmoothVolumes
 
             SmoothVolumes(float(width))
+        self._workers()
 
     @property
     def looks_at_images(self) -> bool:
@@ -213,10 +216,10 @@ class BaseMasker(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  
         if out is not None:
             return extract_to(
                 out, imgs, self, confounds=confounds, sample_mask=sample_mask,
-                memory=self._budget(), workers=self.n_jobs, progress=self._progress(),
+                memory=self._budget(), workers=self._workers(), progress=self._progress(),
                 overwrite=overwrite,
             )  # fmt: skip
-        return self._signals(imgs, confounds, sample_mask, self._budget(), self.n_jobs)
+        return self._signals(imgs, confounds, sample_mask, self._budget(), self._workers())
 
     def _signals(
         self, imgs: Any, confounds: Any, sample_mask: Any, memory: Any, workers: int | None
@@ -481,6 +484,14 @@ class BaseMasker(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  
                 stacklevel=3,
             )
             return None
+
+    def _workers(self) -> int | None:
+        """Threads at work; negative numbers count back from the cores, as in joblib."""
+        if self.n_jobs is None or self.n_jobs > 0:
+            return self.n_jobs
+        if self.n_jobs == 0:
+            raise ValueError("n_jobs=0 leaves nobody to work: give None or -1 for all cores")
+        return max(1, cpu_count() + 1 + self.n_jobs)
 
     def _progress(self) -> bool | None:
         return True if self.verbose else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -49,10 +49,35 @@ def look_up_table(
     return table
 
 
+def without_background(names: Iterable[str]) -> list[str]:
+    """Names in the order of their labels, without that of the background, wherever it stands."""
+    given = list(map(str, names))
+    background = [name for name in given if name.strip().lower() == BACKGROUND.lower()]
+    return [name for name in given if name not in background] if len(background) == 1 else given
+
+
 def plain_table(lut: Any) -> Any:
-    """A look-up table as `ExtractLabels` takes it: a path, or pairs of value and name."""
+    """A look-up table as `ExtractLabels` takes it: a path, or pairs of value and name.
+
+    Raises
+    ------
+    ValueError
+        If a table lacks a column, or an index is no whole number.
+    """
     if lut is None or isinstance(lut, str | tuple):
         return lut
-    if hasattr(lut, "columns"):
-        return tuple((int(i), str(name)) for i, name in zip(lut["index"], lut["name"], strict=True))
-    return str(lut)
+    if isinstance(lut, Mapping):
+        rows = list(lut.items())
+    elif hasattr(lut, "columns"):
+        missing = [name for name in ("index", "name") if name not in lut.columns]
+        if missing:
+            raise ValueError(
+                f"lut has no column {missing[0]!r}: it needs the columns index and name"
+            )
+        rows = list(zip(lut["index"], lut["name"], strict=True))
+    else:
+        return str(lut)
+    for value, _ in rows:
+        if not isinstance(value, int | float | np.number) or value != np.rint(value):
+            raise ValueError(f"lut has the index {value!r}: label values are whole numbers")
+    return tuple((int(value), str(name)) for value, name in rows)

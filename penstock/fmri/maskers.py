@@ -49,7 +49,7 @@ _COMMON = """smoothing_fwhm : float, optional
     verbose : int, default 0
         Above 0: progress is shown at once, not only when the work takes long.
     n_jobs : int, optional
-        Threads at work. Default: the cores there are.
+        Threads at work; -1: the cores there are, -2: one less. Default: the cores there are.
     clean_args : mapping, optional
         Further options of `penstock.fmri.signal_clean`: ``filter``, ``ensure_finite``,
         ``extrapolate``, ``butterworth__order`` and the like.
@@ -166,8 +166,8 @@ class NiftiLabelsMasker(BaseMasker):
         3-D, whole numbers: each value is a region.
     labels : sequence of str, optional
         Names of the regions in the order of their values, with or without the background's first.
-    lut : DataFrame or path, optional
-        Table with the columns ``index`` and ``name``, instead of `labels`.
+    lut : DataFrame, mapping or path, optional
+        Table with the columns ``index`` and ``name``, or names by label, instead of `labels`.
     background_label : int, default 0
         The value that is no region.
     mask_img : image, optional

@@ -68,11 +68,15 @@ class _Multi(BaseMasker, auto_wrap_output_keys=None):  # type: ignore[call-arg]
         self._check_fitted()
         if confounds is None and sample_mask is None and self._frames == "default":
             rows = single_volumes(
-                images, self, memory=self._budget(), workers=self.n_jobs, progress=self._progress()
+                images,
+                self,
+                memory=self._budget(),
+                workers=self._workers(),
+                progress=self._progress(),
             )
             if rows:
                 return rows
-        workers = max(1, min(self.n_jobs or cpu_count(), len(images)))
+        workers = max(1, min(self._workers() or cpu_count(), len(images)))
         budget = self._budget()
         if budget is None:
             budget = process_now() + available_memory() // 2

@@ -11,6 +11,7 @@ import numpy as np
 
 from penstock.fmri.carpet import COLORS
 from penstock.fmri.images import SpatialImage, load_image, nearly_whole, voxel_sizes
+from penstock.fmri.lookup import without_background
 from penstock.fmri.slices import Box, best_cuts, distinct_colors, outlines, plane
 
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ class Overlay:
         kinds = [_kind_of(image) for image in images]
         if kind not in (None, "mask", "labels", "maps", "values"):
             raise ValueError(f"kind={kind!r} must be 'mask', 'labels', 'maps' or 'values'")
+        if kind is None and isinstance(names, Mapping) and kinds == ["mask"]:
+            kind = "mask" if images[0].data.dtype.kind == "b" else "labels"  # (a single label)
         kind = kind or kinds[0]
         if len(images) > 1 and (kind != "mask" or set(kinds) != {"mask"}):
             raise ValueError("several images are drawn together only where all of them are masks")
@@ -216,6 +219,8 @@ def _kind_of(image: SpatialImage) -> Kind:
 def _names_of(
     labels: np.ndarray, kind: Kind, names: Mapping[int, str] | Sequence[str] | None
 ) -> tuple[str, ...]:
+    if kind == "labels" and isinstance(names, Sequence) and not isinstance(names, str):
+        names = without_background(names)
     if isinstance(names, str) or (
         names is not None and not isinstance(names, Mapping) and len(names) != len(labels)
     ):

@@ -11,6 +11,7 @@ import numpy as np
 from penstock.fmri.extraction import Regions, _Extract, flat_mask, image_on_grid, mask_on_grid
 from penstock.fmri.images import SpatialImage, VoxelGrid, load_image, nearly_whole
 from penstock.fmri.label_tables import read_lut
+from penstock.fmri.lookup import without_background
 from penstock.fmri.masks import check_mask
 from penstock.fmri.reducers import (
     MEDIAN_ROW_SCRATCH,
@@ -255,9 +256,7 @@ class ExtractLabels(_Extract):
                 f"labels_img has no label other than the background ({self.background_label})"
             )
         if self.labels is not None:
-            names = list(self.labels)
-            if len(names) == len(found) + 1 and names[0].lower() == "background":
-                names = names[1:]
+            names = without_background(self.labels)
             if len(names) != len(found):
                 raise ValueError(
                     f"labels has {len(names)} names, but labels_img {len(found)} labels beside the "
@@ -266,6 +265,12 @@ class ExtractLabels(_Extract):
             return dict(zip(found, names, strict=True))
         rows = read_lut(self.lut) if isinstance(self.lut, str) else self.lut or ()
         table = dict(rows)
+        for value, name in rows:
+            if value in found and table[value] != name:
+                raise ValueError(
+                    f"lut has two names for the label {value}, {name!r} and {table[value]!r}: give "
+                    "it one"
+                )
         return {value: table.get(value, str(value)) for value in found}
 
     def _reduce(self, regions: Regions, volumes: np.ndarray, out: np.ndarray) -> None:

@@ -281,10 +281,37 @@ def listed(masker):
     return names
 
 
+def test_the_name_of_the_background_is_no_region():
+    for values, labels in (
+        ((2, 5, 8), ["a", "b", "c"]),
+        ((2, 5, 8), ["background", "a", "b", "c"]),
+        ((-3, 4, 6), ["a", "Background", "b", "c"]),  # (0 lies between them)
+    ):
+        masker = NiftiLabelsMasker(image(atlas(*values)), labels=labels).fit()
+        assert masker.region_names_ == {0: "a", 1: "b", 2: "c"}
+        assert [masker.region_ids_[i] for i in range(3)] == list(values)
+    masker.set_params(labels=None, lut={4: "b", -3: "a"}).fit()
+    assert list(masker.lut_["name"]) == ["a", "Background", "b", "6"]
+
+
+def test_all_cores_as_joblib_counts_them():
+    img = bold()
+    for n_jobs in (-1, -2, 1, None):
+        masker = MultiNiftiLabelsMasker(image(atlas(2, 5)), n_jobs=n_jobs)
+        assert [signals.shape for signals in masker.fit_transform([img, img])] == [(6, 2)] * 2
+        assert masker.transform(img).shape == (6, 2)
+
+
 def test_tables_lists_and_dictionaries_of_names_for_plots():
     labels = image(atlas(2, 5, 8))
     expected = ["visual", "motor", "insula"]
-    for names in (expected, {8: "insula", 2: "visual", 5: "motor", 6: "gone"}):
+    one = plot_regions(image(atlas(5)), names={5: "motor"})
+    assert [text.get_text() for text in one[2].get_legend().get_texts()] == ["motor"]
+    for names in (
+        expected,
+        ["Background", *expected],
+        {8: "insula", 2: "visual", 5: "motor", 6: "gone"},
+    ):
         axes = plot_regions(labels, names=names)
         assert [text.get_text() for text in axes[2].get_legend().get_texts()] == expected
 
@@ -305,6 +332,12 @@ def test_tables_lists_and_dictionaries_of_names_for_plots():
         ({"standardize": "zscore"}, ValueError, "zscore_sample"),
         ({"low_pass": 0.01, "high_pass": 0.1}, ValueError, "below"),
         ({"labels": ["a", "b", "c", "d"]}, ValueError, "4 names"),
+        ({"labels": ["Background", "a", "b"]}, ValueError, "2 names"),
+        ({"lut": pd.DataFrame({"index": [2, 2], "name": ["a", "b"]})}, ValueError, "two names"),
+        ({"lut": pd.DataFrame({"index": [2, np.nan], "name": ["a", "b"]})}, ValueError, "whole"),
+        ({"lut": pd.DataFrame({"value": [2], "name": ["a"]})}, ValueError, "no column 'index'"),
+        ({"smoothing_fwhm": [1.0, 2.0, 3.0]}, TypeError, "smoothing_fwhm"),
+        ({"n_jobs": 0}, ValueError, "n_jobs"),
         ({"labels": "abc"}, TypeError, "labels"),
         ({"labels": [1, 2, 3]}, TypeError, "labels"),
         ({"labels": ["a"], "lut": "table.tsv"}, ValueError, "not both"),
