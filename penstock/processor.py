@@ -151,6 +151,9 @@ class Processor:
     reduce_dims: ClassVar[tuple[str, ...]] = ()
     """Core dims over which the kernel only needs a reduction (`partial`, `combine`), so that they
     may be cut after all: the reduction is streamed first."""
+    merges: ClassVar[bool] = False
+    """Whether what `combine` returns can itself be combined with the next partial result: then they
+    are read one after the other."""
     n_statistics: ClassVar[int] = 1
     """Statistics in a partial reduction: the length of the first axis of what `partial` returns."""
     anonymizes: ClassVar[bool] = False

@@ -9,6 +9,7 @@ block is a file of its own, so that machines can share the folder.
 from __future__ import annotations
 
 import functools
+import itertools
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -138,7 +139,17 @@ def _read_reduced(
 ) -> Any:
     remaining = [region[str(dim)] for dim in dims if dim not in processor.reduce_dims]
     everything = slice(0, 1 << 62)
-    partials = read_array(
-        folder, name, store_version(Path(folder)), everything, everything, *remaining
-    )
-    return processor.combine(partials)
+    version = store_version(Path(folder))
+    if not processor.merges:
+        partials = read_array(folder, name, version, everything, everything, *remaining)
+        return processor.combine(partials)
+    # (all parts at once would be as large as the blocks that they were made of)
+    merged = None
+    for part in itertools.count():
+        found = read_array(folder, name, version, slice(part, part + 1), everything, *remaining)
+        if not len(found):
+            return merged
+        if merged is None:
+            merged = processor.combine(found)
+        else:
+            merged = processor.combine(np.stack([merged, found[0]]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -13,6 +14,7 @@ from penstock.buffers import scratch_buffer
 from penstock.dataset import (
     SIGNAL,
     Region,
+    indexer_length,
     sampled_coordinate,
     sampling_frequency,
 )
@@ -339,8 +341,7 @@ class Rereference(Processor):
 
     core_dims = ("channel",)
     reduce_dims: ClassVar[tuple[str, ...]] = ("channel",)
-    # the reduction, float64, of a block of few channels
-    scratch: ClassVar[float] = 1.0
+    merges: ClassVar[bool] = True
     scratch_bytes: ClassVar[int] = 1 << 20
 
     channels: str | tuple[str, ...] = "average"
@@ -380,6 +381,11 @@ class Rereference(Processor):
             )
             raise ValueError(f"Rereference: {sentence}")
         return np.isin(names, wanted), targets
+
+    def kernel_bytes(self, ds: xr.Dataset, region: Region) -> int:
+        # the sum over channels in float64: so far, of the next block, of both, and of both together
+        others = [region[str(dim)] for dim in ds[SIGNAL].dims if dim != "channel"]
+        return 4 * 8 * math.prod(map(indexer_length, others))
 
     def outline(self, ds: xr.Dataset, state: Any) -> xr.Dataset:
         self.masks(ds)

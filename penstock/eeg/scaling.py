@@ -75,6 +75,7 @@ class Scale(Processor):
 
     core_dims = ("time",)
     reduce_dims: ClassVar[tuple[str, ...]] = ("time",)
+    merges: ClassVar[bool] = True
     n_statistics: ClassVar[int] = 3
     scratch: ClassVar[float] = 0.0
     scratch_bytes: ClassVar[int] = 1 << 20
