@@ -158,7 +158,7 @@ class Fit(Processor):
     nan_policy: NanPolicy = field(default="omit", kw_only=True)
     gil: Literal["released", "held"] = field(default="held", kw_only=True)  # type: ignore[misc]
 
-    scratch_bytes = 10 << 20
+    scratch_bytes = 14 << 20
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "model", as_model(self.model))

@@ -27,7 +27,7 @@ from penstock.spectra.solver_state import (
     lengths_of,
 )
 
-_TILE_BYTES = 2 << 20
+_TILE_BYTES = 3 << 20
 """Derivatives of the positions that are worked on at once: they should stay in the cache."""
 
 _INFLUENCE = 1e-8
@@ -238,8 +238,6 @@ class _Run:
         tile = int(np.clip(_TILE_BYTES // row_bytes, 1, 4096))
         solve = levenberg_marquardt if solver.method == "batched" else scipy_least_squares
         for done in solve(problem, load, len(self.records), tile, damping):
-            few = done.n_values < len(solver.free)
-            done.status[few] = FAILED
             for i in np.flatnonzero(done.status == FAILED):
                 row = int(done.rows[i])
                 self.reasons[row] = self._reason(done, int(i), self.reasons.get(row))

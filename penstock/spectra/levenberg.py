@@ -113,7 +113,7 @@ def levenberg_marquardt(
             _advance(problem, active)
         done = active.status > 0
         if done.any():
-            yield active.take(done)
+            yield active.finished(np.flatnonzero(done))
             active = None if done.all() else active.take(~done)
 
 
@@ -167,7 +167,7 @@ def begin(
         state.status[:] = NOT_CONVERGED
     state.status[_flat(problem, state) | (squares <= state.rounding)] = CONVERGED
     usable = np.isfinite(squares) & np.isfinite(normal).all(axis=(1, 2))
-    usable &= np.isfinite(parameters).all(axis=1)
+    usable &= np.isfinite(parameters).all(axis=1) & (n_values >= parameters.shape[1])
     state.status[~usable] = FAILED
     return state
 
@@ -183,14 +183,22 @@ def _extent(
         n_values = np.full(len(data), data.shape[1] * parts)
     kind = data.dtype.kind
     values = as_real(problem.weighted(data, weights), kind)
+    size = np.vecdot(values, values)
     if values.base is data or values is data:
-        middle = data.mean(axis=1)
-    else:
-        squared = weights**2 if weights.shape[1] else np.square(problem.weights)
-        total = np.sum(np.broadcast_to(squared, data.shape), axis=1)
-        middle = (data * squared).sum(axis=1) / np.where(total > 0, total, 1.0)
+        total = data.sum(axis=1)
+        squares = size - np.abs(total) ** 2 / data.shape[1]
+        # (of data far from 0 the difference has no digits left)
+        rows = np.flatnonzero(squares < 1e-6 * size)
+        if len(rows):
+            middle = total[rows] / data.shape[1]
+            around = as_real(data[rows] - middle[:, np.newaxis], kind)
+            squares[rows] = np.vecdot(around, around)
+        return n_values, size, np.sqrt(squares)
+    squared = weights**2 if weights.shape[1] else np.square(problem.weights)
+    total = np.sum(np.broadcast_to(squared, data.shape), axis=1)
+    middle = (data * squared).sum(axis=1) / np.where(total > 0, total, 1.0)
     around = as_real(problem.weighted(data - middle[:, np.newaxis], weights), kind)
-    return n_values, np.vecdot(values, values), length_of(around)
+    return n_values, size, length_of(around)
 
 
 def _set_going(
@@ -227,7 +235,7 @@ def _set_going(
 def _advance(problem: Problem, state: Positions) -> None:
     """One trial step at every position: taken where it reduces the sum of squares."""
     tolerances = problem.tolerances
-    step = _step(problem, state)
+    step = _step(problem, state.parameters, state.normal, state.descent, state.scale, state.damping)
     target = state.parameters + step
     late = np.flatnonzero(state.n_evaluations >= _LATE)
     if len(late):
@@ -255,10 +263,10 @@ def _advance(problem: Problem, state: Positions) -> None:
     normal, descent = linearised(
         problem,
         trial[rows],
-        residuals[rows],
+        residuals if len(rows) == len(state) else residuals[rows],
         state.data.dtype.kind,
         state.weights[rows],
-        curves[rows],
+        curves if len(rows) == len(state) else curves[rows],
     )
     usable = np.isfinite(normal).all(axis=(1, 2))
     if not usable.all():
@@ -343,17 +351,15 @@ def _dependent(normal: np.ndarray) -> np.ndarray:
 
 def _finish(problem: Problem, state: Positions, rows: np.ndarray) -> None:
     """One more step from new derivatives, so short that its outcome need not be looked at."""
-    part = state.without_data(rows)
-    part.damping[:] = _LEAST_DAMPING
-    step = _step(problem, part)
-    curvature = np.vecdot(step, products(part.normal, step))
-    good = np.isfinite(curvature) & (np.sqrt(curvature) <= part.change)
-    moved = np.clip(part.parameters + step, problem.lower, problem.upper)
-    state.parameters[rows[good]] = moved[good]
-    gain = 2 * np.vecdot(step, part.descent) - curvature
-    state.squares[rows[good]] -= np.clip(gain, 0, part.squares)[good]
-    length = length_of(part.scale * step)
-    state.stale[rows[good]] = (length / np.where(part.variation > 0, part.variation, 1.0))[good]
+    parameters, normal, descent = state.parameters[rows], state.normal[rows], state.descent[rows]
+    damping = np.full(len(rows), _LEAST_DAMPING)
+    step = _step(problem, parameters, normal, descent, state.scale[rows], damping)
+    curvature = np.vecdot(step, products(normal, step))
+    good = np.flatnonzero(np.sqrt(curvature) <= state.change[rows])
+    kept = rows[good]
+    state.parameters[kept] = np.clip(parameters + step, problem.lower, problem.upper)[good]
+    gain = (2 * np.vecdot(step, descent) - curvature)[good]
+    state.squares[kept] -= np.clip(gain, 0, state.squares[kept])
 
 
 def _near(problem: Problem, state: Positions) -> np.ndarray:
@@ -432,23 +438,30 @@ def _flat(problem: Problem, state: Positions) -> np.ndarray:
     return cosines.max(axis=1) <= problem.tolerances.gtol * np.sqrt(state.squares)
 
 
-def _step(problem: Problem, state: Positions) -> np.ndarray:
+def _step(
+    problem: Problem,
+    parameters: np.ndarray,
+    normal: np.ndarray,
+    descent: np.ndarray,
+    scale: np.ndarray,
+    damping: np.ndarray,
+) -> np.ndarray:
     """Damped Gauss-Newton step, the best one within the bounds.
 
     Which parameters end at a bound is found by the primal-dual active set method (M. Hintermueller,
     K. Ito, K. Kunisch, 2002): beyond it they are fixed there, and let go where that is no gain.
     """
-    scale = divisors(state.scale)
+    scale = divisors(scale)
     n = scale.shape[1]
-    matrix = state.normal / (scale[:, :, np.newaxis] * scale[:, np.newaxis, :])
+    matrix = normal / (scale[:, :, np.newaxis] * scale[:, np.newaxis, :])
     diagonal = np.arange(n)
-    matrix[:, diagonal, diagonal] += state.damping[:, np.newaxis]
-    right = state.descent / scale
+    matrix[:, diagonal, diagonal] += damping[:, np.newaxis]
+    right = descent / scale
     if not problem.bounded:
         return np.linalg.solve(matrix, right[:, :, np.newaxis])[:, :, 0] / scale
-    near = problem.lower + _APPROACH * (state.parameters - problem.lower)
+    near = problem.lower + _APPROACH * (parameters - problem.lower)
     lower = np.where(problem.exclusive, near, problem.lower)
-    low, high = (lower - state.parameters) * scale, (problem.upper - state.parameters) * scale
+    low, high = (lower - parameters) * scale, (problem.upper - parameters) * scale
     at_low, at_high = (low >= 0) & (right <= 0), (high <= 0) & (right >= 0)
     identity = np.eye(n)
     for _ in range(2 * n + 2):

@@ -74,9 +74,9 @@ class Positions:
         rounding: np.ndarray = (4 * _EPSILON) ** 2 * self.size
         return rounding
 
-    def take(self, mask: np.ndarray) -> Positions:
+    def take(self, which: np.ndarray) -> Positions:
         """Some of the positions, by a mask or by their numbers."""
-        index = np.flatnonzero(mask) if mask.dtype == bool else mask
+        index = np.flatnonzero(which) if which.dtype == bool else which
         return Positions(*[getattr(self, name).take(index, axis=0) for name in _NAMES])
 
     def without_data(self, rows: np.ndarray) -> Positions:
@@ -85,6 +85,15 @@ class Positions:
         blank = dict.fromkeys(_VALUES, self.data[:0])
         names = (name for name in _NAMES if name not in _VALUES)
         return Positions(**blank, **dict(zip(names, kept, strict=True)))
+
+    def finished(self, rows: np.ndarray) -> Positions:
+        """Some of the positions: data of those that failed, for others only their shape."""
+        if (self.status[rows] == FAILED).any():
+            return self.take(rows)
+        part = self.without_data(rows)
+        part.data = np.broadcast_to(self.data[:1], (len(rows), self.data.shape[1]))
+        part.weights = self.weights.take(rows, axis=0)
+        return part
 
     def joined(self, other: Positions) -> Positions:
         """These positions and others."""
