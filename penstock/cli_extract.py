@@ -66,6 +66,38 @@ def extract(
     confound_columns: Annotated[
         str | None, typer.Option(help="Columns of it, with patterns: trans_*,rot_*,csf.")
     ] = None,
+    confound_strategy: Annotated[
+        str | None,
+        typer.Option(
+            help="Instead of columns, what fMRIPrep's confounds are about: motion, wm_csf, "
+            "global_signal, high_pass, compcor, ica_aroma, scrub; motion=basic and the like."
+        ),
+    ] = None,
+    fd_threshold: Annotated[
+        float | None, typer.Option(help="Displacement above which scrub leaves volumes out [mm].")
+    ] = None,
+    std_dvars_threshold: Annotated[
+        float | None, typer.Option(help="Standardized DVARS above which scrub leaves them out.")
+    ] = None,
+    n_compcor: Annotated[
+        int | None, typer.Option(help="Components of CompCor of each mask.")
+    ] = None,
+    sample_mask: Annotated[
+        str | None,
+        typer.Option(help="Volumes to keep: 4: leaves out the first four; or a list, 0,1,5."),
+    ] = None,
+    filter: Annotated[
+        str, typer.Option(help="Kind of the filter: butterworth, or cosine (high-pass only).")
+    ] = "butterworth",
+    keep_masked_labels: Annotated[
+        bool, typer.Option(help="Labels outside of the mask stay, as columns of NaN.")
+    ] = False,
+    keep_empty_spheres: Annotated[
+        bool, typer.Option(help="Spheres without a voxel stay, as columns of NaN.")
+    ] = False,
+    min_coverage: Annotated[
+        float, typer.Option(help="Share of a label that --within must cover, from 0 to 1.")
+    ] = 0.0,
     detrend: Annotated[bool, typer.Option(help="Remove the linear trend.")] = False,
     standardize: Annotated[
         str | None, typer.Option(help="zscore_sample or psc (percent of the mean).")
@@ -110,14 +142,30 @@ def extract(
     confounds = [c if c == "auto" or "{name}" in c else local_path(c) for c in confounds or ()]
     policy: dict[str, Any] = {"nan_policy": nan_policy}
     parts: list[Any] = [
-        ExtractLabels(atlas, lut=names, strategy=strategy, mask_img=within, **policy)  # type: ignore[arg-type]
+        ExtractLabels(
+            atlas,
+            lut=names,
+            strategy=strategy,  # type: ignore[arg-type]
+            mask_img=within,
+            keep_masked_labels=keep_masked_labels,
+            min_coverage=min_coverage,
+            **policy,
+        )
         for atlas in labels
     ]
     parts += [ExtractMaps(path, mask_img=within, **policy) for path in maps]
     parts += [ExtractVoxels(path, resampling="mask", **policy) for path in mask]
     if seeds:
         centres = tuple(_centre(text) for text in seeds)
-        parts.append(ExtractSpheres(centres, radius=radius, mask_img=within, **policy))
+        parts.append(
+            ExtractSpheres(
+                centres,
+                radius=radius,
+                mask_img=within,
+                keep_empty_spheres=keep_empty_spheres,
+                **policy,
+            )
+        )
     if radius is not None and not seeds:
         raise ValueError("--radius is that of spheres: give their centres with --seeds x,y,z")
     if format not in (None, *TABLES_AND_STORES):
@@ -135,9 +183,21 @@ def extract(
         "high_pass": high_pass,
         "confounds": None if not confounds else confounds[0] if len(confounds) == 1 else confounds,
         "confound_columns": tuple(confound_columns.split(",")) if confound_columns else None,
+        "strategy": tuple(confound_strategy.split(",")) if confound_strategy else None,
+        "sample_mask": _volumes(sample_mask),
     }
+    limits = {
+        "fd_threshold": fd_threshold,
+        "std_dvars_threshold": std_dvars_threshold,
+        "n_compcor": n_compcor,
+    }
+    limits = {key: value for key, value in limits.items() if value is not None}
+    if limits and not confound_strategy:
+        raise ValueError(f"--{min(limits).replace('_', '-')} belongs to --confound-strategy")
+    if filter not in ("butterworth", "cosine"):
+        raise ValueError(f"--filter must be butterworth or cosine, got {filter!r}")
     if any(value not in (None, False) for value in cleaning.values()):
-        steps.append(CleanSignals(t_r=t_r, **cleaning))  # type: ignore[arg-type]
+        steps.append(CleanSignals(t_r=t_r, filter=filter, strategy_options=limits, **cleaning))  # type: ignore[arg-type]
     found = _images(files, select)
     sources, folder, written = _targets(
         files, found, out, format, only_voxels=bool(mask) and not labels
@@ -171,6 +231,17 @@ def extract(
 
 def _absolute(paths: list[str] | None) -> list[str]:
     return [local_path(path) for path in paths or ()]
+
+
+def _volumes(text: str | None) -> str | tuple[int, ...] | None:
+    if text is None or ":" in text:
+        return text
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise ValueError(
+            f"--sample-mask {text!r}: write a stretch such as 4:, or the numbers of volumes"
+        ) from None
 
 
 def _centre(text: str) -> tuple[float, float, float]:

@@ -10,6 +10,7 @@ from typing import Any
 
 _HOMES = {
     "CleanSignals": "penstock.fmri.clean",
+    "ConfoundStrategy": "penstock.fmri.confound_strategies",
     "ExtractLabels": "penstock.fmri.regions",
     "ExtractMaps": "penstock.fmri.weighted",
     "ExtractSpheres": "penstock.fmri.weighted",
@@ -32,6 +33,7 @@ _HOMES = {
     "find_confounds": "penstock.fmri.confounds",
     "high_variance_confounds": "penstock.fmri.high_variance",
     "intersect_masks": "penstock.fmri.masks",
+    "load_confounds": "penstock.fmri.confound_strategies",
     "load_confounds_table": "penstock.fmri.confounds",
     "load_image": "penstock.fmri.images",
     "mean_image": "penstock.fmri.masks",

@@ -43,6 +43,7 @@ except ImportError as error:
 
 if TYPE_CHECKING:
     from penstock.fmri.cleaning import CleaningOptions
+    from penstock.fmri.confound_strategies import ConfoundStrategy
     from penstock.fmri.extraction import _Extract
 
 
@@ -76,6 +77,8 @@ class BaseMasker(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  
     nan_policy: str = "omit"
     runs: Any = None
     confound_columns: Any = None
+    confound_strategy: Any = None
+    confound_options: Mapping[str, Any] | None = None
 
     # ------------------------------------------------------------------ what subclasses say
 
@@ -371,6 +374,23 @@ class BaseMasker(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  
         if not self.__sklearn_is_fitted__():
             self.fit()
         return Pipeline((*self.processors(), *self.cleaner(confounds, sample_mask)))
+
+    def confounds_chosen(self) -> ConfoundStrategy:
+        """The strategy by which confounds of fMRIPrep are chosen, with its parameters."""
+        from penstock.fmri.confound_strategies import ConfoundStrategy
+
+        return ConfoundStrategy(self.strategy_for("auto") or (), **(self.confound_options or {}))
+
+    def strategy_for(self, confounds: Any) -> tuple[str, ...] | None:
+        """What is chosen of tables of confounds, where there are some."""
+        given = self.confound_strategy
+        if given is None or confounds is None:
+            return None
+        if self.confound_columns is not None:
+            raise ValueError(
+                "confound_columns names columns, and confound_strategy chooses among them: give one"
+            )
+        return (given,) if isinstance(given, str) else tuple(given)
 
     def cleaner(self, confounds: Any, sample_mask: Any) -> tuple[Processor, ...]:
         """The cleaning as a processor; nothing where nothing is to be cleaned."""

@@ -15,7 +15,7 @@ def kept_volumes(sample_mask: Any, n_times: int, runs: Any = None) -> np.ndarray
     sample_mask : array_like of int or bool, list of array_like, or None
         Numbers of the kept volumes, or True for them; None keeps all. With `runs` it may be a list
         with one such mask for each run (in ascending order of the runs), counted from the first
-        volume of that run.
+        volume of that run. Text is a stretch of the whole series: ``"4:"``, ``"4:-2"``.
     n_times : int
         Time points.
     runs : array_like, optional
@@ -35,6 +35,8 @@ def kept_volumes(sample_mask: Any, n_times: int, runs: Any = None) -> np.ndarray
     if sample_mask is None:
         each_run(runs, n_times)
         return np.arange(n_times)
+    if isinstance(sample_mask, str):
+        sample_mask = np.arange(n_times)[slice_of_text(sample_mask)]
     several = isinstance(sample_mask, list | tuple) and any(np.ndim(part) for part in sample_mask)
     if not several:
         return _one_mask(sample_mask, n_times, "sample_mask")
@@ -50,6 +52,20 @@ def kept_volumes(sample_mask: Any, n_times: int, runs: Any = None) -> np.ndarray
         for i, (mask, (_, volumes)) in enumerate(zip(sample_mask, parts, strict=True))
     ]
     return np.sort(np.concatenate(kept))
+
+
+def slice_of_text(text: str) -> slice:
+    """A stretch of volumes that is written as in Python: ``"4:"``, ``":-2"``, ``"10:100"``."""
+    start, mark, stop = text.replace(" ", "").partition(":")
+    try:
+        if not mark:
+            raise ValueError
+        return slice(*(int(part) if part else None for part in (start, stop)))
+    except ValueError:
+        raise ValueError(
+            f"sample_mask={text!r} is no stretch of volumes: write first:stop, such as 4: to leave "
+            "out the first four"
+        ) from None
 
 
 def each_run(runs: Any, n_times: int) -> list[tuple[Any, np.ndarray]]:

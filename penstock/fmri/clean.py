@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
 from penstock.dataset import SIGNAL, blank_variable
+from penstock.fmri.censoring import slice_of_text
 from penstock.fmri.cleaning import Cleaning, CleaningOptions, kept_volumes, plan_cleaning
 from penstock.fmri.cleaning_steps import BATCH_BYTES, LEAST_BATCH, as_slice
+from penstock.fmri.confound_strategies import ConfoundStrategy, chosen_confounds
 from penstock.fmri.confounds import find_confounds, load_confounds_table
 from penstock.fmri.volumes import repetition_time
 from penstock.io.arrays import exact_type
@@ -52,8 +55,8 @@ class CleanSignals(Processor):
     t_r : float, optional
         Repetition time [s]. Default: that of the dataset's time coordinate.
     sample_mask : sequence of int or bool, optional
-        Volumes of the whole series that are kept: their numbers in ascending order, or True for
-        each of them.
+        Volumes of the whole series that are kept: their numbers in ascending order, True for each
+        of them, or a stretch as text: ``"4:"`` leaves out the first four.
     runs : sequence of int or str, optional
         Run of each volume. Each run is cleaned on its own.
     confounds : str, array_like, list of them, optional
@@ -62,6 +65,12 @@ class CleanSignals(Processor):
         relative to the image: the table that has the image's name.
     confound_columns : str or sequence of str, optional
         Names of the confounds that are used, or patterns such as ``"trans_*"``. Default: all.
+    strategy : sequence of str, optional
+        Instead of columns, what the confounds of fMRIPrep are about: ``["motion", "wm_csf",
+        "scrub"]``, ``["motion=basic"]`` (see `ConfoundStrategy`). Volumes that it leaves out
+        (``"scrub"``, and always those that fMRIPrep calls non-steady) are left out of the result.
+    strategy_options : mapping, optional
+        Its other parameters: ``{"fd_threshold": 0.2}``.
     ensure_finite : bool, default False
         Replace values that are not finite by 0. Otherwise a series with such a value is NaN
         throughout.
@@ -113,10 +122,12 @@ class CleanSignals(Processor):
     low_pass: float | None = None
     high_pass: float | None = None
     t_r: float | None = None
-    sample_mask: tuple[bool, ...] | tuple[int, ...] | None = None
+    sample_mask: tuple[bool, ...] | tuple[int, ...] | str | None = None
     runs: tuple[int, ...] | tuple[str, ...] | None = None
     confounds: str | tuple[Any, ...] | None = None
     confound_columns: str | tuple[str, ...] | None = None
+    strategy: tuple[str, ...] | None = None
+    strategy_options: Mapping[str, Any] = field(default_factory=dict, hash=False)
     ensure_finite: bool = False
     extrapolate: bool = False
     order: int = 5
@@ -151,6 +162,7 @@ class CleanSignals(Processor):
 
     def __repr__(self) -> str:
         values = [(f.name, getattr(self, f.name), f.default) for f in fields(self)]
+        values = [row for row in values if row[0] != "strategy_options" or row[1]]
         given = [f"{name}={_shown(value)}" for name, value, default in values if value != default]
         return f"CleanSignals({', '.join(given)})"
 
@@ -164,10 +176,34 @@ class CleanSignals(Processor):
         elif options.filter == "cosine":
             modules.append("scipy.linalg")
         object.__setattr__(self, "modules", tuple(modules))
+        if isinstance(self.sample_mask, str):
+            slice_of_text(self.sample_mask)
+        if self.strategy is not None or self.strategy_options:
+            self._check_strategy()
         if self.confounds is None and self.confound_columns is not None:
             raise ValueError(
                 "confound_columns names columns of a table: give that table with confounds=..."
             )
+
+    def _check_strategy(self) -> None:
+        if self.strategy is None or self.confound_columns is not None:
+            raise ValueError(
+                "strategy chooses among the columns of fMRIPrep's tables, strategy_options belong "
+                "to it, and confound_columns names columns: give one way of choosing"
+            )
+        if self.confounds is None or not (self._by_image or _paths(self.confounds)):
+            raise ValueError(
+                "strategy needs a table of fMRIPrep: give confounds='auto', or the path of one"
+            )
+        _ = self.chosen
+
+    @property
+    def chosen(self) -> ConfoundStrategy:
+        """The strategy, with its parameters."""
+        unknown = set(self.strategy_options) - {f.name for f in fields(ConfoundStrategy)}
+        if unknown:
+            raise ValueError(f"strategy_options: unknown {', '.join(sorted(unknown))}")
+        return ConfoundStrategy(self.strategy or (), **self.strategy_options)
 
     def options(self, ds: xr.Dataset | None = None) -> CleaningOptions:
         """What is done to every series, with the repetition time of a dataset."""
@@ -199,20 +235,26 @@ class CleanSignals(Processor):
 
     def prepare(self, ds: xr.Dataset) -> Cleaning:
         n_times = ds.sizes["time"]
-        table: np.ndarray | None = None
-        names: tuple[str, ...] = ()
-        if self.confounds is not None:
-            table, names = load_confounds_table(
-                self._confounds_of(ds), self.confound_columns, n_times
-            )
+        table, names, kept = self._loaded(ds)
         return plan_cleaning(
             n_times,
             self.options(ds),
             confounds=table,
             names=names,
-            sample_mask=self.sample_mask,
+            sample_mask=kept,
             runs=self.runs,
         )
+
+    def _loaded(self, ds: xr.Dataset) -> tuple[np.ndarray | None, tuple[str, ...], Any]:
+        """Confounds and their names, and the volumes that are kept."""
+        n_times, mask = ds.sizes["time"], self.sample_mask
+        if self.confounds is None:
+            return None, (), mask
+        given = self._confounds_of(ds)
+        if self.strategy is None:
+            return *load_confounds_table(given, self.confound_columns, n_times), mask
+        source = str(ds.attrs.get("source", ""))
+        return chosen_confounds(given, self.chosen, source, n_times, mask, self.runs)
 
     def _confounds_of(self, ds: xr.Dataset) -> Any:
         if not self._by_image:
@@ -250,7 +292,11 @@ class CleanSignals(Processor):
         signal = ds[SIGNAL]
         if signal.dtype.kind not in "fiub":
             raise ValueError(f"CleanSignals works on real values, but the signal is {signal.dtype}")
-        kept = kept_volumes(self.sample_mask, ds.sizes["time"], self.runs)
+        if state is not None:
+            kept = state.kept
+        else:
+            mask = self.sample_mask if self.strategy is None else self._loaded(ds)[2]
+            kept = kept_volumes(mask, ds.sizes["time"], self.runs)
         attrs = dict(signal.attrs)
         if options.standardize is not None:
             attrs["units"] = "%" if options.standardize == "psc" else "1"

@@ -20,6 +20,8 @@ MISSING = ("n/a", "na", "nan", "")
 """How tables write that there is no value, in lower case."""
 SUFFIXES = ("desc-confounds_timeseries.tsv", "desc-confounds_regressors.tsv")
 """Ends of the names of fMRIPrep's tables: today's, and that before version 20.2."""
+OF_IMAGES = ("echo-", "part-", "res-", "den-", "cohort-")
+"""Entities of images that their table of confounds does not have: echoes share one."""
 
 
 def load_confounds_table(
@@ -43,7 +45,9 @@ def load_confounds_table(
     Returns
     -------
     values : numpy.ndarray
-        float64, (n_times, n_confounds). Values that are missing (``n/a``) are NaN.
+        float64, (n_times, n_confounds). Values that are missing (``n/a``) are NaN, but for columns
+        of a table that lack the first one only, such as differences to the volume before: they get
+        the second value there, as `nilearn.interfaces.fmriprep.load_confounds` fills them.
     names : tuple of str
         Names of the columns.
 
@@ -75,6 +79,11 @@ def load_confounds_table(
                 f"{len(found[0].values)}: confounds side by side must be as long"
             )
     values = np.stack([column.numbers() for column in found], axis=1)
+    if len(values) > 1:
+        # differences to the volume before have none in the first: as usual, that of the second
+        named = np.array([column.named for column in found])
+        empty = named & np.isnan(values[0]) & np.isfinite(values[1:]).all(axis=0)
+        values[0, empty] = values[1, empty]
     return values, tuple(column.name for column in found)
 
 
@@ -113,7 +122,8 @@ def find_confounds(bold: str | os.PathLike[str]) -> str:
     for entity in path.name.partition(".")[0].split("_"):
         if "-" not in entity or entity.startswith(("space-", "desc-")):
             break
-        entities.append(entity)
+        if not entity.startswith(OF_IMAGES):
+            entities.append(entity)
     wanted = ["_".join([*entities, suffix]) for suffix in SUFFIXES]
     for name in wanted:
         if (found := path.parent / name).is_file():
@@ -144,6 +154,8 @@ class _Column:
     values: np.ndarray
     table: str
     """Where it comes from, for messages."""
+    named: bool = False
+    """Whether a table calls it by a name."""
 
     def numbers(self) -> np.ndarray:
         try:
@@ -172,12 +184,13 @@ def _columns(source: Any) -> Iterator[_Column]:
     table = "the table of confounds"
     if isinstance(source, str | os.PathLike):
         table = os.path.expanduser(os.fspath(source))
-        source = _read(table)
+        source = read_table(table)
     if isinstance(source, pd.Series):
         source = source.to_frame()
     if isinstance(source, pd.DataFrame):
         for position, name in enumerate(source.columns):
-            yield _Column(str(name), source.iloc[:, position].to_numpy(), table)
+            named = isinstance(name, str)
+            yield _Column(str(name), source.iloc[:, position].to_numpy(), table, named)
         return
     values = np.asarray(source)
     if values.dtype.kind not in "fiub":
@@ -193,8 +206,11 @@ def _columns(source: Any) -> Iterator[_Column]:
         yield _Column(str(position), column, table)
 
 
-def _read(path: str) -> pd.DataFrame:
-    """A table as text, of which nothing is known but its first line."""
+def read_table(path: str) -> pd.DataFrame:
+    """A table as text, of which nothing is known but its first line.
+
+    A first column without a name that counts the rows is the index that pandas or R wrote along.
+    """
     import pandas as pd
 
     skipped, first = 0, ""
@@ -230,8 +246,18 @@ def _read(path: str) -> pd.DataFrame:
         raise ValueError(f"{path} cannot be read as a table of confounds ({text})") from error
     except OSError as error:
         raise type(error)(f"cannot open the confounds {path}: {error.strerror}") from error
-    if indexed and table.iloc[:, 0].tolist() == list(range(len(table))):
-        table = table.iloc[:, 1:]  # (the numbers of the rows are no confound, but a trend)
+    return _without_index(table, indexed) if named else table
+
+
+def _without_index(table: pd.DataFrame, indexed: bool) -> pd.DataFrame:
+    """Without the numbers of the rows: they are no confound, but a trend."""
+    import pandas as pd
+
+    if not isinstance(table.index, pd.RangeIndex):  # (one name less than columns, as R writes them)
+        return table.reset_index(drop=True)
+    numbers = list(range(len(table) + 1))
+    if indexed and table.iloc[:, 0].tolist() in (numbers[:-1], numbers[1:]):
+        return table.iloc[:, 1:]
     return table
 
 

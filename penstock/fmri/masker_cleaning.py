@@ -55,13 +55,15 @@ def cleaning_processors(
     given["standardize"] = given["standardize"] or None
     if sample_mask is not None and masker.runs is not None:  # (it may be a list for each run)
         sample_mask = kept_volumes(sample_mask, len(masker.runs), masker.runs)
-    if sample_mask is not None:
+    if sample_mask is not None and not isinstance(sample_mask, str):
         sample_mask = tuple(np.asarray(sample_mask).tolist())
     runs = None if masker.runs is None else tuple(np.asarray(masker.runs).tolist())
     return (
         CleanSignals(
             confounds=confounds,
             confound_columns=masker.confound_columns if confounds is not None else None,
+            strategy=masker.strategy_for(confounds),
+            strategy_options=dict(masker.confound_options or {}),
             sample_mask=sample_mask,
             runs=runs,
             **given,

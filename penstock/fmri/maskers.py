@@ -181,6 +181,9 @@ class NiftiLabelsMasker(BaseMasker):
     keep_masked_labels : bool, default False
         Whether labels that lie outside of the mask, or vanish by resampling, stay as columns of
         NaN. By default they are left out, with a warning.
+    min_coverage : float, default 0
+        Share of a label's voxels that must lie in the mask, from 0 to 1; labels of which less is
+        covered count as outside of it.
     {common}
 
     Notes
@@ -209,6 +212,7 @@ class NiftiLabelsMasker(BaseMasker):
     strategy: str = field(default="mean", kw_only=True)
     resampling_target: str | None = field(default="data", kw_only=True)
     keep_masked_labels: bool = field(default=False, kw_only=True)
+    min_coverage: float = field(default=0.0, kw_only=True)
 
     def _fit(self, imgs: Any) -> None:
         if self.labels_img is None:
@@ -240,6 +244,7 @@ class NiftiLabelsMasker(BaseMasker):
             mask_img=self._mask,
             resampling_target="data" if self.resampling_target == "data" else None,
             keep_masked_labels=self.keep_masked_labels,
+            min_coverage=self.min_coverage,
             nan_policy=self.nan_policy,  # type: ignore[arg-type]
         )
 
@@ -427,6 +432,7 @@ class NiftiSpheresMasker(BaseMasker):
     radius: Any = None
     mask_img: Any = None
     allow_overlap: bool = False
+    keep_empty_spheres: bool = field(default=False, kw_only=True)
 
     def _fit(self, imgs: Any) -> None:
         if self.seeds is None or not len(self.seeds):
@@ -456,6 +462,7 @@ class NiftiSpheresMasker(BaseMasker):
             radius=radius,
             mask_img=self._mask,
             allow_overlap=self.allow_overlap,
+            keep_empty_spheres=self.keep_empty_spheres,
             nan_policy=self.nan_policy,  # type: ignore[arg-type]
         )
 

@@ -180,13 +180,13 @@ def _clean(
     """Cleaned signals (regions, volumes kept), in the place of the raw ones where that goes."""
     from penstock.fmri.cleaning import plan_cleaning
 
-    table, names = tables.of(masker)
+    table, names, kept = tables.of(masker, sample_mask)
     cleaning = plan_cleaning(
         signals.shape[1],
         masker.options(ds),
         confounds=table,
         names=names,
-        sample_mask=sample_mask,
+        sample_mask=kept,
         runs=masker.runs,
     )
     return cleaning.apply_rows(signals, signals if cleaning.n_kept == signals.shape[1] else None)
@@ -200,17 +200,23 @@ class _Tables:
         self.n_times = sum(_n_volumes(ds) for ds in volumes)
         self._loaded: dict[Any, tuple[np.ndarray | None, tuple[str, ...]]] = {}
 
-    def of(self, masker: BaseMasker) -> tuple[np.ndarray | None, tuple[str, ...]]:
-        """Values and names of the confounds of a masker."""
-        columns = masker.confound_columns
-        key = columns if columns is None or isinstance(columns, str) else tuple(columns)
-        table, names = self._once(key, lambda: self._load(columns))
+    def of(
+        self, masker: BaseMasker, sample_mask: Any
+    ) -> tuple[np.ndarray | None, tuple[str, ...], Any]:
+        """Values and names of the confounds of a masker, and the volumes that are kept."""
+        kept = sample_mask
+        if masker.confound_strategy is not None:
+            table, names, kept = self._chosen(masker, sample_mask)
+        else:
+            columns = masker.confound_columns
+            key = columns if columns is None or isinstance(columns, str) else tuple(columns)
+            table, names = self._once(key, lambda: self._load(columns))
         if masker.high_variance_confounds:
             components, theirs = self._once(_Tables, self._components)
             assert components is not None
             table = components if table is None else np.hstack([components, table])
             names = (*theirs, *names)
-        return table, names
+        return table, names, kept
 
     def _once(self, key: Any, make: Callable[[], Any]) -> tuple[np.ndarray | None, tuple[str, ...]]:
         if key not in self._loaded:
@@ -225,21 +231,63 @@ class _Tables:
         components = high_variance_confounds(self.volumes[0], memory=self.memory)
         return components, tuple(f"high variance {i}" for i in range(components.shape[1]))
 
+    def _given(self) -> Any:
+        """The tables that were given, or those beside the images."""
+        from penstock.fmri.confounds import find_confounds
+
+        if not (isinstance(self.confounds, str) and self.confounds == "auto"):
+            return self.confounds
+        sources = [ds.attrs.get("source") for ds in self.volumes]
+        if not all(sources):
+            raise ValueError(
+                "confounds='auto' looks beside the image, and this one does not come from a "
+                "file: give the table"
+            )
+        return [find_confounds(str(source)) for source in sources]
+
+    def _chosen(
+        self, masker: BaseMasker, sample_mask: Any
+    ) -> tuple[np.ndarray | None, tuple[str, ...], np.ndarray | None]:
+        """What a strategy takes of the tables of fMRIPrep; of several images one after another."""
+        from penstock.fmri.cleaning import kept_volumes
+        from penstock.fmri.confound_strategies import chosen_confounds
+
+        strategy = masker.confounds_chosen()
+        tables = self._given()
+        if tables is None:
+            raise ValueError("confound_strategy needs a table of fMRIPrep: give confounds='auto'")
+        paths = [tables] if isinstance(tables, str | os.PathLike) else list(tables)
+        if len(paths) != len(self.volumes):
+            raise ValueError(
+                f"confound_strategy needs one table of fMRIPrep for each image, and {len(paths)} "
+                f"are given for {len(self.volumes)}"
+            )
+        values, kept, start = [], [], 0
+        names: tuple[str, ...] = ()
+        for path, ds in zip(paths, self.volumes, strict=True):
+            n_times = _n_volumes(ds)
+            table, names, left = chosen_confounds(
+                path, strategy, str(ds.attrs.get("source", "")), n_times
+            )
+            values.append(np.zeros((n_times, 0)) if table is None else table)
+            kept.append(start + (np.arange(n_times) if left is None else left))
+            start += n_times
+        if len({part.shape[1] for part in values}) > 1:
+            raise ValueError(
+                "the tables of these images hold different confounds: clean one image after another"
+            )
+        together = np.intersect1d(
+            np.concatenate(kept), kept_volumes(sample_mask, self.n_times, masker.runs)
+        )
+        return (np.vstack(values) if names else None), names, together
+
     def _load(self, columns: Any) -> tuple[np.ndarray | None, tuple[str, ...]]:
         """Values and names of tables; those of several images below each other."""
-        from penstock.fmri.confounds import find_confounds, load_confounds_table
+        from penstock.fmri.confounds import load_confounds_table
 
-        confounds = self.confounds
+        confounds = self._given()
         if confounds is None:
             return None, ()
-        if isinstance(confounds, str) and confounds == "auto":
-            sources = [ds.attrs.get("source") for ds in self.volumes]
-            if not all(sources):
-                raise ValueError(
-                    "confounds='auto' looks beside the image, and this one does not come from a "
-                    "file: give the table"
-                )
-            confounds = [find_confounds(str(source)) for source in sources]
         tables = as_list(confounds)
         if len(self.volumes) > 1 and len(tables) == len(self.volumes):
             each = [load_confounds_table([table], columns) for table in tables]

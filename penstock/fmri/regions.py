@@ -143,6 +143,10 @@ class ExtractLabels(_Extract):
         as their signal, so that all datasets have the same regions. They are left out otherwise.
     nan_policy : {"omit", "zero", "propagate"}, default "omit"
         Whether values that are not finite are left out, taken as 0 (as in nilearn), or passed on.
+    min_coverage : float, default 0
+        Share of a region's voxels that must lie in the mask, from 0 to 1. Regions of which less is
+        covered count as masked (see `keep_masked_labels`). Where there is a mask, the coordinate
+        ``coverage`` of the signals says the share of each region.
 
     Raises
     ------
@@ -192,6 +196,7 @@ class ExtractLabels(_Extract):
     resampling_target: Literal["data"] | None = "data"
     keep_masked_labels: bool = False
     nan_policy: NanPolicy = "omit"
+    min_coverage: float = 0.0
 
     def __post_init__(self) -> None:
         if isinstance(self.lut, str | os.PathLike):
@@ -201,6 +206,10 @@ class ExtractLabels(_Extract):
     def validate(self) -> None:
         if self.labels is not None and self.lut is not None:
             raise ValueError("give names by labels or by lut, not both")
+        if not 0 <= self.min_coverage <= 1:
+            raise ValueError(f"min_coverage is a share, from 0 to 1, got {self.min_coverage!r}")
+        if self.min_coverage and self.mask_img is None:
+            raise ValueError("min_coverage is how much of a region the mask covers: give mask_img")
 
     @property
     def averages(self) -> NanPolicy | None:
@@ -227,14 +236,19 @@ class ExtractLabels(_Extract):
     def _find(self, grid: VoxelGrid) -> Regions:
         image = load_image(self.labels_img, name="labels_img", ndim=3)
         named = self.all_names()
+        all_values = tuple(named)
         resample = self.resampling_target is not None
         here = image_on_grid(
             image, grid, "labels_img", "nearest" if resample else None, RESAMPLE_TO_DATA
         )
         flat = file_order(_whole_numbers(here, self.background_label))
         mask = flat_mask(self.mask_img, grid, resample, RESAMPLE_TO_DATA)
+        coverage = None
         if mask is not None:
-            flat = np.where(mask, flat, self.background_label)
+            inside = np.where(mask, flat, self.background_label)
+            coverage = _coverage(flat, inside, np.array(list(named), np.int64))
+            too_little = np.array(list(named), np.int64)[coverage < self.min_coverage]
+            flat = np.where(np.isin(inside, too_little), self.background_label, inside)
         left = set(_distinct(flat).tolist())
         vanished = tuple(name for value, name in named.items() if value not in left)
         if len(vanished) == len(named):
@@ -246,6 +260,8 @@ class ExtractLabels(_Extract):
             named = {value: name for value, name in named.items() if value in left}
         values = np.array(list(named), np.int64)
         coords = {"region": np.array(list(named.values())), "label": values}
+        if coverage is not None:
+            coords["coverage"] = coverage[np.isin(list(all_values), values)]
         return Regions(Segments.from_labels(flat, values), coords, vanished)
 
     def _names(self, values: np.ndarray) -> dict[int, str]:
@@ -280,6 +296,15 @@ class ExtractLabels(_Extract):
         if self.strategy == "variance" and "units" in attrs:
             return {**attrs, "units": f"({attrs['units']})^2"}
         return attrs
+
+
+def _coverage(labels: np.ndarray, inside: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Share of every label's voxels that lies in the mask; 0 for labels without a voxel."""
+    counts = [
+        np.diff(np.searchsorted(np.sort(found), [values, values + 1], "left").T).ravel()
+        for found in (labels.ravel(), inside.ravel())
+    ]
+    return counts[1] / np.maximum(counts[0], 1)
 
 
 def _distinct(labels: np.ndarray) -> np.ndarray:

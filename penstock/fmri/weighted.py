@@ -172,6 +172,8 @@ class ExtractSpheres(_Extract):
         refused.
     nan_policy : {"omit", "zero", "propagate"}, default "omit"
         Whether values that are not finite are left out, taken as 0 (as in nilearn), or passed on.
+    keep_empty_spheres : bool, default False
+        Keep spheres without a voxel (outside the volume or the mask), with NaN as their signal.
 
     Raises
     ------
@@ -212,6 +214,7 @@ class ExtractSpheres(_Extract):
     allow_overlap: bool = False
     resampling_target: Literal["data"] | None = "data"
     nan_policy: NanPolicy = "omit"
+    keep_empty_spheres: bool = False
 
     def __post_init__(self) -> None:
         for name in ("seeds", "radius"):
@@ -247,19 +250,27 @@ class ExtractSpheres(_Extract):
             voxels = sphere_voxels(seed, radius, grid)
             if mask is not None:
                 voxels = voxels[mask[voxels]]
-            if not len(voxels):
+            if not len(voxels) and not self.keep_empty_spheres:
                 where = "in the volume" if mask is None else "in the mask"
                 raise ValueError(
                     f"the sphere around the seed {_shown(seed)} has no voxel {where}: move the "
-                    "seed, or give a larger radius"
+                    "seed, give a larger radius, or keep_empty_spheres=True for a signal of NaN"
                 )
             spheres.append(voxels)
+        if not any(map(len, spheres)):
+            raise ValueError(
+                "none of the spheres has a voxel: their seeds are world coordinates in mm"
+            )
         segments = Segments.from_lists(spheres)
         if not self.allow_overlap:
             self._refuse_overlap(segments)
         x, y, z = np.array(self.seeds).T
         names = np.array(self.sphere_names())
-        return Regions(segments, {"region": names, "seed_x": x, "seed_y": y, "seed_z": z})
+        coords = {"region": names, "seed_x": x, "seed_y": y, "seed_z": z}
+        vanished = tuple(
+            str(n) for n, voxels in zip(names, spheres, strict=True) if not len(voxels)
+        )
+        return Regions(segments, coords, vanished)
 
     def _refuse_overlap(self, segments: Segments) -> None:
         owners = np.repeat(np.arange(len(segments)), segments.sizes)
