@@ -582,7 +582,7 @@ def test_confounds_of_fmriprep_and_their_columns(bold, atlas, confounds, tmp_pat
     path = tmp_path / "sub-01_task-rest_desc-preproc_bold.nii.gz"
     path.write_bytes(Path(bold).read_bytes())
     table = pd.DataFrame(confounds, columns=["trans_x", "trans_y", "rot_z", "csf"])
-    table.insert(0, "framewise_displacement", [np.nan] + [0.1] * 119)
+    table.insert(0, "framewise_displacement", [np.nan] * 2 + [0.1] * 118)
     name = "sub-01_task-rest_desc-confounds_timeseries.tsv"
     table.to_csv(tmp_path / name, sep="\t", index=False, na_rep="n/a")
     masker = NiftiLabelsMasker(image(atlas), confound_columns=("trans_*", "rot_z"))
