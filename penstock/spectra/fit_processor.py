@@ -222,7 +222,7 @@ class Fit(Processor):
     @property
     def row_scratch(self) -> float:  # type: ignore[override]
         """A spectrum that is larger than a tile is worked on by itself, in float64."""
-        return 2.0 * (8 * len(self.model.parameter_names) + 16)
+        return 2.0 * (4 * len(self.model.parameter_names) + 16)
 
     def kernel_bytes(self, ds: xr.Dataset, region: Region) -> int:
         extra = 0
