@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import xarray as xr
 from command_line import run_cli as run_cli
+from places import _clients as _clients
+from places import place as place
 
 import penstock as ps
 
