@@ -203,9 +203,7 @@ def test_values_that_are_not_finite(penstock: Penstock) -> None:
         ("AASCorrection", "put TriggerDetector(regex) before"),
         ("PickChannels: C9", "the recording has no channel 'C9': did you mean"),
         ("Crop: {tmin: 99}", "beyond the recording"),
-        ("MNE: {method: crop, tmax: 2}", "use Crop"),
         ("MNE: {method: filter, l_freq: 1, h_freq: 40, foo: 1}", "'foo'"),
-        ("MNE: nothing", "has no method 'nothing'"),
     ],
 )
 def test_a_pipeline_that_does_not_suit_the_recording(
@@ -288,10 +286,13 @@ def test_wrong_usage_is_one_sentence(penstock: Penstock, arguments: str, reason:
         ("pipeline:\n  - HighPassFilter: {frq: 1.0}\n", "no parameter 'frq': did you mean 'freq'?"),
         ("pipeline:\n  - HighPassFilter: {freq: fast}\n", "freq='fast' must be a number"),
         ("pipeline:\n  - HighPassFilter\n", "needs the parameter 'freq'"),
-        ("pipeline:\n  - Resample: [1, fft, 3]\n", "has 2 parameters (sfreq, method), got 3"),
+        ("pipeline:\n  - Resample: [1, fft, [edge], 3]\n", "has 3 parameters (sfreq, method, "
+         "skip_by_annotation), got 4"),
         ("pipeline:\n  - Crop: {tmin: 5, tmax: 2}\n", "tmax=2 s must not be before tmin=5 s"),
         ("pipeline:\n  - TriggerDetector: '('\n", "not a regular expression"),
         ("pipeline:\n  - MNE: resample\n", "needs sfreq"),
+        ("pipeline:\n  - MNE: nothing\n", "has no method 'nothing'"),
+        ("pipeline:\n  - MNE: plot\n", "use it on the result"),
         ("pipeline:\n  - MNE: {l_freq: 1}\n", "needs the parameter 'method'"),
         ("pipeline:\n  - Apply: {function: 'os:system'}\n", "--allow os"),
         ("pipeline:\n  - Apply: {function: 'numpy:nothing'}\n", "has no function 'nothing'"),
