@@ -87,7 +87,7 @@ CASES: dict[str, dict[str, Any]] = {
         ],
     },
     "regions of a compressed image": {
-        "source": "{images}/bold.nii.gz", "memory": "350MiB", "workers": 2, "format": "csv",
+        "source": "{images}/bold.nii.gz", "memory": "330MiB", "workers": 2, "format": "csv",
         "pipeline": [
             {"SmoothVolumes": 6.0}, {"ExtractLabels": "{images}/atlas.nii"},
             {"CleanSignals": {"detrend": True, "high_pass": 0.01}},

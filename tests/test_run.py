@@ -15,7 +15,7 @@ from penstock import events
 from penstock.ledger import Ledger, partial_path
 from penstock.store import open_store, write_store
 
-BUDGET = "1 GiB"
+BUDGET = "2 GiB"
 
 
 def test_run_writes_what_the_lazy_dataset_computes(small: xr.Dataset, tmp_path: Path) -> None:

@@ -442,12 +442,17 @@ def test_what_cannot_be_is_told_in_a_sentence(options, sentence):
 def test_confounds_without_value_are_named():
     names = ["csf", "trans_x_derivative1", "rot_x_derivative1"]
     table = pd.DataFrame(regressors(3), columns=names)
-    table.loc[0, names[1:]] = np.nan
-    sentence = r"2 of 3 confounds \(trans_x_derivative1, rot_x_derivative1\) .* first volume"
+    table.loc[:1, names[1:]] = np.nan
+    sentence = (
+        r"2 of 3 confounds \(trans_x_derivative1, rot_x_derivative1\) .* 2 volumes, the first 0"
+    )
     with pytest.raises(ValueError, match=sentence):
         signal_clean(series(), confounds=table)
-    signal_clean(series(), confounds=table, sample_mask=np.arange(1, T))
+    signal_clean(series(), confounds=table, sample_mask=np.arange(2, T))
     signal_clean(series(), confounds=table.fillna(0))
+    table.loc[1, names[1:]] = 0.5  # (a difference has no value in the first volume only)
+    filled = signal_clean(series(), confounds=table.bfill())
+    np.testing.assert_array_equal(signal_clean(series(), confounds=table), filled)
 
 
 def test_unknown_parameters_and_types_are_refused():

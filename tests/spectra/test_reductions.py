@@ -503,7 +503,7 @@ def test_memory_stays_inside_the_budget(dims):
 def test_a_result_that_does_not_fit_is_refused_before_anything_is_read():
     ds = virtual_dataset((1000, 1000, 100), ("y", "x", "frequency"), readable=False)
     asked = {"m": ApplyMasks(np.ones((50, 100), "f4"))}
-    with pytest.raises(BudgetError, match=r"191 MiB for results .* allow [0-9]+ MiB"):
+    with pytest.raises(BudgetError, match=r"191 MiB for results .* allow [0-9.]+ [MG]iB"):
         reduce(ds, asked, memory=resident() + 60 * MIB)
 
 
