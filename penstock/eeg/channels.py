@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from penstock.dataset import (
     sampled_coordinate,
     sampling_frequency,
 )
+from penstock.dates import ATTRIBUTE, moved_date, read_date
 from penstock.eeg.described import events_of_channels_kept, with_reference
 from penstock.eeg.picks import (
     ELECTRODE_TYPES,
@@ -262,11 +262,10 @@ def measured_later(ds: xr.Dataset, seconds: float) -> xr.Dataset:
         return ds
     if "mne_info" in ds.attrs:
         ds = ds.assign_attrs(first_time=float(ds.attrs.get("first_time", 0.0)) + seconds)
-    text = ds.attrs.get("measurement_date")
-    if not text:
+    date = read_date(ds.attrs.get(ATTRIBUTE))
+    if date is None:
         return ds
-    date = datetime.datetime.fromisoformat(str(text)) + datetime.timedelta(seconds=seconds)
-    return ds.assign_attrs(measurement_date=date.isoformat())
+    return ds.assign_attrs({ATTRIBUTE: moved_date(date, seconds).isoformat()})
 
 
 def _crop_events(ds: xr.Dataset, origin: float, length: float) -> xr.Dataset:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from penstock.dates import in_utc
 from penstock.processor import _plain
 
 
@@ -73,7 +74,7 @@ def _date(text: str) -> datetime.datetime:
         date = datetime.datetime.fromisoformat(text)
     except ValueError:
         raise ValueError(f"{text!r} is no date: write one such as '2024-05-31T13:00:00'") from None
-    return date if date.tzinfo is not None else date.replace(tzinfo=datetime.UTC)
+    return in_utc(date)
 
 
 def _places(item: Any) -> Any:

@@ -11,6 +11,7 @@ import datetime
 import re
 from decimal import Decimal
 
+from penstock.dates import read_date
 from penstock.io.edf_labels import ascii_text
 
 FIELD_CHARACTERS = 80
@@ -162,15 +163,9 @@ def split_start(text: object) -> tuple[datetime.datetime | None, Decimal, list[s
     ValueError
         If the text is no date.
     """
-    if text is None or text == "":
+    start = read_date(text)
+    if start is None:
         return None, Decimal(0), []
-    try:
-        start = datetime.datetime.fromisoformat(str(text))
-    except ValueError:
-        raise ValueError(
-            f"the attribute measurement_date is {str(text)!r}, no date and time as "
-            "2024-05-17T09:30:00: set it to one, or delete it"
-        ) from None
     notes = []
     if start.utcoffset():
         notes.append(f"EDF holds local time without its zone (here {start:%z} from UTC)")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import datetime
 import math
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from penstock.dataset import SIGNAL, sampled_coordinate, sampled_index, sampling_frequency
+from penstock.dates import ATTRIBUTE, moved_date, read_date
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -73,10 +73,9 @@ def from_zero(ds: xr.Dataset) -> xr.Dataset:
     )
     if "event_onset" in ds.variables:
         moved = _events_from(moved, start, ds.sizes["time"] / rate, 0.5 / rate)
-    date = ds.attrs.get("measurement_date")
-    if date:
-        later = datetime.datetime.fromisoformat(str(date)) + datetime.timedelta(seconds=start)
-        moved.attrs["measurement_date"] = later.isoformat()
+    date = read_date(ds.attrs.get(ATTRIBUTE))
+    if date is not None:
+        moved.attrs[ATTRIBUTE] = moved_date(date, start).isoformat()
     return moved
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from penstock.dataset import SIGNAL, sampling_frequency
+from penstock.dates import ATTRIBUTE, in_utc, moved_date, read_date
 from penstock.io.edf_subject import subject_of
 from penstock.io.labels import unique_names, volts
 from penstock.io.mne.positions import set_positions
@@ -267,12 +268,10 @@ def _renamed_compensation(comps: list[Any], new_names: dict[str, str]) -> list[A
 
 def _measured(ds: xr.Dataset, before: datetime.datetime | None) -> datetime.datetime | None:
     """When the recording began, of which the first sample may be some time away."""
-    text = ds.attrs.get("measurement_date")
-    if not text:
+    first = read_date(ds.attrs.get(ATTRIBUTE))
+    if first is None:
         return None
-    first = datetime.datetime.fromisoformat(str(text))
-    if first.tzinfo is None:
-        first = first.replace(tzinfo=datetime.UTC)
-    began = first - datetime.timedelta(seconds=float(ds.attrs.get("first_time", 0.0)))
+    # (MNE-Python holds dates in UTC only)
+    began = moved_date(in_utc(first), -float(ds.attrs.get("first_time", 0.0)))
     # (seconds are rounded to microseconds on the way)
     return before if before is not None and abs(began - before) < _CLOSE else began

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 import xarray as xr
 
 from penstock.dataset import SIGNAL, Indexer, read_region, sampling_frequency
+from penstock.dates import moved_date
 from penstock.io.arrays import exact_type
 from penstock.io.electrodes import FRAME, LANDMARKS, POSITION
 from penstock.io.mne.annotations import CHANNELS, EXTRAS, annotations_of
@@ -180,9 +180,7 @@ def to_mne(
     early = min(0, first_samp)
     if early and info["meas_date"] is not None:
         # MNE-Python counts samples from 0
-        info = mne.Info(
-            {**info, "meas_date": info["meas_date"] + datetime.timedelta(seconds=early / rate)}
-        )
+        info = mne.Info({**info, "meas_date": moved_date(info["meas_date"], early / rate)})
     source = _Source(ds, first_samp - early)
     single = exact_type(ds[SIGNAL].dtype) == np.float32
     raw = DatasetRaw(source, info, "single" if single else "double")
