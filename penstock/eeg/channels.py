@@ -185,6 +185,7 @@ class Crop(Processor):
     101
     """
 
+    version: ClassVar[int] = 2
     selects: ClassVar[bool] = True
 
     tmin: float = 0.0
@@ -198,13 +199,16 @@ class Crop(Processor):
             raise ValueError(f"tmax={self.tmax:g} s must not be before tmin={self.tmin:g} s")
 
     def span(self, ds: xr.Dataset, dim: str = "time") -> tuple[int, int]:
-        """First and one past last sample that are kept."""
-        frequency, n = sampling_frequency(ds, dim), ds.sizes[dim]
+        """First and one past last sample that are kept.
+
+        `tmin` and `tmax` count from the first sample along ``time``, in all dims of times.
+        """
+        if dim != "time":
+            return self._other_span(ds, dim)
+        frequency, n = sampling_frequency(ds), ds.sizes["time"]
         start, stop = round(self.tmin * frequency), n
         if self.tmax is not None:
             stop = round(self.tmax * frequency) + int(self.include_tmax)
-        if dim != "time":
-            return min(start, n), min(max(start, stop), n)
         if start >= n or stop > n:
             given = f"tmin={self.tmin:g} s" if start >= n else f"tmax={self.tmax:g} s"
             raise ValueError(
@@ -219,20 +223,39 @@ class Crop(Processor):
             )
         return start, stop
 
+    def _other_span(self, ds: xr.Dataset, dim: str) -> tuple[int, int]:
+        """The samples of another rate that lie in the same seconds, which may be none."""
+        n, first = ds.sizes[dim], _first_time(ds, "time")
+        if not n:
+            return 0, 0
+        rate = sampling_frequency(ds, dim)
+        early = first - _first_time(ds, dim)
+        start = round((early + self.tmin) * rate)
+        if self.tmax is None:
+            # a sample that lasts beyond the end belongs to it
+            length = ds.sizes["time"] / sampling_frequency(ds)
+            stop = math.ceil((early + length) * rate - 1e-6)
+        else:
+            stop = round((early + self.tmax) * rate) + int(self.include_tmax)
+        low = min(max(start, 0), n)
+        return low, min(max(stop, low), n)
+
     def outline(self, ds: xr.Dataset, state: Any) -> xr.Dataset:
         frequency = sampling_frequency(ds)
         start, stop = self.span(ds)
         # seconds of the old time coordinate at which the new one begins
-        origin = float(ds["time"][start]) if "time" in ds.coords else start / frequency
+        origin = float(ds["time"][start])
         length = (stop - start) / frequency
         cropped = ds.isel(time=slice(start, stop))
         cropped = cropped.assign_coords(
             sampled_coordinate("time", stop - start, frequency, attrs=ds["time"].attrs)
         )
         for dim in [str(dim) for dim in ds.dims if str(dim).startswith("time_")]:
+            if not ds.sizes[dim]:
+                continue
             low, high = self.span(ds, dim)
             rate = sampling_frequency(ds, dim)
-            began = float(ds[dim][0]) + low / rate - origin
+            began = _first_time(ds, dim) + low / rate - origin
             cropped = cropped.isel({dim: slice(low, high)}).assign_coords(
                 sampled_coordinate(dim, high - low, rate, began, ds[dim].attrs)
             )
@@ -251,6 +274,11 @@ class Crop(Processor):
             else asked + start
         )
         return source
+
+
+def _first_time(ds: xr.Dataset, dim: str) -> float:
+    """Seconds at which the first sample along a dim lies."""
+    return float(ds[dim][0])
 
 
 def measured_later(ds: xr.Dataset, seconds: float) -> xr.Dataset:

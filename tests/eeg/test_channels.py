@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 import penstock as ps
 from penstock.chain import Chain
 from penstock.dataset import SIGNAL, sampled_coordinate
+from penstock.eeg import MNE
 from penstock.eeg.channels import Crop, DropChannels, PickChannels, Rereference
 from penstock.eeg.scaling import Scale
 from penstock.processor import Context
@@ -155,6 +156,55 @@ def test_crop_moves_the_measurement_date_to_the_first_sample_kept():
     part = Chain(ds.sel(time=slice(2.0, 8.0))).then(Crop(0.5)).output
     assert part.attrs["measurement_date"] == after.attrs["measurement_date"]
     assert "measurement_date" not in Chain(dataset()).then(Crop(1.0)).output.attrs
+
+
+def with_flow():
+    """A recording of which a second signal of 10 Hz counts its own tenths of seconds."""
+    ds = dataset(n_times=2000).assign_coords(sampled_coordinate("time_10Hz", 200, 10.0))
+    ds["signal_10Hz"] = (("channel_10Hz", "time_10Hz"), np.arange(200.0)[np.newaxis])
+    return ds
+
+
+@pytest.mark.parametrize("step", [Crop, lambda *times: MNE("crop", *times)])
+def test_crop_keeps_the_same_seconds_of_every_rate_whatever_was_selected_before(step):
+    ds = with_flow()
+    expected = Chain(ds).bind([Crop(5.0, 10.0), Crop(1.0, 3.0)]).output
+    assert expected.signal_10Hz.values[0].tolist() == list(range(60, 81))
+    selected = [
+        ds.sel(time=slice(5.0, 10.0)),
+        ds.sel(time=slice(5.0, 10.0), time_10Hz=slice(5.0, 10.0)),
+        ds.sel(time=slice(5.0, 10.0), time_10Hz=slice(3.0, 12.0)),
+        ds.isel(time=slice(500, 1001), time_10Hz=slice(40, None)),
+    ]
+    for part in selected:
+        after = Chain(part).then(step(1.0, 3.0)).output
+        assert np.array_equal(after.signal_10Hz, expected.signal_10Hz)
+        assert after.time_10Hz.values == pytest.approx(expected.time_10Hz.values)
+        assert after.sizes["time"] == 201
+    # the other signal alone was cut: what is left of it keeps its place
+    late = Chain(ds.sel(time_10Hz=slice(2.0, None))).then(step(1.0, 3.0)).output
+    assert late.signal_10Hz.values[0].tolist() == list(range(20, 31))
+    assert late.time_10Hz.values == pytest.approx(np.arange(20, 31) / 10 - 1.0)
+    # nothing is left of it, also for the next step
+    gone = Chain(ds.sel(time_10Hz=slice(5.0, None))).bind([step(1.0, 3.0), step(0.5)]).output
+    assert gone.sizes["time_10Hz"] == 0
+    assert gone.sizes["time"] == 151
+
+
+def test_crop_without_an_end_stops_all_rates_together(tmp_path):
+    ds = with_flow()
+    part = ds.isel(time=slice(500, 1000))
+    after = Chain(part).then(Crop()).output
+    assert after.signal_10Hz.values[0].tolist() == list(range(50, 100))
+    # a whole recording stays whole
+    assert Chain(ds).then(Crop()).output.sizes == ds.sizes
+    assert Chain(ds).then(Crop(1.0)).output.sizes["time_10Hz"] == 190
+    # also in files
+    made = ps.Pipeline([Crop(1.0, 3.0)])(part)
+    ps.export(made, tmp_path / "a.edf")
+    again = ps.open_dataset(tmp_path / "a.edf")
+    other = next(name for name in again.data_vars if str(name) != SIGNAL)
+    assert again[other].values[0, :21] == pytest.approx(np.arange(60, 81), abs=0.01)
 
 
 def test_crop_errors():
