@@ -110,6 +110,11 @@ def _folders(paths: Sequence[Path], roots: Sequence[Path]) -> list[tuple[str, ..
 
 def _by_pattern(paths: Sequence[Path], roots: Sequence[Path], pattern: str) -> list[str]:
     wanted = _fields_in(pattern)
+    if os.path.isabs(pattern) or pattern.startswith("~"):
+        raise ValueError(
+            f"{pattern!r} cannot be the name of a result: it lies in the folder of the results, "
+            "so begin with a field or a folder inside of it, such as '{sub}/{name}'"
+        )
     folders = _folders(paths, roots)
     names = []
     for number, (path, inside) in enumerate(zip(paths, folders, strict=True), 1):

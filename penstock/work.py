@@ -572,12 +572,18 @@ def _remarks(ledger: Ledger) -> dict[str, Any]:
     return {"remarks": texts} if texts else {}
 
 
+_SEVERAL_RATES = ("zarr", "edf")
+"""Formats that hold signals of several sampling frequencies."""
+
+
 def _passed_through(job: Job) -> list[str]:
     """Signals of other sampling frequencies, which processors of values leave as they are."""
     from penstock.store import open_store
 
     if all(processor.selects for processor in job.processors):
         return []
+    if job.format not in _SEVERAL_RATES:
+        return []  # (the export says that they are left out)
     ds = open_store(job.store)
     beside = [str(name) for name in ds.data_vars if str(name).startswith(f"{SIGNAL}_")]
     return [

@@ -65,7 +65,7 @@ def test_one_recording_given_in_many_ways_counts_once(
         ("{sub}/{task}-{suffix}", ["01/rest-bold", "02/rest-bold"]),
         ("{number}.{extension}", ["1.nii.gz", "2.nii.gz"]),
         ("{folders}/{file}", [f"sub-0{i}/func/sub-0{i}_task-rest_bold.nii.gz" for i in (1, 2)]),
-        ("/s{sub}//x", ["s01/x", "s02/x"]),
+        ("s{sub}//x", ["s01/x", "s02/x"]),
         ("{{{sub}}}", ["{01}", "{02}"]),
     ],
 )
@@ -81,6 +81,8 @@ def test_a_pattern_names_results(tmp_path: Path, pattern: str, expected: list[st
         ("{ses}", r"has no 'ses'"),
         ("same", r"a\.edf and .*b\.edf would both become 'same'"),
         ("../{name}", r"'\.\./a' cannot be the name of a result"),
+        ("/tmp/{name}", r"'/tmp/\{name\}' cannot be the name of a result"),
+        ("~/{name}", r"'~/\{name\}' cannot be the name of a result"),
         (".{name}", "cannot be the name of a result"),
         ("", "cannot be the name of a result"),
         ("{name", "cannot be read"),

@@ -17,7 +17,7 @@ from penstock.io.edf_labels import Channel, ascii_text, choose_labels, read_labe
 from penstock.io.edf_plan import RecordLayout, plan_records, seconds_text
 from penstock.io.edf_samples_write import Group, Progress, blocks, not_a_number, read_block
 from penstock.io.edf_samples_write import write_records as write_samples
-from penstock.io.edf_scaling import Candidates, Source, read_source, source_signals
+from penstock.io.edf_scaling import Candidates, Scaling, Source, read_source, source_signals
 from penstock.io.edf_subject import identity
 from penstock.io.edf_time import from_zero, same_time
 from penstock.io.export import ExportReport
@@ -416,12 +416,24 @@ def _lost_values(groups: list[Group]) -> list[str]:
                     f"the codes of {channel.name!r} need more than 16 bits and are rounded: export "
                     "as .fif or .zarr to keep them"
                 )
+            elif channel.kind == "stim" and not _holds_codes(candidate, scaling):
+                notes.append(
+                    f"the codes of {channel.name!r} lie on no grid that EDF holds and are rounded "
+                    f"to steps of {abs(scaling.step):.3g}: export as .fif or .zarr to keep them"
+                )
             if candidate.missing:
                 notes.append(
                     f"{candidate.missing} samples of the bad channel {channel.name!r} are not "
                     "numbers (NaN or infinite) and are written as 0"
                 )
     return notes
+
+
+def _holds_codes(candidate: Candidates, scaling: Scaling) -> bool:
+    """Whether all values of a channel are read back as they are."""
+    if candidate.source is not None or candidate.low == candidate.high:
+        return True
+    return candidate.whole and abs(scaling.step) == 1 and float(scaling.offset).is_integer()
 
 
 def _left_out(ds: xr.Dataset, groups: list[Group]) -> list[str]:

@@ -94,6 +94,19 @@ def recording_field(text: str, date: datetime.date | None) -> tuple[str, bool]:
     return field, came[: len(kept)] == kept
 
 
+def says_more(recording: str) -> bool:
+    """Whether a recording field says anything beside the date: who recorded, with what.
+
+    Examples
+    --------
+    >>> says_more("Startdate 02-MAR-2002 X X X"), says_more("Startdate X X X Neuroscan")
+    (False, True)
+    """
+    words = _EARLY.sub("", recording).split()
+    rest = words[2:] if words[:1] == ["Startdate"] else words
+    return any(word.upper() != "X" for word in rest)
+
+
 def _cut(fields: list[str], n_subfields: int, reserved: int = 0) -> str:
     """The subfields, the longest of them shortened where they are too long together."""
     most = FIELD_CHARACTERS - reserved

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import importlib.util
+import itertools
 import os
 import shutil
 import tempfile
@@ -61,7 +62,8 @@ def write_fif(
     folder, name = os.path.split(path)
     # MNE-Python holds a buffer about three times in float64; split files name each other, so they
     # are written under their final names, in a folder of their own
-    seconds = buffer_bytes / (32 * len(raw.ch_names) * raw.info["sfreq"])
+    most = max(1, min(buffer_bytes // (32 * len(raw.ch_names)), len(raw.times)))
+    buffer = _buffer_that_keeps_all(raw, most)
     work = tempfile.mkdtemp(prefix=f".{name}.", suffix=".part", dir=folder)
     try:
         with warnings.catch_warnings():
@@ -69,7 +71,8 @@ def write_fif(
             raw.save(
                 os.path.join(work, name),
                 fmt=raw.orig_format,
-                buffer_size_sec=min(max(seconds, 1 / raw.info["sfreq"]), raw.times[-1] + 1),
+                # (MNE-Python rounds up)
+                buffer_size_sec=(buffer - 0.5) / raw.info["sfreq"],
                 split_size=SPLIT_SIZE,
                 verbose="error",
             )
@@ -105,6 +108,30 @@ def _ascii_names(raw: Any) -> dict[str, str]:
     return renamed
 
 
+def _buffer_that_keeps_all(raw: Any, most: int) -> int:
+    """Samples of a buffer, about `most`, with which MNE-Python's writer leaves none out.
+
+    It leaves out what is marked BAD_ACQ_SKIP if all such stretches begin and end where a buffer
+    does; what is left out is read as 0, or makes the recording shorter.
+    """
+    annotations = raw.annotations
+    marked = [text.upper().startswith("BAD_ACQ_SKIP") for text in annotations.description]
+    length = len(raw.times)
+    begun = annotations.onset[marked] - raw.first_time
+    starts = raw.time_as_index(begun, use_rounding=True)
+    ends = raw.time_as_index(begun + annotations.duration[marked], use_rounding=True)
+    if np.any((starts == 0) & (ends == length)):
+        raise ValueError(
+            "the whole recording is marked BAD_ACQ_SKIP, and MNE-Python writes no such samples to "
+            "FIF: rename that event, or export as .edf or .zarr"
+        )
+    bounds = {*map(int, starts), *map(int, ends)} - {0, length}
+    if not bounds:
+        return most
+    sizes = itertools.chain(range(most, 0, -1), range(most, length + 1))
+    return next(size for size in sizes if any(at % size for at in bounds))
+
+
 def _check_contents(raw: Any, notes: list[str]) -> None:
     """Note what FIF cannot hold, and take out what MNE-Python's writer would refuse."""
     annotations = raw.annotations
@@ -120,8 +147,6 @@ def _check_contents(raw: Any, notes: list[str]) -> None:
             f"FIF holds text in Latin-1: other letters in {len(foreign)} event labels (the first: "
             f"{foreign[0]!r}) are written as numbers (&#...;), which Penstock reads back"
         )
-    if any(text.upper().startswith("BAD_ACQ_SKIP") for text in annotations.description):
-        notes.append("MNE-Python writes no samples marked BAD_ACQ_SKIP: they will be read as 0")
     date = raw.info["meas_date"]
     if date is not None and not _DATES[0] <= date <= _DATES[1]:
         notes.append(

@@ -44,6 +44,34 @@ def first_part(path: Path) -> Path | None:
     return first
 
 
+def missing_before(path: Path) -> str | None:
+    """Name of the file that a later part goes on from, if that lies nowhere beside it; else None.
+
+    Without it the part is no recording: it begins somewhere in the middle of one.
+    """
+    before = _before(path)
+    if before is not None and before.is_file():
+        return None
+    if before is not None and _split_of(path) is not None:
+        return before.name
+    try:
+        references = _references(*_stamp(path), True)
+    except OSError:
+        return None
+    for role, written, _ in references:
+        if role == _PREVIOUS:
+            name = os.path.basename(written) or (before.name if before is not None else "")
+            return None if name and path.with_name(name).is_file() else name or "the file before it"
+    return None
+
+
+def whole_name(path: Path) -> str:
+    """Name of the file in which a recording of several files begins, by the name of a later one."""
+    while (before := _before(path)) is not None:
+        path = before
+    return path.name
+
+
 def later_parts(path: Path) -> list[Path]:
     """The files in which a recording that begins in `path` goes on, in their order."""
     parts: list[Path] = []

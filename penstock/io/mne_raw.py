@@ -20,6 +20,7 @@ from penstock.io.arrays import as_dtype
 from penstock.io.labels import apply_channel_types, clean_unit, unique_names
 from penstock.io.mne.objects import (
     READ_BYTES,
+    check_real,
     described_recording,
     exact_dtype,
     read_scaled,
@@ -153,6 +154,7 @@ def open_mne(
     for message in entry.messages:
         warnings.warn(f"{path}: {' '.join(message.split())}", stacklevel=4)
     raw = entry.raw
+    check_real(raw, path)
     resolved = exact_dtype(raw) if dtype is None else as_dtype(dtype)
     kinds = apply_channel_types(
         unique_names(raw.ch_names), raw.get_channel_types(), channel_types, path

@@ -7,7 +7,7 @@ import os
 import re
 from pathlib import Path
 
-from penstock.io.fif_parts import later_parts, next_names
+from penstock.io.fif_parts import later_parts, missing_before, next_names, whole_name
 
 _BESIDE = {
     ".vhdr": (".eeg", ".vmrk", ".dat"),
@@ -59,7 +59,7 @@ def parts_of(path: str | os.PathLike[str]) -> list[Path]:
 
 
 def check_parts(path: str | os.PathLike[str]) -> None:
-    """Raise a ValueError if a recording would be read from another folder, or has an empty part.
+    """Raise a ValueError if a recording leads to another folder, or a part is empty or missing.
 
     A file from elsewhere must not bring other files of this machine into a result.
     """
@@ -69,6 +69,12 @@ def check_parts(path: str | os.PathLike[str]) -> None:
         named = _names_in(file)
     elif file.suffix.lower() == ".fif" and file.is_file():
         named = next_names(file)
+        before = missing_before(file)
+        if before is not None:
+            raise ValueError(
+                f"{path} is only a part of {whole_name(file)}, of which {before} is missing: copy "
+                "all files of the recording into one folder"
+            )
     for name in named:
         if os.path.basename(name) != name:
             raise ValueError(

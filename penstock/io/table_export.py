@@ -14,6 +14,7 @@ from penstock.dataset import SIGNAL, make_dataset, read_region
 from penstock.io.export import ExportReport
 from penstock.io.publish import published_file
 from penstock.io.registry import MissingExtraError
+from penstock.io.table_notes import left_out
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -33,7 +34,7 @@ def write_table(
 
     Columns are called after the coordinate of the first dim (region or channel names); a first
     column holds the coordinate of the last dim (``time`` [s]) where there is one. NaN is a missing
-    value: null in Parquet, an empty cell in text.
+    value: null in Parquet, an empty cell in text. What else the dataset says is in the notes.
     """
     if format == "parquet" and importlib.util.find_spec("pyarrow") is None:
         raise MissingExtraError(
@@ -81,7 +82,7 @@ def write_table(
                 text = frame(start).to_csv(sep=separator, index=False, header=start == 0)
                 file.write(text.encode())
                 _tell(progress, start + step, n_rows)
-    return ExportReport(path, format)
+    return ExportReport(path, format, notes=tuple(left_out(ds, format)))
 
 
 def read_table(path: Path) -> xr.Dataset:

@@ -184,6 +184,7 @@ def test_results_in_every_format(format, images, atlas_file, tmp_path):
     out = tmp_path / "out"
     report = run(steps(atlas_file), images[:2], out, format=format)
     assert report.ok, report.failed
+    assert not report.notes
     assert sorted(report.outputs) == ["sub-01_bold", "sub-02_bold"]
     expected = ps.Pipeline(steps(atlas_file)).compute(ps.open_dataset(images[1])).signal.values.T
     path = out / f"sub-02_bold.{format}"

@@ -81,6 +81,20 @@ def exact_dtype(raw: Any) -> np.dtype:
     return np.dtype(np.float32 if raw.orig_format in ("single", "short") else np.float64)
 
 
+def check_real(raw: Any, what: str) -> None:
+    """Raise a ValueError if a Raw holds complex values, whether they are loaded or not."""
+    if raw.preload:
+        dtype = np.asarray(raw._data).dtype
+    else:
+        # (what MNE-Python loads the samples as: only its own formats hold others than float64)
+        dtype = np.dtype(getattr(raw, "_dtype", np.float64))
+    if dtype.kind == "c":
+        raise ValueError(
+            f"{what} holds complex values (a Hilbert transform): take its magnitude first, "
+            "raw.load_data().apply_function(abs)"
+        )
+
+
 def described_recording(
     raw: mne.io.BaseRaw, read: Callable[..., np.ndarray], dtype: np.dtype, encoding: dict[str, Any]
 ) -> xr.Dataset:
@@ -220,14 +234,10 @@ def from_mne(recording: mne.io.BaseRaw | mne.BaseEpochs, *, dtype: Any = None) -
             f"expected a Raw or Epochs object of MNE-Python, got {type(recording).__name__}"
         )
     raw = recording
+    check_real(raw, "the Raw object")
     resolved = exact_dtype(raw) if dtype is None else as_dtype(dtype)
     _, scale = units_of(raw)
     values = np.asarray(raw._data) if raw.preload else None
-    if values is not None and values.dtype.kind == "c":
-        raise ValueError(
-            "the Raw object holds complex values (a Hilbert transform): take its magnitude first, "
-            "raw.apply_function(abs)"
-        )
     # (what happens to a Raw object later must not change what is read)
     codes = np.array(raw.get_channel_types()) == "stim"
     read = RawRegion(None if raw.preload else raw.copy(), values, scale, codes, resolved)

@@ -13,6 +13,7 @@ import xarray as xr
 from penstock.dataset import SIGNAL, Indexer, read_region, sampling_frequency
 from penstock.dates import moved_date
 from penstock.io.arrays import exact_type
+from penstock.io.edf_identity import says_more
 from penstock.io.electrodes import FRAME, LANDMARKS, POSITION
 from penstock.io.mne.annotations import CHANNELS, EXTRAS, annotations_of
 from penstock.io.mne.info import CHANNEL_INFO, INFO, info_of, si_divisors
@@ -199,7 +200,7 @@ _VARIABLES = frozenset(
 _ATTRIBUTES = frozenset(
     (INFO, "measurement_date", "first_time", "highpass", "lowpass", "line_frequency",
      "custom_reference", FRAME, LANDMARKS, "edf_type", "edf_record_duration", "edf_patient",
-     "edf_start_time", "source", "store", "penstock", "sidecars", "sidecar_notes")
+     "edf_recording", "edf_start_time", "source", "store", "penstock", "sidecars", "sidecar_notes")
 )  # fmt: skip
 """Attributes that MNE-Python has a place for, or that say where and how the dataset was made."""
 
@@ -210,13 +211,17 @@ def _left_out(ds: xr.Dataset) -> list[str]:
     notes = [f"MNE-Python holds one sampling frequency: {name} is left out" for name in rates]
     dims = {dim for name in rates for dim in ds[name].dims} - set(ds[SIGNAL].dims)
     rest = ds.drop_vars(rates).drop_dims(dims, errors="ignore")
-    variables = sorted(set(map(str, rest.variables)) - _VARIABLES)
+    variables = set(map(str, rest.variables)) - _VARIABLES
+    if "label" in variables and rest["label"].dims == ("channel",):
+        variables.remove("label")  # (the names, as an EDF file spells them)
     attributes = sorted(
         str(name)
         for name, value in ds.attrs.items()
         if str(name) not in _ATTRIBUTES and value is not None and value is not False
     )
-    for what, names in (("variables", variables), ("attributes", attributes)):
+    if says_more(str(ds.attrs.get("edf_recording", ""))):
+        notes.append("MNE-Python has no place for what EDF says of technician and equipment")
+    for what, names in (("variables", sorted(variables)), ("attributes", attributes)):
         if names:
             notes.append(f"MNE-Python has no place for the {what} {', '.join(names)}")
     return notes
