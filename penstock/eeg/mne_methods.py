@@ -15,6 +15,12 @@ from penstock.eeg.band import filtered_band
 from penstock.eeg.channels import Crop, selected_channels
 from penstock.eeg.codes import codes_lost, rises
 from penstock.eeg.mne_arguments import named_arguments, plain_argument, restored_arguments
+from penstock.eeg.mne_missing import (
+    mixing,
+    mixing_bytes,
+    refuse_spread_in_time,
+    refuse_spread_to_channels,
+)
 from penstock.eeg.mne_outline import (
     anonymous,
     call,
@@ -77,7 +83,7 @@ class MNE(Processor):
     """
 
     modules = ("mne",)
-    version = 2
+    version = 3
 
     method: str
     kwargs: Mapping[str, Any] = field(default_factory=dict)
@@ -154,6 +160,10 @@ class MNE(Processor):
             return 0.0
         # measured (float32 input): float64 copies, padded rows, FFTs of the next power of two
         return 46.0 if self.method == "resample" else 12.0
+
+    def kernel_bytes(self, ds: xr.Dataset, region: Region) -> int:
+        mixed = mixing_bytes(ds.sizes["channel"]) if self.kind == "moments" else 0
+        return super().kernel_bytes(ds, region) + mixed
 
     def _arguments(self) -> dict[str, Any]:
         return restored_arguments(self.method, self.kwargs)
@@ -242,6 +252,9 @@ class MNE(Processor):
         if self.method not in PICKING:
             here = np.arange(ctx.size("channel"))[ctx.region["channel"]]
             part = ds.isel(channel=here)
+            if self.kind == "channels":
+                every = np.ones(len(block), bool)
+                refuse_spread_in_time(block, every, ctx, self.method, self.kwargs)
             result = self._call(block, part, info_of(part), si_divisors(part))
             self._tell_lost_codes(block, result, part, ctx)
             return result
@@ -253,6 +266,7 @@ class MNE(Processor):
         rows = np.flatnonzero(ctx.take("channel", treated))
         if not len(rows):
             return block
+        refuse_spread_in_time(block, ctx.take("channel", treated), ctx, self.method, self.kwargs)
         here = ctx.take("channel", np.arange(ctx.size("channel")))[rows]
         part = ds.isel(channel=here)
         info = mne.pick_info(whole, here, verbose="error")
@@ -295,19 +309,24 @@ class MNE(Processor):
         mne, ds = _mne(), ctx.dataset
         scale = si_divisors(ds)[:, np.newaxis]
         values = block.T.astype(np.float64) / scale
-        missing = np.zeros(values.shape, bool)
-        if "bad" in ds.variables:
-            # a bad channel has no part in what is common to all, also where it is not a number
-            bad = np.asarray(ds["bad"].values, dtype=bool)
-            missing[bad] = ~np.isfinite(values[bad])
+        missing = ~np.isfinite(values)
+        weights = np.zeros((0, 0))
+        if missing.any():
+            weights = mixing(info_of(ds), self.method, self._arguments())
+            refuse_spread_to_channels(block.T, missing, weights, ctx, self.method)
+            # what has no part in others must not meet them, not even with a weight of 0
             values[missing] = 0.0
         raw = mne.io.RawArray(values, info_of(ds), verbose="error")
         changed = call(raw, self.method, self._arguments())
         result: np.ndarray = changed.get_data()
         result[: len(scale)] *= scale
         result[len(scale) :] *= 1e6
-        if self.method != "interpolate_bads":
-            result[: len(scale)][missing] = np.nan
+        if missing.any():
+            own = np.broadcast_to(np.diagonal(weights)[:, np.newaxis], values.shape)
+            stays = missing
+            if self.method == "interpolate_bads":  # what is interpolated has no part in itself
+                stays = missing & (own != 0)
+            result[: len(scale)][stays] = block.T[stays] * own[stays]
         return result.T
 
     def _converted(self, block: np.ndarray, ctx: Context) -> np.ndarray:

@@ -192,13 +192,16 @@ def floating_outline(ds: xr.Dataset, name: str) -> xr.Dataset:
     return ds.assign({SIGNAL: blank_variable(dims, signal.shape, np.float32, signal.attrs)})
 
 
-def refuse_not_finite(block: np.ndarray, picked: np.ndarray, ctx: Context, name: str) -> None:
-    """Raise for the first picked row of a block (core dim: time) that is not finite: which, where.
+def refuse_not_finite(
+    block: np.ndarray, picked: np.ndarray, ctx: Context, name: str, advice: str | None = None
+) -> None:
+    """Raise for the first picked row of a block (time comes last) that is not finite: which, where.
 
-    Values that became infinite only in the computation are named as such.
+    Values that became infinite only in the computation are named as such. `advice` says what to
+    do, where it is not the usual.
     """
     dims = loop_dims(ctx.dataset, ("time",))
-    first, stop = ctx.span()
+    times = ctx.take("time", np.arange(ctx.size("time")))
 
     def place_of(index: np.ndarray) -> str:
         place = []
@@ -208,10 +211,10 @@ def refuse_not_finite(block: np.ndarray, picked: np.ndarray, ctx: Context, name:
             place.append(f"{dim} {str(shown)!r}" if dim == "channel" else f"{dim} {shown}")
         return ", ".join(place) or "the signal"
 
-    advice = (
+    advice = advice or (
         "interpolate them, crop them away, mark the channel bad or drop it (DropChannels) first"
     )
-    whole = (first, stop) == (0, ctx.size("time"))
+    whole = len(times) == ctx.size("time")
     for index in np.argwhere(picked):
         row = block[tuple(index)]
         wrong = np.flatnonzero(~np.isfinite(row))
@@ -219,7 +222,7 @@ def refuse_not_finite(block: np.ndarray, picked: np.ndarray, ctx: Context, name:
             continue
         coordinate = sampled_index(ctx.dataset)
         start = 0.0 if coordinate is None else coordinate.start
-        seconds = start + (first + int(wrong[0])) / ctx.sampling_frequency
+        seconds = start + int(times[wrong[0]]) / ctx.sampling_frequency
         at_least = "" if whole else "at least "
         one = len(wrong) == 1
         raise ValueError(

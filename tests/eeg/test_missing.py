@@ -139,12 +139,118 @@ def test_missing_values_do_not_depend_on_blocks(holes, joins, processor, cut):
     assert np.nan_to_num(np.abs(part - expected)).max() <= limit
 
 
-@pytest.mark.parametrize("processor", [s for s in STEPS[:-3] if s != Rereference("Cz")], ids=repr)
+@pytest.mark.parametrize(
+    "processor", [s for s in STEPS if not isinstance(s, Crop) and s != Rereference("Cz")], ids=repr
+)
 def test_missing_values_of_good_channels_are_refused_with_their_place(processor):
     ds = dataset(bad=())
     ds.signal.values[2, 1500] = np.nan
     with pytest.raises(ValueError, match=r"'Pz' has .*(mark .*bad|picks)"):
         result(processor, ds)
+
+
+def with_positions(bad, holes=()):
+    """Ten electrodes with positions, the units of MNE-Python, and NaN in some from 5 s to 5.1 s."""
+    names = ["Fz", "Cz", "Pz", "Oz", "C3", "C4", "F3", "F4", "EOG", "STI"]
+    values = np.random.default_rng(1).standard_normal((10, 4000)) * 1e-6
+    info = mne.create_info(names, RATE, ["eeg"] * 8 + ["eog", "stim"])
+    raw = mne.io.RawArray(values, info)
+    raw.set_montage("standard_1020", on_missing="ignore")
+    raw.info["bads"] = list(bad)
+    for name in holes:
+        raw._data[names.index(name), 1000:1020] = np.nan
+    return raw, ps.from_mne(raw.copy())
+
+
+REFERENCES = [["Pz"], ["Cz", "Pz"], {"Cz": ["Pz"]}, {"Cz": ["Pz", "Fz"], "Fz": ["Oz"]}]
+
+
+@pytest.mark.parametrize("reference", REFERENCES, ids=repr)
+@pytest.mark.parametrize("bad", [(), ("Pz",)])
+def test_a_reference_with_missing_values_is_refused_and_named(reference, bad):
+    _, ds = with_positions(bad, ["Pz"])
+    step = MNE("set_eeg_reference", reference)
+    with pytest.raises(ValueError, match=r"'set_eeg_reference'.* 'Pz' .*20 values .* at 5 s: "):
+        result(step, ds)
+    # a stretch without missing values is what MNE-Python makes of it
+    raw, _ = with_positions(bad)
+    expected = raw.set_eeg_reference(reference).get_data()[:, :1000]
+    found = result(step, ds, time=slice(0, 1000))
+    assert np.allclose(found[:9], expected[:9] * 1e6, rtol=0, atol=1e-9)
+
+
+def test_methods_that_mix_channels_leave_nan_where_it_was():
+    def compared(step, bad, holes):
+        raw, ds = with_positions(bad, holes)
+        with mne.utils.use_log_level("error"):
+            expected = getattr(raw, step.method)(**step.kwargs).get_data()
+        found = result(step, ds)
+        scale = np.array([1e6] * 9 + [1.0])[:, np.newaxis]
+        np.testing.assert_allclose(found, expected * scale, rtol=0, atol=1e-9)
+        return np.isnan(found)
+
+    # NaN of an excluded bad channel stays, and the others are interpolated without it
+    missing = compared(MNE("interpolate_bads", exclude=["Pz"]), ["Pz", "C3"], ["Pz", "C3"])
+    assert missing[2, 1000:1020].all()
+    assert missing.sum() == 20
+    assert not compared(MNE("interpolate_bads"), ["Pz"], ["Pz"]).any()
+    # so does that of channels that have no part in others, marked bad or not
+    for step in (MNE("set_eeg_reference", ["Cz"]), MNE("rescale", {"eeg": 2.0})):
+        for bad in ([], ["Pz"]):
+            assert compared(step, bad, ["Pz", "EOG", "STI"]).sum() == 60
+    assert compared(MNE("interpolate_bads"), ["Pz"], ["EOG"]).sum() == 20
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        MNE("interpolate_bads"),
+        MNE("set_eeg_reference"),
+        MNE("apply_proj"),
+        MNE("filter", 1.0, 40.0),
+        MNE("notch_filter", 50.0),
+        MNE("resample", 100.0),
+        MNE("savgol_filter", 30.0),
+        MNE("apply_hilbert", envelope=True),
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_methods_of_mne_python_that_would_spread_a_missing_value_name_it(step, value):
+    raw, ds = with_positions(["Pz"], ["Oz"])
+    if step.method == "apply_proj":
+        raw.set_eeg_reference(projection=True)
+        ds = ps.from_mne(raw)
+    ds["signal"] = ds.signal.copy(data=np.where(np.isnan(ds.signal.values), value, ds.signal))
+    told = rf"^.*MNE\('{step.method}'\): channel 'Oz' has 20 values that are not .* at 5 s: "
+    with pytest.raises(ValueError, match=told):
+        result(step, ds)
+    # its sibling marked bad goes through, and no other channel notices
+    marked = ds.assign_coords(bad=("channel", np.isin(ds.channel, ["Oz"])))
+    clean = marked.assign(signal=marked.signal.copy(data=np.nan_to_num(ds.signal, posinf=0)))
+    good = [0, 1, 2, *range(4, 10)]
+    found, expected = result(step, marked), result(step, clean)
+    assert np.array_equal(found[good], expected[good])
+    assert np.isfinite(found[3]).all() == (step.method == "interpolate_bads")
+
+
+def test_missing_values_that_methods_of_mne_python_pass_on_are_no_error():
+    table = pd.DataFrame({"onset": [5.0], "duration": [0.5], "label": "BAD_ACQ_SKIP"})
+    ds = dataset(bad=(), events=table)
+    ds.signal.values[:, 1010:1090] = np.nan  # within the pause
+    found = result(MNE("filter", l_freq=1.0, h_freq=None), ds)
+    assert np.isnan(found).sum() == 4 * 80
+    with pytest.raises(ValueError, match=r"'Fz' has 80 values"):
+        result(MNE("filter", l_freq=1.0, h_freq=None, skip_by_annotation=[]), ds)
+    ds.signal.values[1, 2000] = np.nan
+    with pytest.raises(ValueError, match=r"'Cz' has 1 value that is not .* at 10 s"):
+        result(MNE("filter", l_freq=1.0, h_freq=None), ds)
+    # channels that are not filtered, and codes
+    _, other = with_positions([], ["EOG", "STI"])
+    assert np.isnan(result(MNE("filter", 1.0, None), other)).sum() == 40
+    _, codes = with_positions([], ["STI"])
+    assert np.isnan(result(MNE("resample", 100.0), codes)).sum() == 10
+    assert np.isnan(result(MNE("resample", RATE), other)).sum() == 40
 
 
 def test_a_run_of_a_recording_with_a_dead_channel(tmp_path):
