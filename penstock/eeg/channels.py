@@ -26,6 +26,7 @@ from penstock.eeg.picks import (
     channel_names,
     floating_outline,
     listed,
+    loop_dims,
     pick_mask,
     unknown_channel,
 )
@@ -424,6 +425,9 @@ class Rereference(Processor):
         for part in _stretches(block):
             for channel in references:
                 total[0, part] += block[part, ..., channel]
+            # (here every reference channel is seen, whichever block of channels it lies in)
+            if not np.isfinite(total[0, part]).all():
+                self._refuse(block, references, ctx)
         return total
 
     def combine(self, partials: np.ndarray) -> np.ndarray:
@@ -443,7 +447,7 @@ class Rereference(Processor):
             mean = scratch_buffer("reference-mean", total.shape, np.float64)
             np.divide(total, n_references, out=mean)
             if not np.isfinite(mean).all():
-                self._refuse(block[part], references, ctx)
+                self._refuse(block, np.flatnonzero(references), ctx)
             for channel, is_target in enumerate(targets):
                 source, target = block[part, ..., channel], out[part, ..., channel]
                 if is_target:
@@ -458,15 +462,22 @@ class Rereference(Processor):
 
     def _refuse(self, block: np.ndarray, references: np.ndarray, ctx: Context) -> None:
         names = ctx.take("channel", channel_names(ctx.dataset))
-        culprits = [
-            str(names[channel])
-            for channel in np.flatnonzero(references)
-            if not np.isfinite(block[..., channel]).all()
-        ]
-        who = f"channel {culprits[0]!r}" if culprits else "a reference channel"
+        who, when = "a reference channel", ""
+        for channel in references:
+            wrong = ~np.isfinite(block[..., channel])
+            if not wrong.any():
+                continue
+            who = f"channel {str(names[channel])!r}"
+            loops = loop_dims(ctx.dataset, ("channel",))
+            if "time" in loops and "time" in ctx.dataset.coords:
+                axes = tuple(axis for axis, dim in enumerate(loops) if dim != "time")
+                first, here = int(wrong.any(axis=axes).argmax()), ctx.region["time"]
+                position = here.start + first if isinstance(here, slice) else int(here[first])
+                when = f", such as at {float(ctx.dataset['time'][position]):g} s"
+            break
         raise ValueError(
-            f"Rereference: {who} has values that are not finite (NaN or infinite), which would "
-            "spoil every channel: interpolate them, or mark the channel bad"
+            f"Rereference: {who} has values that are not finite (NaN or infinite){when}: they "
+            "would spoil every channel: interpolate them, or mark the channel bad"
         )
 
 

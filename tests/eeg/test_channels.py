@@ -287,8 +287,16 @@ def test_rereference_errors():
     with pytest.raises(ValueError, match=r"all channels .* marked bad"):
         Chain(dataset(bads=NAMES)).then(Rereference())
     ds.signal.values[1, 77] = np.nan
-    with pytest.raises(ValueError, match=r"'Cz' has values that are not finite"):
+    told = r"'Cz' has values that are not finite .* at 0\.77 s: they would spoil"
+    with pytest.raises(ValueError, match=told):
         result(Rereference(), ds)
+    # also where a stretch was selected, and where the channel lies in another block
+    with pytest.raises(ValueError, match=told):
+        result(Rereference(), ds.sel(time=slice(0.5, 3.0)))
+    with pytest.raises(ValueError, match=told):
+        result(Rereference(), ds, channel=slice(2, 4))
+    with pytest.raises(ValueError, match=told):
+        ps.Pipeline([Rereference()])(ds.chunk({"channel": 1})).signal[3].values.sum()
     assert np.isfinite(result(Rereference("Fz"), ds)[0]).all()
 
 
