@@ -120,10 +120,11 @@ def export(
         write_store(ds, path, overwrite=overwrite)
         return ExportReport(path, format)
     if format in ("nifti", "nii"):
+        from penstock.io.left_out import left_out
         from penstock.io.nifti_write import write_nifti
 
         write_nifti(ds, path, overwrite=overwrite)
-        return ExportReport(path, format)
+        return ExportReport(path, format, notes=tuple(left_out(ds, format)))
     if format in ("parquet", "csv", "tsv"):
         from penstock.io.table_export import write_table
 

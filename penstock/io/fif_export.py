@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 SPLIT_SIZE = "2GB"
 """Largest file, as MNE-Python writes and reads them."""
 _SECOND_RATE = (
-    "FIF holds one sampling frequency: {names} are left out (export as .edf or .zarr to keep them)"
+    "FIF holds one sampling frequency; left out: {names} (export as .edf or .zarr to keep them)"
 )
 _DATES = (
     datetime.datetime.fromtimestamp(-(2**31), datetime.UTC),

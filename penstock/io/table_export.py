@@ -12,9 +12,9 @@ import pandas as pd
 
 from penstock.dataset import SIGNAL, make_dataset, read_region
 from penstock.io.export import ExportReport
+from penstock.io.left_out import left_out
 from penstock.io.publish import published_file
 from penstock.io.registry import MissingExtraError
-from penstock.io.table_notes import left_out
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -77,6 +77,19 @@ def test_tables_of_regions_tell_only_what_they_lose(format: str, tmp_path: Path)
     assert "units (uV)" in note
 
 
+def test_images_tell_only_what_they_lose(tmp_path: Path) -> None:
+    ds = ps.make_dataset(
+        np.ones((2, 3, 4, 5), "float32"),
+        ("x", "y", "z", "time"),
+        sampling_frequency=0.5,
+        coords={"affine": (("affine_row", "affine_column"), np.eye(4))},
+    )
+    assert ps.export(ds, tmp_path / "a.nii.gz").notes == ()
+    ds = ps.with_events(ds, EVENTS).assign(motion=("time", np.zeros(5)))
+    (note,) = ps.export(ds, tmp_path / "b.nii.gz").notes
+    assert "NIfTI has no place for 2 events, the variables motion" in note
+
+
 @pytest.mark.parametrize("format", ["csv", "parquet", "fif"])
 def test_runs_never_say_that_a_file_holds_what_it_does_not(format: str, tmp_path: Path) -> None:
     path = two_rates(tmp_path / "psg.edf")

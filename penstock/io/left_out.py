@@ -1,4 +1,4 @@
-"""What of a dataset a table of its values does not hold, as sentences for the report."""
+"""What of a dataset a table or image of its values does not hold, as sentences for the report."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ _BOOKKEEPING = frozenset(
 
 
 def left_out(ds: xr.Dataset, format: str) -> list[str]:
-    """What a table of ``signal`` has no place for, of what is there.
+    """What a table, or an image, of ``signal`` has no place for, of what is there.
 
-    Of tables of regions and the like only what is no part of their values: their other coordinates
+    Of images and of tables of regions only what is no part of their values: their other coordinates
     say how the columns were made, and results of a run keep that in their sidecar.
     """
-    named = {"csv": "CSV", "tsv": "TSV", "parquet": "a Parquet table"}.get(format, "a table")
+    named = {"csv": "CSV", "tsv": "TSV", "parquet": "a Parquet table"}.get(format, "NIfTI")
     notes = []
     rates = sorted(str(name) for name in ds.data_vars if str(name).startswith(f"{SIGNAL}_"))
     if rates:
@@ -60,7 +60,7 @@ def _lost(ds: xr.Dataset, rates: list[str]) -> list[str]:
     count = ds.sizes.get("event", 0)
     if count:
         lost.append(f"{count} event{'s' if count > 1 else ''}")
-    units = [ds[SIGNAL].attrs.get("units", "")]
+    units = [] if {"x", "y", "z"} <= dims else [ds[SIGNAL].attrs.get("units", "")]
     if "channel" in dims and "channel_unit" in ds.variables:
         units = list(ds["channel_unit"].values)
     found = sorted({unit for unit in (clean_unit(str(each)) for each in units) if unit})
