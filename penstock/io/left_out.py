@@ -64,7 +64,8 @@ def _lost(ds: xr.Dataset, rates: list[str]) -> list[str]:
     if "channel" in dims and "channel_unit" in ds.variables:
         units = list(ds["channel_unit"].values)
     found = sorted({unit for unit in (clean_unit(str(each)) for each in units) if unit})
-    found = [unit for unit in found if unit != "1"]
+    # (z-scores and percent signal change are made by the pipeline, which the sidecar names)
+    found = [unit for unit in found if unit not in ("1", "%") or "channel" in dims]
     if found:
         lost.append(f"units ({listed(found)})")
     if "channel" in dims:

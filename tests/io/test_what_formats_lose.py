@@ -72,6 +72,8 @@ def test_tables_of_regions_tell_only_what_they_lose(format: str, tmp_path: Path)
         coords={"region": ["V1", "V2"]},
     ).assign_coords(label=("region", [3, 4]), n_voxels=("region", [10, 12]))
     assert ps.export(ds, tmp_path / f"a.{format}").notes == ()
+    ds.signal.attrs["units"] = "%"
+    assert ps.export(ds, tmp_path / f"percent.{format}").notes == ()
     ds.signal.attrs["units"] = "uV"
     (note,) = ps.export(ds, tmp_path / f"b.{format}").notes
     assert "units (uV)" in note
