@@ -8,7 +8,6 @@ clusters, resume) follows from that.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -32,6 +31,7 @@ from penstock.dataset import (
     indexer_length,
     sampling_frequency,
 )
+from penstock.function_source import source_digest
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -442,10 +442,7 @@ def function_identity(function: Callable[..., Any]) -> dict[str, str]:
     inner = function
     while isinstance(inner, functools.partial):
         inner = inner.func
-    found = {"name": function_name(function)}
-    with contextlib.suppress(OSError, TypeError):
-        source = inspect.getsource(inner)
-        found["source"] = hashlib.sha256(source.encode()).hexdigest()[:16]
+    found = {"name": function_name(function), "source": source_digest(function)}
     package = (getattr(inner, "__module__", None) or "").partition(".")[0]
     libraries = {"numpy": np, package: sys.modules.get(package)}
     for name, module in libraries.items():
