@@ -192,6 +192,7 @@ def describe(path: Path, ds: xr.Dataset) -> str:
     if len(ds.attrs.get("left_out", ())):
         lines.append(f"  left out  {', '.join(ds.attrs['left_out'])} (not numbers)")
     lines += [f"  missing   {link}" for link in ds.attrs.get("broken_links", ())]
+    lines += [f"  left out  {what}" for what in ds.attrs.get("unreadable", ())]
     if "measurement_date" in ds.attrs:
         lines.append(f"  measured  {ds.attrs['measurement_date']}")
     if about.get("n_failed"):

@@ -136,7 +136,8 @@ def open_hdf5(
         fields of a compound type that are numbers are a last dim ``component`` (a real and an
         imaginary part complex numbers), text of a table is a coordinate; ``attrs`` hold
         ``source``, ``source_dataset``, ``metadata``, in ``left_out`` fields of other kinds, and in
-        ``broken_links`` what links of the file could not be followed.
+        ``broken_links`` what links of the file could not be followed, in ``unreadable`` datasets
+        of types that NumPy does not know.
 
     Raises
     ------
@@ -173,6 +174,8 @@ def open_hdf5(
             ds = _array(tree, item, names, path, options)
         if dataset is None and tree.broken:
             ds.attrs["broken_links"] = list(tree.broken)
+        if dataset is None and tree.unreadable:
+            ds.attrs["unreadable"] = list(tree.unreadable)
     return described(ds, coords, units, sampling_frequency)
 
 
@@ -219,6 +222,8 @@ def _found(tree: Tree, wanted: str | None, path: str, *, as_array: bool) -> Main
     there = f"it holds {listed(found)}" if found else "it holds no array of numbers"
     if broken_links:
         there += f"; {_broken(broken_links)}"
+    elif not found and tree.unreadable:
+        there += f"; {tree.unreadable[0]}"
     raise ValueError(f"{path} has no dataset{f' {wanted}' if wanted else ''}: {there}")
 
 

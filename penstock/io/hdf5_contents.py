@@ -22,6 +22,7 @@ from penstock.dataset import SIGNAL
 from penstock.io.arrays import COMPONENT, check_name
 from penstock.io.arrays import SeveralDatasetsError as SeveralDatasetsError
 from penstock.io.hdf5_links import Tree, read_all
+from penstock.io.hdf5_types import unknown_type
 from penstock.io.packing import packing
 
 _RESULTS_GROUP = re.compile(r"[^/]+-[^/]+_\d{3,}")
@@ -274,6 +275,8 @@ def scaled_dims(
         with contextlib.suppress(OSError, RuntimeError, KeyError, ValueError):
             label = dataset.dims[axis].label
             scale = dataset.dims[axis][0] if len(dataset.dims[axis]) else None
+        if scale is not None and unknown_type(scale) is not None:
+            scale = None
         if scale is not None:
             label = label or text(attribute(scale, "name")) or scale.name.rsplit("/", 1)[-1]
             # (netCDF makes scales without values for dims without coordinate)

@@ -23,6 +23,7 @@ from typing import Any
 import h5py
 
 from penstock.io.hdf5_files import check_filters, open_file
+from penstock.io.hdf5_types import unknown_type
 
 MOST_LINKS = 16
 """Links that one name may lead through, as in the HDF5 library: more are a loop."""
@@ -36,6 +37,10 @@ _ELEMENT = re.compile(r"(.*[^/])\{(\d+)\}")
 
 class LinkError(ValueError):
     """A name in a file leads to nothing that can be read; says to what, and what to do."""
+
+
+class UnknownTypeError(LinkError):
+    """A name in a file leads to a dataset of a type that NumPy does not know."""
 
 
 @dataclass
@@ -57,6 +62,8 @@ class Tree:
     within: str | None = None
     broken: list[str] = field(default_factory=list)
     """What is wrong with links that a walk through the file could not follow."""
+    unreadable: list[str] = field(default_factory=list)
+    """What a walk through the file has left out, because NumPy does not know its type."""
     _stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     _files: dict[str, h5py.File] = field(default_factory=dict)
     _checked: set[tuple[str, str]] = field(default_factory=set)
@@ -73,7 +80,8 @@ class Tree:
         Raises
         ------
         LinkError
-            If a link on the way leads out of the folder, to nothing, or in a circle.
+            If a link on the way leads out of the folder, to nothing, or in a circle, or if NumPy
+            does not know the type of what is there.
         """
         found = self._walk(self.file, name, 0)
         element = _ELEMENT.fullmatch(name) if found is None else None
@@ -81,6 +89,9 @@ class Tree:
             cells = self._walk(self.file, element[1], 0)
             if isinstance(cells, h5py.Dataset) and is_references(cells):
                 found = self._element(cells, int(element[2]))
+        problem = unknown_type(found) if isinstance(found, h5py.Dataset) else None
+        if problem is not None:
+            raise UnknownTypeError(problem)
         return found
 
     def dataset(self, name: str) -> h5py.Dataset | None:
@@ -271,9 +282,11 @@ class Tree:
     def datasets(self) -> Iterator[tuple[str, h5py.Dataset]]:
         """All datasets by their full names, each once; also those that external links lead to.
 
-        Links that cannot be followed are in `broken` afterwards.
+        Links that cannot be followed are in `broken` afterwards, datasets of types that NumPy
+        does not know in `unreadable`.
         """
         self.broken.clear()
+        self.unreadable.clear()
         seen = {_identity(self.file["/"])}
         yield from self._visit("", self.file["/"], seen)
 
@@ -306,6 +319,10 @@ class Tree:
             return
         seen.add(identity)
         if isinstance(item, h5py.Dataset):
+            problem = unknown_type(item)
+            if problem is not None:
+                self.unreadable.append(problem)
+                return
             yield name, item
             if is_references(item):
                 yield from self._elements(name, item, seen)
@@ -322,7 +339,8 @@ class Tree:
             item = self._element(cells, number)
             if isinstance(item, h5py.Dataset) and _identity(item) not in seen:
                 seen.add(_identity(item))
-                yield f"{name}{{{number}}}", item
+                if unknown_type(item) is None:
+                    yield f"{name}{{{number}}}", item
 
 
 MOST_ELEMENTS = 1000
@@ -413,7 +431,8 @@ def reopened(dataset: h5py.Dataset) -> h5py.Dataset:
 
 def is_references(dataset: h5py.Dataset) -> bool:
     """Whether a dataset holds references to others, as the cells of MATLAB do."""
-    return h5py.check_ref_dtype(dataset.dtype) is h5py.Reference
+    known = unknown_type(dataset) is None
+    return known and h5py.check_ref_dtype(dataset.dtype) is h5py.Reference
 
 
 def read_all(tree: Tree, dataset: h5py.Dataset) -> Any:

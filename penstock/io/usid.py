@@ -30,6 +30,7 @@ from penstock.io.hdf5_contents import (
 )
 from penstock.io.hdf5_dataset import hdf5_dataset
 from penstock.io.hdf5_links import Tree, open_tree, read_all
+from penstock.io.hdf5_types import unknown_type
 from penstock.io.usid_tables import (
     INCOMPLETE,
     POSITION,
@@ -161,7 +162,8 @@ def _table(dataset: h5py.Dataset, name: str) -> h5py.Dataset | None:
     except (OSError, RuntimeError, KeyError, ValueError):
         return None  # what it referred to has been deleted
     # (one without a name is deleted: its place in the file is free for others)
-    return table if isinstance(table, h5py.Dataset) and table.name else None
+    usable = isinstance(table, h5py.Dataset) and table.name and unknown_type(table) is None
+    return table if usable else None
 
 
 def find_main(tree: Tree, wanted: str | None, path: str) -> tuple[str, h5py.Dataset]:
