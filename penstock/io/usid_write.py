@@ -316,8 +316,7 @@ def _write_main(group: h5py.Group, piece: _Piece) -> None:
     columns = tuple(dim for dim in dims if dim not in piece.row_dims)
     order = (*piece.row_dims, *columns)
     shapes = [tuple(piece.ds.sizes[dim] for dim in side) for side in (piece.row_dims, columns)]
-    dtype = np.dtype(np.uint8) if variable.dtype == bool else variable.dtype
-    dataset = group.create_dataset(piece.name, tuple(map(math.prod, shapes)), dtype)
+    dataset = group.create_dataset(piece.name, tuple(map(math.prod, shapes)), variable.dtype)
     for box in _boxes(variable.transpose(*order).variable):
         region: Region = dict(zip(order, box, strict=True))
         values = variable.isel(region).transpose(*order).values

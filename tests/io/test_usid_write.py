@@ -476,3 +476,15 @@ def test_pyusid_reads_what_is_written(path, results, tmp_path):
         main = usid.USIDataset(own["Measurement_000/Channel_000/Raw_Data"])
         assert np.array_equal(main.get_n_dim_form(), raw.get_n_dim_form())
         assert main.get_spec_values("Frequency").tolist() == [10.0, 20.0, 30.0]
+
+
+@pytest.mark.parametrize("dtype", ["bool", "uint8", "int64", "float32", "complex64"])
+def test_the_type_is_kept(tmp_path, dtype):
+    values = np.array([[0, 1, 1], [1, 0, 1]]).astype(dtype)
+    mask = xr.Dataset({"signal": (("x", "frequency"), values)})
+    name = write_usid(mask, tmp_path / "mask.h5")
+    write_usid_results(tmp_path / "mask.h5", name, "Kept", mask)
+    for dataset in (name, "/Measurement_000/Channel_000/Raw_Data-Kept_000/signal"):
+        found = ps.open_dataset(tmp_path / "mask.h5", dataset=dataset).signal
+        assert found.dtype == dtype
+        assert np.array_equal(found.values, values)
