@@ -131,6 +131,25 @@ def in_memory(stored: np.dtype) -> np.dtype:
     return np.dtype(stored.str).newbyteorder("=")
 
 
+def stored_as(stored: np.dtype, target: np.dtype, fields: tuple[str, ...] = ()) -> str | None:
+    """The type in the file, where that in memory is another; None where it is the same.
+
+    Of a compound type the ``fields`` that are read, where the common type cannot hold all that
+    one of them can: whole numbers of 64 bits beside floats are rounded beyond 2**53.
+    """
+    if not stored.names:
+        plain = np.dtype(stored.str).newbyteorder("=")
+        return None if plain == target else str(plain)
+    parts = {name: np.dtype(stored[name].str).newbyteorder("=") for name in fields}
+    long = {np.dtype(np.int64), np.dtype(np.uint64)}
+    if all(
+        np.can_cast(part, target) and not (target.kind in "fc" and part in long)
+        for part in parts.values()
+    ):
+        return None
+    return ", ".join(f"{name} {part}" for name, part in parts.items())
+
+
 def convert(
     values: np.ndarray,
     out: np.ndarray,

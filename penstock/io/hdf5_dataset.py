@@ -13,7 +13,7 @@ import xarray as xr
 
 from penstock.attributes import as_plain_attributes
 from penstock.dataset import SIGNAL, check_dataset, lazy_variable
-from penstock.io.arrays import COMPONENT, as_dtype, in_memory, number_fields, result_type
+from penstock.io.arrays import COMPONENT, as_dtype, in_memory, number_fields, result_type, stored_as
 from penstock.io.hdf5_contents import attribute, text
 from penstock.io.hdf5_files import CHUNK_CACHE_BYTES, check_filters
 from penstock.io.hdf5_links import Tree
@@ -130,9 +130,12 @@ def hdf5_dataset(
     }  # fmt: skip
     if left_out:
         everything["left_out"] = left_out
-    stored_as = _stored_as(dataset.dtype, target, decoding)
-    if stored_as is not None:
-        everything["stored_as"] = stored_as
+    if isinstance(decoding, Packing):
+        told: str | None = f"packed {dataset.dtype.newbyteorder('=')}"
+    else:
+        told = stored_as(dataset.dtype, target, fields or dataset.dtype.names or ())
+    if told is not None:
+        everything["stored_as"] = told
     return check_dataset(xr.Dataset({SIGNAL: signal}, coords, as_plain_attributes(everything)))
 
 
@@ -197,14 +200,6 @@ def _with_texts(
         else:
             left_out.append(name)
     return result, left_out
-
-
-def _stored_as(stored: np.dtype, target: np.dtype, decoding: Decoding | None) -> str | None:
-    """The type in the file, where that in memory is another."""
-    if isinstance(decoding, Packing):
-        return f"packed {stored.newbyteorder('=')}"
-    plain = np.dtype(stored.str).newbyteorder("=")
-    return None if stored.names or plain == target else str(plain)
 
 
 def _reading_costs(

@@ -32,6 +32,7 @@ from penstock.io.arrays import (
     described,
     dim_names,
     result_type,
+    stored_as,
 )
 from penstock.io.positioned import SCRATCH_BYTES, read_array
 
@@ -144,6 +145,9 @@ def open_npy(
     left_out = [name for name in array.dtype.names or () if name not in fields]
     if left_out:
         ds.attrs["left_out"] = left_out
+    told = stored_as(array.dtype, target, fields)
+    if told is not None:
+        ds.attrs["stored_as"] = told
     if array.name:
         ds.attrs["source_dataset"] = array.name
     return described(ds, coords, units, sampling_frequency)

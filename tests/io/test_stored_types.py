@@ -49,6 +49,29 @@ def test_values_are_what_is_stored(folder: Path, data: st.DataObject, letter: st
         assert np.array_equal(found, values, equal_nan=dtype.kind in "fc")
 
 
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ([("n", "<i8"), ("height", ">f4")], "n int64, height float32"),
+        ([("n", "u8"), ("m", "i8")], "n uint64, m int64"),
+        ([("real", "i8"), ("imag", "i8")], "real int64, imag int64"),
+        ([("n", "i4"), ("height", "f4")], None),
+        ([("n", "i8"), ("flag", "i1")], None),
+        ([("real", "f4"), ("imag", "f4")], None),
+    ],
+)
+def test_fields_that_their_common_type_rounds_are_told(tmp_path, fields, told, run_cli):
+    table = np.ones(3, fields)
+    np.save(tmp_path / "table.npy", table)
+    with h5py.File(tmp_path / "table.h5", "w") as file:
+        file["table"] = table
+    pair = fields[0][0] == "real"
+    for name in ("table.h5",) if pair else ("table.h5", "table.npy"):
+        assert ps.open_dataset(tmp_path / name).attrs.get("stored_as") == told
+        shown = run_cli("info", str(tmp_path / name))
+        assert (f"(stored as {told})" in shown.out) == (told is not None)
+
+
 def test_a_type_that_is_asked_for_is_given(tmp_path):
     np.save(tmp_path / "counts.npy", np.array([[1, 2**24 + 1]]))
     assert ps.open_dataset(tmp_path / "counts.npy").signal.values.tolist() == [[1, 2**24 + 1]]
