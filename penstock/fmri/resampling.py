@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,6 +35,9 @@ Interpolation: TypeAlias = Literal["continuous", "linear", "nearest"]
 
 ORDERS = {"continuous": 3, "linear": 1, "nearest": 0}
 """Order of the spline of each interpolation."""
+
+ROUNDING = 1e-4
+"""Part of a voxel by which affines of files (float32) and their inverses are off at most."""
 
 
 # ---------------------------------------------------------------------- the grid
@@ -106,11 +110,19 @@ def target_grid(
 
 
 def _voxel_map(source: VoxelGrid, target: VoxelGrid) -> tuple[np.ndarray, np.ndarray]:
-    """Matrix and offset from target voxels to source voxels; a diagonal matrix as a vector."""
+    """Matrix and offset from target voxels to source voxels; a diagonal matrix as a vector.
+
+    Where all voxels of the target lie on voxels of the source, but for rounding, as after cropping
+    or flipping an oblique image, the map is one of whole numbers.
+    """
     if source.affine == target.affine:
         combined = np.eye(4)
     else:
         combined = np.linalg.inv(source.matrix).dot(target.matrix)
+        whole = np.rint(combined)
+        farthest = np.abs(combined - whole)[:3] @ [*target.shape, 1]
+        if (farthest < ROUNDING).all():
+            combined = whole
     matrix, offset = combined[:3, :3], combined[:3, 3]
     diagonal = np.diag(matrix)
     if np.array_equal(np.diag(diagonal), matrix):
@@ -126,13 +138,59 @@ def _result_type(dtype: np.dtype, interpolation: str) -> np.dtype:
 def _interpolate(
     volume: np.ndarray, matrix: np.ndarray, offset: np.ndarray, order: int, out: np.ndarray
 ) -> None:
-    """`scipy.ndimage.affine_transform` with 0 outside, and NaN where the nearest is missing."""
-    from scipy.ndimage import affine_transform
-
+    """Spline interpolation with 0 outside, and NaN where the nearest voxel is missing."""
     volume, missing = _without_missing(volume)
-    affine_transform(volume, matrix, offset, out.shape, out, order=order)
+    _transform(volume, matrix, offset, out, order)
     if missing is not None:
         _mark_missing(out, missing, matrix, offset)
+
+
+def _transform(
+    volume: np.ndarray, matrix: np.ndarray, offset: np.ndarray, out: np.ndarray, order: int
+) -> None:
+    """`scipy.ndimage.affine_transform`, for which what rounding puts outside is on the border."""
+    from scipy.ndimage import affine_transform, map_coordinates
+
+    affine_transform(volume, matrix, offset, out.shape, out, order=order)
+    at, places = _on_the_border(matrix, offset, volume.shape, out.shape)
+    if len(places[0]):
+        out[at] = map_coordinates(volume, places, out.dtype, order=order)
+
+
+Border: TypeAlias = tuple[tuple[np.ndarray, ...], np.ndarray]
+"""Indices of target voxels, and the places in the source that they lie on (dims, voxels)."""
+
+
+def _on_the_border(
+    matrix: np.ndarray, offset: np.ndarray, before: tuple[int, ...], after: tuple[int, ...]
+) -> Border:
+    """Target voxels that lie on the border of the source, and outside by no more than rounding."""
+    return _found_on_the_border(
+        tuple(matrix.ravel().tolist()), tuple(offset.tolist()), before, after
+    )
+
+
+@lru_cache(maxsize=16)
+def _found_on_the_border(
+    entries: tuple[float, ...],
+    offset: tuple[float, ...],
+    before: tuple[int, ...],
+    after: tuple[int, ...],
+) -> Border:
+    n = len(before)
+    matrix = np.diag(entries) if len(entries) == n else np.reshape(entries, (n, n))
+    last = np.array(before, dtype=np.float64)[:, np.newaxis] - 1
+    others = np.indices(after[1:]).reshape(n - 1, math.prod(after[1:]))
+    found = []
+    for first in range(after[0]):  # (plane by plane: places are three numbers a voxel)
+        places = matrix[:, :1] * first + matrix[:, 1:] @ others + np.reshape(offset, (n, 1))
+        over = np.maximum(-places, places - last).max(axis=0)
+        near = np.flatnonzero((over > 0) & (over < ROUNDING))
+        found.append((np.full(len(near), first), others[:, near], places[:, near]))
+    firsts = np.concatenate([one[0] for one in found])
+    rest = np.concatenate([one[1] for one in found], axis=1)
+    places = np.concatenate([one[2] for one in found], axis=1)
+    return (firsts, *rest), np.clip(places, 0, last)
 
 
 def _without_missing(volume: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
@@ -169,13 +227,17 @@ def _mark_missing(
     out: np.ndarray, missing: np.ndarray, matrix: np.ndarray, offset: np.ndarray
 ) -> None:
     """NaN where the nearest voxel is missing, plane by plane."""
-    from scipy.ndimage import affine_transform
+    from scipy.ndimage import affine_transform, map_coordinates
 
     along_first = np.diag(matrix)[:, 0] if matrix.ndim == 1 else matrix[:, 0]
     for i, plane in enumerate(out):
         shifted = offset + along_first * i
         absent = affine_transform(missing, matrix, shifted, (1, *plane.shape), order=0)
         plane[absent[0]] = np.nan
+    at, places = _on_the_border(matrix, offset, missing.shape, out.shape)
+    if len(places[0]):
+        absent = map_coordinates(missing, places, order=0)
+        out[tuple(index[absent] for index in at)] = np.nan
 
 
 def _value_range(data: np.ndarray) -> tuple[float, float]:
@@ -226,8 +288,9 @@ def resample_image(
 
     Notes
     -----
-    The same as `nilearn.image.resample_img`, bit for bit. Missing values (NaN, infinite) are put
-    back as NaN where the nearest voxel is missing.
+    The same as `nilearn.image.resample_img`, bit for bit, but for voxels that rounding puts outside
+    of the image, within 1e-4 voxel of its border: they lie on it (0 in nilearn). Missing values
+    (NaN, infinite) are put back as NaN where the nearest voxel is missing.
 
     Examples
     --------
@@ -297,9 +360,10 @@ class ResampleVolumes(Processor):
     The same as `nilearn.image.resample_img` on each volume, to 1e-6 of its largest value in
     float32, but for one thing: cubic splines overshoot at edges. No value changes its sign by that
     (of a volume without negative values none becomes negative); nilearn also cuts what exceeds the
-    largest value of the whole recording, which would have to be read first. Voxels outside are 0.
-    Missing values (NaN, infinite) are NaN where the nearest voxel is missing; near them, the mean
-    of their neighbours stands in.
+    largest value of the whole recording, which would have to be read first. Voxels outside are 0;
+    those within 1e-4 voxel of the border lie on it, while nilearn loses the outermost plane of an
+    oblique image that was cropped on its own voxels. Missing values (NaN, infinite) are NaN where
+    the nearest voxel is missing; near them, the mean of their neighbours stands in.
 
     Where the axes of both grids are parallel, a spline is one matrix an axis (see
     `penstock.fmri.separable`); otherwise `scipy.ndimage.affine_transform` is used.
@@ -412,17 +476,14 @@ def _operator(
     source: VoxelGrid, target: VoxelGrid, order: int, dtype: str
 ) -> SeparableOperator | None:
     """The interpolation as one matrix an axis, where the grids' axes are parallel."""
-    from scipy.ndimage import affine_transform
-
     matrix, offset = _voxel_map(source, target)
     if matrix.ndim == 2:
         return None
     along = []
     for before, after, step, start in zip(source.shape, target.shape, matrix, offset, strict=True):
         # each column is what an impulse becomes: the interpolation itself is scipy's
-        columns = [
-            affine_transform(impulse, np.array([step]), start, (after,), order=order)
-            for impulse in np.eye(before)
-        ]
-        along.append(np.stack(columns, axis=1))
+        weights = np.empty((after, before))
+        for impulse, column in zip(np.eye(before), weights.T, strict=True):
+            _transform(impulse, np.array([step]), np.array([start]), column, order)
+        along.append(weights)
     return SeparableOperator((along[0], along[1], along[2]), np.dtype(dtype))
