@@ -29,10 +29,12 @@ from penstock.io.hdf5_contents import (
     metadata,
     scaled_dims,
     text,
+    with_entry_dims,
 )
 from penstock.io.hdf5_dataset import hdf5_dataset
 from penstock.io.hdf5_links import Tree, open_tree
 from penstock.io.hdf5_nexus import nexus_axes, nexus_signals
+from penstock.io.hdf5_types import entry_type
 from penstock.io.hdf5_velox import velox_axes
 from penstock.io.nsid import is_nsid, nsid_dataset, nsid_datasets
 from penstock.io.packing import complex_pair
@@ -244,7 +246,8 @@ def _with_axes(tree: Tree, arrays: Sequence[MainDataset]) -> list[MainDataset]:
 
 
 def _is_array(dataset: h5py.Dataset) -> bool:
-    numeric = dataset.dtype.kind in "biufc" or bool(number_fields(dataset.dtype))
+    stored, _ = entry_type(dataset.dtype)
+    numeric = stored.kind in "biufc" or bool(number_fields(dataset.dtype))
     is_scale = text(attribute(dataset, "CLASS")) == "DIMENSION_SCALE"
     return bool(dataset.shape and numeric and not is_scale and not is_matlab_text(dataset))
 
@@ -306,9 +309,10 @@ def _array(
         about |= {"data_model": axes.model, **axes.attrs}
         options = {**options, "packed": axes.packed, "backwards": axes.backwards}
         options["about"] = axes.about
-    if names is not None and len(names) != dataset.ndim:
+    dims = with_entry_dims(dims, dataset, coords)
+    if names is not None and len(names) != len(dims):
         raise ValueError(
-            f"{describe(dataset, name)} of {path} has {dataset.ndim} axes: dims={tuple(names)} "
+            f"{describe(dataset, name)} of {path} has {len(dims)} axes: dims={tuple(names)} "
             "must name every one of them"
         )
     if names is not None:

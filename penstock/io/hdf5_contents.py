@@ -22,7 +22,7 @@ from penstock.dataset import SIGNAL
 from penstock.io.arrays import COMPONENT, check_name
 from penstock.io.arrays import SeveralDatasetsError as SeveralDatasetsError
 from penstock.io.hdf5_links import Tree, read_all
-from penstock.io.hdf5_types import unknown_type
+from penstock.io.hdf5_types import entry_type, unknown_type
 from penstock.io.packing import packing
 
 _RESULTS_GROUP = re.compile(r"[^/]+-[^/]+_\d{3,}")
@@ -65,10 +65,11 @@ class MainDataset:
 
 def describe(dataset: h5py.Dataset, name: str | None = None) -> MainDataset:
     """Name, shape, type, quantity and units of a dataset."""
+    stored, entry = entry_type(dataset.dtype)
     return MainDataset(
         name or dataset.name,
-        dataset.shape,
-        dataset.dtype,
+        dataset.shape + entry if entry else dataset.shape,
+        stored,
         text(attribute(dataset, "quantity")) or "",
         text(attribute(dataset, "units")) or "",
     )
@@ -254,6 +255,14 @@ def unique_dims(names: Iterable[str], taken: Iterable[str] = ()) -> list[str]:
         used.add(unique)
         result.append(unique)
     return result
+
+
+def with_entry_dims(
+    dims: tuple[str, ...], dataset: h5py.Dataset, taken: Iterable[str] = ()
+) -> tuple[str, ...]:
+    """Dims of a dataset, and after them those of the entries of an array type."""
+    further = range(len(dims), len(dims) + len(entry_type(dataset.dtype)[1]))
+    return (*dims, *unique_dims((f"dim_{at}" for at in further), {*dims, *taken}))
 
 
 def scaled_dims(

@@ -14,10 +14,11 @@ import xarray as xr
 from penstock.attributes import as_plain_attributes
 from penstock.dataset import SIGNAL, check_dataset, lazy_variable
 from penstock.io.arrays import COMPONENT, as_dtype, in_memory, number_fields, result_type, stored_as
-from penstock.io.hdf5_contents import attribute, text
+from penstock.io.hdf5_contents import attribute, text, with_entry_dims
 from penstock.io.hdf5_files import CHUNK_CACHE_BYTES, check_filters
 from penstock.io.hdf5_links import Tree
 from penstock.io.hdf5_region import Hdf5Region, Reversed, box_shape, offset_of
+from penstock.io.hdf5_types import entry_type
 from penstock.io.packing import PIECE_VALUES, Decoding, Packing, complex_pair, packing
 from penstock.io.positioned import SCRATCH_BYTES
 
@@ -51,7 +52,8 @@ def hdf5_dataset(
         Of numbers, or of a compound type: fields that are numbers become a last dim ``component``
         (a real and an imaginary part complex numbers), text of a table a coordinate.
     dims : tuple of str
-        Names of the dims, without ``component``.
+        Names of the dims, without ``component``; those of the entries of an array type may be left
+        out.
     coords : mapping of str to xarray.Variable
         Coordinates over them.
     dtype : {"float32", "float64"} or None
@@ -93,13 +95,18 @@ def hdf5_dataset(
     target, fields, decoding = _types(dataset, dtype, what, mask_and_scale, packed)
     shape = dataset.shape if shape is None else shape
     splits = (1,) * dataset.ndim if splits is None else splits
+    stored, entry = entry_type(dataset.dtype)
+    if entry:
+        if len(dims) == len(shape):
+            dims = with_entry_dims(dims, dataset, coords)
+        shape, splits = (*shape, *entry), (*splits, *(1 for _ in entry))
     region = Hdf5Region(
         home,
         dataset.name,
         dataset.shape,
         shape,
         splits,
-        _read_type(dataset.dtype, fields),
+        _read_type(stored, fields),
         target,
         fields,
         str(dataset.dtype),
@@ -131,9 +138,9 @@ def hdf5_dataset(
     if left_out:
         everything["left_out"] = left_out
     if isinstance(decoding, Packing):
-        told: str | None = f"packed {dataset.dtype.newbyteorder('=')}"
+        told: str | None = f"packed {stored.newbyteorder('=')}"
     else:
-        told = stored_as(dataset.dtype, target, fields or dataset.dtype.names or ())
+        told = stored_as(stored, target, fields or stored.names or ())
     if told is not None:
         everything["stored_as"] = told
     return check_dataset(xr.Dataset({SIGNAL: signal}, coords, as_plain_attributes(everything)))
@@ -143,7 +150,12 @@ def _types(
     dataset: h5py.Dataset, dtype: Any, what: str, mask_and_scale: bool, packed: Packing | None
 ) -> tuple[np.dtype, tuple[str, ...], Decoding | None]:
     """Type in memory, fields that become a dim, and how stored values are understood."""
-    stored = dataset.dtype
+    stored, entry = entry_type(dataset.dtype)
+    if entry and (stored.names or stored.kind not in "biufc"):
+        raise ValueError(
+            f"{what} has an array type whose entries hold {stored}, not numbers: choose another "
+            "array"
+        )
     pair = complex_pair(stored)
     if pair is not None:
         part = np.result_type(*(in_memory(stored[name]) for name in stored.names or ()))

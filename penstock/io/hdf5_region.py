@@ -42,7 +42,7 @@ class Hdf5Region:
     shape: tuple[int, ...]
     """The dataset's axes with some of them split into several dims, in C order."""
     splits: tuple[int, ...]
-    """How many dims each axis of the dataset has become."""
+    """How many dims each axis of the dataset has become; then 1 for each of an array type."""
     stored: np.dtype
     """Type in the file; of a compound type the fields that are read."""
     dtype: np.dtype
@@ -169,16 +169,23 @@ def _read_boxes(
     decoding: Decoding | None,
 ) -> None:
     """Fill `out` with a selection, so that every chunk is decoded once."""
+    selection, entry = selection[: dataset.ndim], selection[dataset.ndim :]
     slices = all(isinstance(indexer, slice) for indexer in selection)
-    if slices and not fields and decoding is None and stored == out.dtype:
+    if slices and not entry and not fields and decoding is None and stored == out.dtype:
         dataset.read_direct(out, selection)
         return
     units = box_shape(dataset)
     pieces = [list(_pieces(pick, unit)) for pick, unit in zip(selection, units, strict=True)]
     for box in itertools.product(*pieces):
         shape = tuple(source.stop - source.start for source, _, _ in box)
-        values = scratch_buffer("hdf5-box", shape, stored)
-        dataset.read_direct(values, tuple(source for source, _, _ in box))
+        sources = tuple(source for source, _, _ in box)
+        if entry:  # (of an array type: h5py gives its axes as further ones)
+            values = dataset[sources]
+            for axis, indexer in enumerate(entry, start=dataset.ndim):
+                values = values[(slice(None),) * axis + (indexer,)]
+        else:
+            values = scratch_buffer("hdf5-box", shape, stored)
+            dataset.read_direct(values, sources)
         for axis, (_, _, picked) in enumerate(box):
             if picked is not None:
                 values = values[(slice(None),) * axis + (picked,)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import h5py
+import numpy as np
 
 _KINDS = {
     h5py.h5t.INTEGER: "whole numbers",
@@ -17,6 +18,16 @@ _KINDS = {
     h5py.h5t.VLEN: "sequences of any length",
     h5py.h5t.ARRAY: "an array type",
 }
+
+
+def entry_type(stored: np.dtype) -> tuple[np.dtype, tuple[int, ...]]:
+    """Type of the numbers and shape of every entry: those of an array type have axes of their own.
+
+    They follow those of the dataset. Entries of every other type have none.
+    """
+    if stored.subdtype is None:
+        return stored, ()
+    return stored.subdtype
 
 
 def unknown_type(dataset: h5py.Dataset) -> str | None:

@@ -1,4 +1,4 @@
-"""A dataset of a type that NumPy does not know concerns nothing else of its file."""
+"""Types of HDF5: those that NumPy does not know concern nothing else of a file, array types."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import penstock as ps
+from penstock.testing import check_reader
 
 
 def three_bytes() -> h5py.h5t.TypeID:
@@ -75,3 +76,40 @@ def test_axes_of_such_types_have_no_values(tmp_path: Path):
         file["entry"].attrs.update(NX_class="NXdata", signal="y", axes=["odd", "."])
     for name in ("values", "entry/y"):
         assert ps.open_dataset(path, dataset=name).signal.shape == (3, 4)
+
+
+@pytest.mark.parametrize("letter", [">f4", "i2", "?", "c8"])
+@pytest.mark.parametrize("chunks", [None, (2, 3)])
+def test_entries_of_an_array_type_have_axes(tmp_path: Path, letter: str, chunks):
+    path = tmp_path / "arrays.h5"
+    values = np.random.default_rng(0).integers(0, 9, (5, 6, 4, 2)).astype(letter)
+    with h5py.File(path, "w") as file:
+        kind = np.dtype((letter, (4, 2)))
+        file.create_dataset("at", (5, 6), kind, chunks=chunks, compression=chunks and "gzip")
+        file["at"][...] = values
+    ds = ps.open_dataset(path)
+    assert ds.signal.dims == ("dim_0", "dim_1", "dim_2", "dim_3")
+    assert ds.signal.dtype == np.dtype(letter).newbyteorder("=")
+    assert "stored_as" not in ds.attrs
+    assert np.array_equal(ds.signal.values, values)
+    check_reader(path)
+    named = ps.open_dataset(path, dims="y,x,row,column", dtype="float64").signal
+    part = named.isel(y=[0, 3, 4], x=slice(1, 6, 2), row=[1, 3], column=1)
+    assert np.array_equal(part, values[[0, 3, 4], 1:6:2][:, :, [1, 3], 1])
+    with pytest.raises(ValueError, match=r"5 x 6 x 4 x 2.* has 4 axes"):
+        ps.open_dataset(path, dims="y,x")
+
+
+def test_packed_entries_of_an_array_type(tmp_path: Path):
+    with h5py.File(tmp_path / "packed.h5", "w") as file:
+        file.create_dataset("at", (3,), np.dtype(("i2", (4,))))[...] = np.arange(12).reshape(3, 4)
+        file["at"].attrs["scale_factor"] = 0.5
+    found = ps.open_dataset(tmp_path / "packed.h5").signal.values
+    assert np.array_equal(found, np.arange(12).reshape(3, 4) / 2)
+
+
+def test_array_types_without_numbers_are_told(tmp_path: Path):
+    with h5py.File(tmp_path / "text.h5", "w") as file:
+        file.create_dataset("at", (3,), np.dtype(("S3", (4,))))
+    with pytest.raises(ValueError, match="array type whose entries hold"):
+        ps.open_dataset(tmp_path / "text.h5", dataset="at")
