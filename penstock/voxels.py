@@ -24,14 +24,26 @@ AFFINE_DIMS = ("affine_row", "affine_column")
 UNITS = "voxels"
 """Units of ``x``, ``y`` and ``z`` where they count voxels."""
 
+AXIS = "axis"
+"""Attribute of a coordinate that counts voxels: along which axis of the affine's grid."""
+
+_ANOTHER = "give the volumes another affine with penstock.voxels.with_affine(ds, matrix)"
+
 
 def check_affine(affine: Any, name: str = "the affine") -> np.ndarray:
     """Return an affine as float64 (4, 4); raise ValueError where it cannot be one."""
     matrix = np.array(affine, dtype=np.float64)
-    if matrix.shape != (4, 4) or not np.isfinite(matrix).all():
-        raise ValueError(f"{name} must be a 4 x 4 matrix of finite numbers, got {affine!r}")
+    if matrix.shape != (4, 4):
+        raise ValueError(
+            f"{name} must be a 4 x 4 matrix of finite numbers, got an array of shape {matrix.shape}"
+        )
+    if not np.isfinite(matrix).all():
+        raise ValueError(f"{name} must be a 4 x 4 matrix of finite numbers: some are not finite")
     if np.linalg.det(matrix[:3, :3]) == 0:
-        raise ValueError(f"{name} cannot be inverted (voxels of no size): {matrix.tolist()}")
+        raise ValueError(
+            f"{name} cannot be inverted (voxels of no size): give one whose first three columns "
+            "point in different directions"
+        )
     return matrix
 
 
@@ -62,7 +74,7 @@ def with_affine(ds: xr.Dataset, affine: Any) -> xr.Dataset:
 def voxel_positions(sizes: Mapping[Any, int]) -> dict[str, xr.Variable]:
     """Coordinates that count the voxels along the dims of space among `sizes`."""
     return {
-        dim: xr.Variable(dim, np.arange(sizes[dim], dtype=np.float64), {"units": UNITS})
+        dim: xr.Variable(dim, np.arange(sizes[dim], dtype=np.float64), {"units": UNITS, AXIS: dim})
         for dim in SPACE
         if dim in sizes
     }
@@ -86,18 +98,26 @@ def image_affine(ds: xr.Dataset) -> np.ndarray:
     Raises
     ------
     ValueError
-        If there is no affine, or the voxels that are left are not evenly spaced.
+        If there is no affine, or several that differ, if the voxels that are left are not evenly
+        spaced, or dims of space were renamed or lost their positions.
     """
     if AFFINE not in ds.variables:
         raise ValueError(
             "the volumes have no affine (no coordinate 'affine'): give them one with "
-            'ds.assign_coords(affine=(("affine_row", "affine_column"), matrix)), or open a file '
-            "that holds one"
+            "penstock.voxels.with_affine(ds, matrix), or open a file that holds one"
         )
     taken = np.eye(4)
     counting = [dim for dim in SPACE if dim in ds.coords and ds[dim].attrs.get("units") == UNITS]
+    along = ds["signal"].dims if "signal" in ds.data_vars else ds.dims
     for axis, dim in enumerate(SPACE):
         if dim in counting:
+            counted = ds[dim].attrs.get(AXIS, dim)  # (stores of before do not say it)
+            if counted != dim:
+                raise ValueError(
+                    f"the dim {dim} of the volumes counts the voxels along {counted} of their "
+                    "affine's grid (dims of space were renamed), so no affine says where they lie: "
+                    f"name it {counted} again, or {_ANOTHER}"
+                )
             taken[axis, 3], taken[axis, axis] = _start_and_step(ds[dim])
         elif counting and dim in ds.coords:
             raise ValueError(
@@ -105,7 +125,27 @@ def image_affine(ds: xr.Dataset) -> np.ndarray:
                 f"units are not {UNITS!r}), so no affine says where they lie: give yours another "
                 "name, or the volumes another affine with penstock.voxels.with_affine(ds, matrix)"
             )
-    return check_affine(ds[AFFINE].values) @ taken
+        elif counting and dim in along:
+            raise ValueError(
+                f"the positions of the voxels along {dim} were dropped, so no affine says where "
+                f"they lie: keep the coordinate {dim}, or {_ANOTHER}"
+            )
+    return _only_affine(ds[AFFINE]) @ taken
+
+
+def _only_affine(affine: xr.DataArray) -> np.ndarray:
+    """The affine of all volumes: joined ones may each have their own, equal but for rounding."""
+    matrices = affine.values
+    if matrices.ndim > 2 and set(AFFINE_DIMS) < set(affine.dims) and matrices.size:
+        matrices = affine.transpose(..., *AFFINE_DIMS).values.reshape(-1, 4, 4)
+        if not np.allclose(matrices, matrices[0], rtol=1e-5, atol=1e-4):  # [mm]
+            further = ", ".join(str(dim) for dim in affine.dims if dim not in AFFINE_DIMS)
+            raise ValueError(
+                f"the volumes lie on several voxel grids (their affine differs along {further}): "
+                "resample them to one before they are joined (penstock.fmri.ResampleVolumes)"
+            )
+        return check_affine(matrices[0])
+    return check_affine(matrices)
 
 
 def _start_and_step(positions: xr.DataArray) -> tuple[float, float]:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import penstock as ps
-from penstock.voxels import image_affine, with_affine
+from penstock.voxels import check_affine, image_affine, with_affine
 
 AFFINE = np.array([[-3.0, 0.2, 0, 60], [0.2, 3.0, 0.1, -40], [0, -0.1, 3.5, -20], [0, 0, 0, 1]])
 SHAPE = (9, 8, 7, 3)
@@ -139,3 +139,65 @@ def test_another_affine_counts_from_the_first_voxel() -> None:
         image_affine(part.assign_coords(x=np.arange(5) * 3.0))
     plain = part.drop_vars(["x", "y", "z"])
     np.testing.assert_array_equal(image_affine(plain), AFFINE)
+
+
+def joined(*affines: np.ndarray) -> xr.Dataset:
+    runs = [with_affine(image(), affine) for affine in affines]
+    return xr.concat(runs, "time", coords="different", compat="equals")
+
+
+def test_positions_that_were_dropped_are_missed() -> None:
+    nifti = pytest.importorskip("penstock.io.nifti_write")
+    pytest.importorskip("nibabel")
+    for dims in (["x"], ["y", "z"]):
+        part = image().isel(x=slice(3, 7)).drop_vars(dims)
+        with pytest.raises(ValueError, match=f"along {dims[0]} were dropped"):
+            image_affine(part)
+        with pytest.raises(ValueError, match=f"along {dims[0]} were dropped"):
+            nifti.write_nifti(part, "never.nii")
+    plane = image().isel(x=4).drop_vars("x")  # (no dim of the signal)
+    assert image_affine(plane).shape == (4, 4)
+
+
+def test_renamed_dims_of_space_are_told() -> None:
+    swapped = image().rename(x="y", y="x")
+    with pytest.raises(ValueError, match="the dim x of the volumes counts the voxels along y"):
+        image_affine(swapped)
+    assert_in_place(swapped.rename(x="y", y="x"))
+    stored_before = image()
+    for dim in "xyz":
+        del stored_before[dim].attrs["axis"]
+    assert_in_place(stored_before.isel(x=slice(2, None)))
+    np.testing.assert_array_equal(image_affine(with_affine(swapped, AFFINE)), AFFINE)
+
+
+def test_joined_runs_have_one_affine_where_theirs_are_close(tmp_path: Path) -> None:
+    near = AFFINE.copy()
+    near[:3, 3] += 2e-6
+    runs = joined(AFFINE, near)
+    np.testing.assert_array_equal(image_affine(runs), AFFINE)
+    crop = runs.isel(y=slice(2, None))
+    np.testing.assert_array_equal(image_affine(crop), image_affine(image().isel(y=slice(2, None))))
+    if pytest.importorskip("nibabel"):
+        ps.export(runs, tmp_path / "runs.nii.gz")
+        again = ps.open_dataset(tmp_path / "runs.nii.gz")
+        np.testing.assert_allclose(image_affine(again), AFFINE, atol=1e-5)
+    far = AFFINE.copy()
+    far[0, 3] += 0.5
+    with pytest.raises(ValueError, match="several voxel grids") as told:
+        image_affine(joined(AFFINE, far))
+    assert len(str(told.value)) < 250
+
+
+@pytest.mark.parametrize(
+    ("matrix", "message"),
+    [
+        (np.zeros((300, 4, 4)), r"shape \(300, 4, 4\)"),
+        (np.full((4, 4), np.nan), "some are not finite"),
+        (np.zeros((4, 4)), "cannot be inverted"),
+    ],
+)
+def test_errors_print_no_matrices(matrix: np.ndarray, message: str) -> None:
+    with pytest.raises(ValueError, match=message) as told:
+        check_affine(matrix)
+    assert "[" not in str(told.value)

@@ -100,8 +100,8 @@ def target_grid(
     shape: Sequence[int] = target_shape if target_shape is not None else np.ceil(high) + 1
     if (high < 0).any() or (low > np.asarray(shape) - 1).any():
         raise ValueError(
-            f"the target grid (affine {affine.tolist()}, shape {tuple(map(int, shape))}) holds "
-            "nothing of the image: check both affines"
+            f"the target grid (shape {tuple(map(int, shape))}) holds nothing of the image: check "
+            "both affines"
         )
     return VoxelGrid(tuple(map(int, shape)), affine)  # type: ignore[arg-type]
 

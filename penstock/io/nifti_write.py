@@ -157,10 +157,10 @@ def _check_dims(ds: xr.Dataset, further: tuple[str, ...] = ()) -> dict[str, int]
             f"only volumes over x, y, z and time can be written as NIfTI, got {sizes}: select or "
             "rename dims first (a single slice as ds.isel(z=slice(k, k + 1)))"
         )
-    if "affine" not in ds.variables or ds["affine"].shape != (4, 4):
+    if "affine" not in ds.variables:
         raise ValueError(
             "the dataset has no affine from voxel positions to mm: give it one with "
-            'ds.assign_coords(affine=(("affine_row", "affine_column"), matrix))'
+            "penstock.voxels.with_affine(ds, matrix)"
         )
     return {dim: sizes[dim] for dim in (*AXES, *further) if dim in sizes}
 

@@ -131,7 +131,7 @@ def test_errors_of_objects():
         load_image(np.zeros((2, 2, 2)), name="mask")
     with pytest.raises(TypeError, match="a dataset with an affine, got DataArray"):
         load_image(dataset(values()).signal)
-    with pytest.raises(ValueError, match=r"no affine .*assign_coords\(affine="):
+    with pytest.raises(ValueError, match=r"no affine .*with_affine\(ds, matrix\)"):
         load_image(dataset(values(), affine=None))
     with pytest.raises(ValueError, match=r"dims x, y and z, but the data have \('channel', 'time'"):
         voxel_grid(ps.make_dataset(np.zeros((2, 3)), sampling_frequency=1.0))
