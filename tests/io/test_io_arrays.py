@@ -513,3 +513,9 @@ def test_band_excitation_spectra(spm):
     ds = check_reader(path, dims=("y", "x", "frequency"), dtype="float64")
     assert ds.signal.shape == (32, 32, 102)
     assert np.array_equal(ds.signal.values, np.load(path))
+
+
+def test_arrays_larger_than_what_regions_are_compared_with_are_checked(tmp_path):
+    values = np.random.default_rng(0).integers(0, 250, (600, 700, 12), dtype="u1")
+    np.save(tmp_path / "large.npy", values)
+    assert check_reader(tmp_path / "large.npy").signal.shape == values.shape
