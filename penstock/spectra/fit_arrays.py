@@ -42,7 +42,7 @@ class FitResult:
         n = self.parameters.shape[-1]
         with np.errstate(all="ignore"):
             flat = self.model.curves(np.asarray(x, float))(self.parameters.reshape(-1, n))
-        return flat.reshape(*self.parameters.shape[:-1], -1)
+        return flat.reshape(*self.parameters.shape[:-1], flat.shape[-1])
 
 
 def fit_positions(x: Any, y: Any, model: Any, **options: Any) -> FitResult:

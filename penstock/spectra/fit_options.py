@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from penstock.messages import shown
 from penstock.spectra.models import FunctionModel, Model
 
 CLOSE = 1e-9
@@ -76,7 +77,7 @@ def plain_bounds(bounds: Any, names: tuple[str, ...]) -> Any:
                     f"bounds of {name!r}: the model has the parameters {', '.join(names)}"
                 )
             if not isinstance(pair, list | tuple | np.ndarray) or len(pair) != 2:
-                raise ValueError(f"bounds of {name!r} must be (low, high), got {pair!r}")
+                raise ValueError(f"bounds of {name!r} must be (low, high), got {shown(pair)}")
             low, high = pair
             plain[name] = (
                 -np.inf if low is None else float(low),
@@ -88,14 +89,9 @@ def plain_bounds(bounds: Any, names: tuple[str, ...]) -> Any:
         if all(side.shape in ((), (len(names),)) for side in sides):
             return tuple(float(side) if side.ndim == 0 else tuple(side.tolist()) for side in sides)
     raise ValueError(
-        f"bounds={_short(bounds)} must be {{name: (low, high)}} or (lower, upper), with one number "
+        f"bounds={shown(bounds)} must be {{name: (low, high)}} or (lower, upper), with one number "
         f"for all or one for each of {', '.join(names)}"
     )
-
-
-def _short(value: Any) -> str:
-    text = " ".join(repr(value).split())
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def bound_arrays(bounds: Any, model: Model) -> tuple[np.ndarray, np.ndarray]:

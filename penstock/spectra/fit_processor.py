@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 
 from penstock.dataset import SIGNAL, Indexer, Region, indexer_length, read_region
+from penstock.messages import shown
 from penstock.processor import Context, Processor, function_identity
 from penstock.results import results_outline
 from penstock.spectra.curves import evaluate
@@ -199,7 +200,9 @@ class Fit(Processor):
                     )
         given = None if isinstance(self.sigma, str) else self.sigma
         if given is not None and not np.all(np.asarray(given) > 0):
-            raise ValueError(f"sigma={self.sigma!r} must be positive")
+            count = np.count_nonzero(~(np.asarray(given) > 0))
+            among = f": {count} of its {np.size(given)} values are not" if np.ndim(given) else ""
+            raise ValueError(f"sigma={shown(self.sigma)} must be positive{among}")
         for name in ("n_clusters", "n_prior", "max_nfev"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -278,7 +281,7 @@ class Fit(Processor):
         """What `prepare` returns, for an abscissa that the dataset need not have."""
         self._check_abscissa(x, ds[SIGNAL].dtype)
         self._try_function(ds, x)
-        if self.prior is None:
+        if self.prior is None or not ds[SIGNAL].size:
             return None
         grid, spectra = sampled_spectra(ds, self.core_dims, self.n_prior)
         solver = self._solver(x)
@@ -345,7 +348,7 @@ class Fit(Processor):
         """Records of a block over this abscissa; `sigma` that every position has of its own."""
         dims = [str(dim) for dim in ctx.dataset[SIGNAL].dims if dim not in self.core_dims]
         loops = block.shape[: block.ndim - len(self.core_dims)]
-        block = block.reshape(*loops, -1)
+        block = block.reshape(*loops, x.shape[-1])
         if self.nan_policy == "raise" and not np.isfinite(block).all():
             where = np.argwhere(~np.isfinite(block))[0][:-1]
             here = {dim: _along(ctx.region[dim])[i] for dim, i in zip(dims, where, strict=True)}

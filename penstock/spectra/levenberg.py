@@ -36,8 +36,6 @@ CAREFUL_DAMPING = 1e4
 _LEAST_DAMPING, _MOST_DAMPING = 1e-12, 1e32
 _STALLED_DAMPING = 1e24
 """No step that is damped more reduces the sum of squares: it never will."""
-_HIDING_DAMPING = 2e-3
-"""Steps that are damped more may be short though the minimum is far."""
 _LEAST_RATIO = 1e-4
 """A step is taken where it yields this fraction of the predicted reduction (as in MINPACK)."""
 _DECAY = 0.9
@@ -295,7 +293,7 @@ def _advance(problem: Problem, state: Positions) -> None:
     state.status[(state.n_evaluations >= most) | stalled] = NOT_CONVERGED
     over = np.flatnonzero(state.status == NOT_CONVERGED)
     if len(over):
-        settled[over] |= _near(problem, state.without_data(over))
+        settled[over] |= _near(problem, state, over)
     # steps that only became short because the function is not finite around are no convergence
     settled |= taken & (_flat(problem, state) | (state.squares <= state.rounding))
     state.status[settled] = np.where(np.isfinite(squares), CONVERGED, NOT_CONVERGED)[settled]
@@ -334,10 +332,13 @@ def _settled(
         settled[rows] = _dependent(state.normal[rows])
     whole = length_of(state.scale * state.parameters)
     settled |= length <= tolerances.xtol * np.minimum(whole, state.variation)
-    # a short step says nothing where damping has made it so
-    doubtful = np.flatnonzero(settled & (state.damping > _HIDING_DAMPING))
+    # a short step says nothing where damping has made it so, or the scale of a longer column
+    doubtful = np.flatnonzero(settled)
     if len(doubtful):
-        settled[doubtful] = _near(problem, state.without_data(doubtful))
+        settled[doubtful] = _near(problem, state, doubtful)
+        far = doubtful[~settled[doubtful]]
+        lengths = lengths_of(state.normal[far])
+        state.scale[far] = np.where(lengths > 0, lengths, state.scale[far])
     return settled, left
 
 
@@ -362,23 +363,29 @@ def _finish(problem: Problem, state: Positions, rows: np.ndarray) -> None:
     state.squares[kept] -= np.clip(gain, 0, state.squares[kept])
 
 
-def _near(problem: Problem, state: Positions) -> np.ndarray:
+def _near(problem: Problem, state: Positions, rows: np.ndarray) -> np.ndarray:
     """Whether an undamped step would lead no further than a small part of a standard error."""
-    scale = divisors(lengths_of(state.normal))
+    normal, descent = state.normal[rows], state.descent[rows]
+    scale = divisors(lengths_of(normal))
     n = scale.shape[1]
-    matrix = state.normal / (scale[:, :, np.newaxis] * scale[:, np.newaxis, :])
-    right = state.descent / scale
-    matrix[:, np.arange(n), np.arange(n)] += 1e-10
+    diagonal = np.arange(n)
+    normal /= scale[:, :, np.newaxis]
+    normal /= scale[:, np.newaxis, :]
+    normal[:, diagonal, diagonal] += 1e-10
+    descent /= scale
     if problem.bounded:
-        fixed = _held(problem, state)
-        across = fixed[:, :, np.newaxis] | fixed[:, np.newaxis, :]
-        matrix = np.where(across, np.eye(n), matrix)
-        right = np.where(fixed, 0.0, right)
-    moved = np.linalg.solve(matrix, right[:, :, np.newaxis])[:, :, 0]
-    far = np.vecdot(moved, right)
-    near = far <= np.maximum(_NEAR**2 * state.variance, state.rounding)
+        fixed = _held(problem, state.parameters[rows], descent)
+        some = np.flatnonzero(fixed.any(axis=1))
+        if len(some):
+            across = fixed[some, :, np.newaxis] | fixed[some, np.newaxis, :]
+            normal[some] = np.where(across, np.eye(n), normal[some])
+            descent[fixed] = 0.0
+    moved = np.linalg.solve(normal, descent[:, :, np.newaxis])[:, :, 0]
+    far = np.vecdot(moved, descent)
+    squares, rounding = state.squares[rows], state.rounding[rows]
+    near = far <= np.maximum(_NEAR**2 * state.variance[rows], rounding)
     # (how exactly a curve can be computed at all is its own matter)
-    explained: np.ndarray = near | (state.squares <= _EXPLAINED**2 * state.size)
+    explained: np.ndarray = near | (squares <= _EXPLAINED**2 * state.size[rows])
     return explained
 
 
@@ -424,17 +431,17 @@ def linearised(
     return columns @ columns.swapaxes(1, 2), np.vecdot(columns, residuals[:, np.newaxis])
 
 
-def _held(problem: Problem, state: Positions) -> np.ndarray:
+def _held(problem: Problem, parameters: np.ndarray, descent: np.ndarray) -> np.ndarray:
     """Parameters at a bound beyond which the sum of squares would go on falling."""
-    outwards = (state.parameters <= problem.lower) & (state.descent <= 0)
-    return outwards | ((state.parameters >= problem.upper) & (state.descent >= 0))
+    outwards = (parameters <= problem.lower) & (descent <= 0)
+    return outwards | ((parameters >= problem.upper) & (descent >= 0))
 
 
 def _flat(problem: Problem, state: Positions) -> np.ndarray:
     """Whether the residuals are orthogonal to all columns of the Jacobian that are free."""
     cosines = np.abs(state.descent) / divisors(lengths_of(state.normal))
     if problem.bounded:
-        cosines[_held(problem, state)] = 0.0
+        cosines[_held(problem, state.parameters, state.descent)] = 0.0
     return cosines.max(axis=1) <= problem.tolerances.gtol * np.sqrt(state.squares)
 
 

@@ -558,7 +558,7 @@ def test_priors_find_what_one_guess_does_not(prior):
         return float((np.abs(results.center - centers) < 0.5).mean())
 
     assert found(alone) < 0.4
-    assert found(helped) > 0.9
+    assert found(helped) > 0.8
 
 
 @pytest.mark.parametrize("prior", ["neighbour", "kmeans"])

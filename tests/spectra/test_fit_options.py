@@ -296,3 +296,21 @@ def test_the_origin_of_a_decay_travels_with_its_results():
     given = fit_positions(x, y, {"exponential_decay": {"origin": 1001.5}})
     np.testing.assert_allclose(given["amplitude"], 3 / np.e)
     assert Gaussian().at(x) == Gaussian()
+
+
+@pytest.mark.parametrize("options", [{}, {"prior": "neighbour"}, {"prior": "kmeans"}])
+def test_no_positions_have_no_results(options):
+    x = np.linspace(-5, 5, 41)
+    found = fit_positions(x, np.empty((0, 3, 41)), "gaussian", **options)
+    assert found.parameters.shape == (0, 3, 4)
+    assert found.curve(x).shape == (0, 3, 41)
+    ds = ps.make_dataset(np.ones((2, 3, 41)), ("y", "x", "frequency"), coords={"frequency": x})
+    results = ps.Pipeline([Fit("gaussian", **options)])(ds.isel(x=slice(0, 0))).compute()
+    assert results.center.shape == (2, 0)
+
+
+def test_messages_hold_no_long_lists():
+    for options in ({"sigma": (0.0, *[1.0] * 400)}, {"bounds": {"center": (1.0,) * 400}}):
+        with pytest.raises(ValueError, match="must be") as told:
+            Fit("gaussian", **options)
+        assert len(str(told.value)) < 200

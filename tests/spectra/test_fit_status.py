@@ -126,6 +126,84 @@ def test_units_change_units_only(name, x_scale, y_scale, seed):
     np.testing.assert_allclose(other.errors[sure] / factors, one.errors[sure], rtol=1e-3)
 
 
+def power(x, height, exponent, level):
+    return height * (x + 1) ** exponent + level
+
+
+GUESSES_OF_ORDER_ONE = {
+    "peak": (gaussian, (3.0, 2.5, 0.5, 0.5), (1.0, 2.2, 0.75, 1.0)),
+    "decay": (decay, (3.0, 1.0, 1.0), (1.0, 0.3, 1.0)),
+    "line": (
+        lambda x, height, center, width, level: height / (1 + ((x - center) / width) ** 2) + level,
+        (3.0, 2.5, 0.5, 0.5),
+        (1.0, 2.2, 0.75, 1.0),
+    ),
+    "wave": (
+        lambda x, height, rate, phase, level: height * np.sin(rate * x + phase) + level,
+        (3.0, 3.0, 0.5, 0.5),
+        (1.0, 2.9, 0.3, 1.0),
+    ),
+    "power": (power, (2.0, -0.7, 1.0), (1.0, -1.0, 1.0)),
+}
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    name=st.sampled_from(sorted(GUESSES_OF_ORDER_ONE)),
+    exponent=st.integers(-15, 15),
+    seed=st.integers(0, 5),
+)
+def test_guesses_of_another_order_than_the_data_end_in_no_other_curve(name, exponent, seed):
+    curve, truth, guess = GUESSES_OF_ORDER_ONE[name]
+    y = curve(X, *truth) + 0.05 * np.random.default_rng(seed).standard_normal(len(X))
+    unit = 10.0**exponent
+    found = fit_positions(X, y * unit, curve, guess=guess)
+    assert exponent > 0 or found.status == CONVERGED
+    if found.status != CONVERGED:
+        return
+    # a minimum, by differences of the curve that know nothing of the solver
+    p = found.parameters
+    columns = []
+    for step in np.diag(np.where(p == 0, 1.0, np.abs(p)) * 1e-5):
+        changed = curve(X, *(p + step)) - curve(X, *(p - step))
+        while np.linalg.norm(changed) > 1e-4 * np.linalg.norm(y * unit):
+            step = step / 2
+            changed = curve(X, *(p + step)) - curve(X, *(p - step))
+        columns.append(changed / step.sum())
+    scaled = np.stack([c / np.linalg.norm(c) for c in columns], axis=-1)
+    residuals = y * unit - curve(X, *p)
+    left = scaled @ np.linalg.lstsq(scaled, residuals, rcond=1e-8)[0]
+    assert np.linalg.norm(left) < 0.1 * np.sqrt(found.reduced_chi_square)
+    if exponent <= 0:
+        usual, _ = curve_fit(curve, X, y, truth)
+        amounts = [unit, *[1.0] * (len(truth) - 2), unit]
+        off = np.abs(p - usual * amounts) / found.errors
+        assert (off < 1e-2).all()
+
+
+def test_a_guess_that_is_far_too_high_falls():
+    y = noisy("gaussian", n=1)[0]
+    usual = fit_positions(X, y, gaussian, guess=TRUTHS["gaussian"])
+    found = fit_positions(X, y, gaussian, guess=(1e8, 2.0, 1.0, 0.0))
+    assert found.status == CONVERGED
+    assert (np.abs(found.parameters - usual.parameters) < 1e-3 * usual.errors).all()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_decays_that_ran_away_have_not_converged(seed):
+    def two(x, a, s, b, t):
+        return a * np.exp(-x / s) + b * np.exp(-x / t)
+
+    x, truth = np.linspace(0, 10, 60), np.array([3.0, 1.0, 1.0, 5.0])
+    rng = np.random.default_rng(seed)
+    y = two(x, *truth) + 0.05 * rng.standard_normal(60)
+    for _ in range(8):
+        guess = tuple((truth * 10 ** rng.uniform(-1, 1, 4)).tolist())
+        found = fit_positions(x, y, two, guess=guess)
+        sure = found.status == CONVERGED
+        assert not sure or (found.errors < 1e3 * np.abs(found.parameters)).all()
+
+
 @NAMES
 @pytest.mark.parametrize("offset", [-1e6, 1e3, 1e7])
 def test_where_x_begins_to_count_does_not_matter(name, offset):
