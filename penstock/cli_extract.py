@@ -194,6 +194,7 @@ def extract(
     limits = {key: value for key, value in limits.items() if value is not None}
     if limits and not confound_strategy:
         raise ValueError(f"--{min(limits).replace('_', '-')} belongs to --confound-strategy")
+    _refuse_limits_of_others(confound_strategy or "", limits)
     if filter not in ("butterworth", "cosine"):
         raise ValueError(f"--filter must be butterworth or cosine, got {filter!r}")
     if any(value not in (None, False) for value in cleaning.values()):
@@ -227,6 +228,18 @@ def extract(
     )
     report.save()
     end_with(report)
+
+
+def _refuse_limits_of_others(strategy: str, limits: dict[str, Any]) -> None:
+    """A limit that no part of the strategy heeds would be passed over."""
+    parts = {part.partition("=")[0].strip() for part in strategy.split(",")}
+    for name in limits:
+        owner = "compcor" if name == "n_compcor" else "scrub"
+        if owner not in parts:
+            raise ValueError(
+                f"--{name.replace('_', '-')} is that of {owner}, which is not in "
+                f"--confound-strategy {strategy}: add {owner} there, or leave it out"
+            )
 
 
 def _absolute(paths: list[str] | None) -> list[str]:

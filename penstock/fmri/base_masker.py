@@ -6,9 +6,8 @@ import os
 import warnings
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
-from numbers import Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, get_args
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import xarray as xr
@@ -22,10 +21,9 @@ from penstock.fmri.images import (
     to_nibabel,
     voxel_grid,
 )
-from penstock.fmri.reducers import NanPolicy
+from penstock.fmri.masker_parameters import check_parameters, check_whole
 from penstock.fmri.signal_frames import (
     also_called_x,
-    check_signal_type,
     signal_frame,
     warn_caller,
 )
@@ -116,7 +114,7 @@ class BaseMasker(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  
         FileNotFoundError, ValueError
             If an image is missing or of another kind than needed.
         """
-        self._check_parameters()
+        check_parameters(self)
         seen = None if imgs is None else _first_volumes(imgs)
         self._fit(imgs)
         self._extractor = self._make_extractor()
@@ -128,24 +126,6 @@ class BaseMasker(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  
         self.clean_args_ = dict(self.clean_args or {})
         self._fitted = True
         return self
-
-    def _check_parameters(self) -> None:
-        """Tell wrong parameters that need no image, before one is opened."""
-        self.options()
-        check_signal_type(self.dtype)
-        if self.nan_policy not in get_args(NanPolicy):
-            raise ValueError(
-                f"nan_policy must be one of {', '.join(map(repr, get_args(NanPolicy)))}, got "
-                f"{self.nan_policy!r}"
-            )
-        width = self.smoothing_fwhm
-        if width is not None and (isinstance(width, bool) or not isinstance(width, Real)):
-            raise TypeError(f"smoothing_fwhm is a width in mm, or None; got {width!r}")
-        if width is not None:
-            from penstock.fmri.smoothing import SmoothVolumes
-
-            SmoothVolumes(float(width))
-        self._workers()
 
     @property
     def looks_at_images(self) -> bool:
@@ -390,6 +370,8 @@ class BaseMasker(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  
             raise ValueError(
                 "confound_columns names columns, and confound_strategy chooses among them: give one"
             )
+        if not isinstance(given, str | list | tuple):
+            raise TypeError(f"confound_strategy is a list of names, or None; got {given!r}")
         return (given,) if isinstance(given, str) else tuple(given)
 
     def cleaner(self, confounds: Any, sample_mask: Any) -> tuple[Processor, ...]:
@@ -507,6 +489,7 @@ class BaseMasker(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  
 
     def _workers(self) -> int | None:
         """Threads at work; negative numbers count back from the cores, as in joblib."""
+        check_whole("n_jobs", self.n_jobs, "a number of threads (-1: all cores)")
         if self.n_jobs is None or self.n_jobs > 0:
             return self.n_jobs
         if self.n_jobs == 0:

@@ -25,6 +25,7 @@ from penstock.fmri.cleaning_steps import (
     root_mean_square,
 )
 from penstock.fmri.confounds import wrong_length
+from penstock.fmri.masker_parameters import check_switch, check_whole
 from penstock.fmri.temporal_filters import butterworth_sections, least_padding, with_cosines
 
 __all__ = ["Cleaning", "CleaningOptions", "kept_volumes", "plan_cleaning", "result_type"]
@@ -43,6 +44,8 @@ class CleaningOptions:
 
     Raises
     ------
+    TypeError
+        If an option is of another type than needed.
     ValueError
         If an option is unknown or contradicts another.
     """
@@ -61,6 +64,9 @@ class CleaningOptions:
     padlen: int | None = None
 
     def __post_init__(self) -> None:
+        for name in ("detrend", "standardize_confounds", "ensure_finite", "extrapolate"):
+            check_switch(name, getattr(self, name))
+        check_whole("order", self.order, "the whole-numbered order of the Butterworth filter")
         standardize: Any = self.standardize
         if isinstance(standardize, bool):
             standardize = "zscore_sample" if standardize else None

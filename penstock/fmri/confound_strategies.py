@@ -117,6 +117,10 @@ class ConfoundStrategy:
         number: Any = self.n_compcor
         if number != "all" and not (isinstance(number, int) and number > 0):
             raise ValueError(f"n_compcor must be 'all' or a whole number, got {self.n_compcor!r}")
+        for name in ("fd_threshold", "std_dvars_threshold"):
+            limit: Any = getattr(self, name)
+            if isinstance(limit, bool | str) or not limit > 0:
+                raise ValueError(f"{name} must be a number above 0, got {limit!r}")
         length: Any = self.scrub
         if not isinstance(length, int) or length < 0:
             raise ValueError(f"scrub must be a number of volumes, got {self.scrub!r}")

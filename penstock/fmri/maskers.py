@@ -109,6 +109,7 @@ class NiftiMasker(BaseMasker):
         return self.mask_img is None
 
     def _fit(self, imgs: Any) -> None:
+        _check_choice("mask_strategy", self.mask_strategy, tuple(MASK_OPTIONS))
         if self.mask_img is not None:
             mask = self._image(self.mask_img, "mask_img", (3, 4))
         elif imgs is None:

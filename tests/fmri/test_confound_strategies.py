@@ -195,6 +195,12 @@ def test_on_the_command_line(labels: Path, tmp_path: Path, run_cli: Any) -> None
     ran = run_cli(*arguments, "--confound-columns", "trans_*,rot_*", "--sample-mask", "4:",
                   "--out", str(tmp_path / "six.csv"), "--quiet")  # fmt: skip
     assert ran.code == 0, ran.err
+    for limit, owner in (("fd-threshold", "scrub"), ("std-dvars-threshold", "scrub"),
+                         ("n-compcor", "compcor")):  # fmt: skip
+        given = ["--confound-strategy", "motion", f"--{limit}", "1"]
+        ran = run_cli(*arguments, *given, "--out", str(out / "x.csv"))
+        assert ran.code == 2
+        assert f"--{limit} is that of {owner}, which is not in" in ran.sentence
     ran = run_cli(*arguments, "--confound-strategy", "motoin", "--out", str(out / "x.csv"))
     assert ran.code == 2
     assert "unknown strategy 'motoin'" in ran.sentence

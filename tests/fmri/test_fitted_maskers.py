@@ -343,6 +343,24 @@ def test_tables_lists_and_dictionaries_of_names_for_plots():
         ({"labels": ["a"], "lut": "table.tsv"}, ValueError, "not both"),
         ({"clean_args": {"detrend": True}}, TypeError, "twice"),
         ({"clean_args": {"oder": 2}}, TypeError, "oder"),
+        ({"detrend": "no"}, TypeError, "detrend is True or False"),
+        ({"detrend": 2}, TypeError, "detrend is True or False"),
+        ({"standardize_confounds": "no"}, TypeError, "standardize_confounds is True or False"),
+        ({"high_variance_confounds": "x"}, TypeError, "high_variance_confounds is True or"),
+        ({"keep_masked_labels": "yes"}, TypeError, "keep_masked_labels is True or False"),
+        ({"confound_strategy": "moton"}, ValueError, "unknown strategy 'moton'"),
+        ({"confound_strategy": 3}, TypeError, "confound_strategy"),
+        ({"confound_strategy": "motion", "confound_options": {"fd": 1}}, TypeError, "fd"),
+        ({"confound_options": {"motion": "ful"}}, ValueError, "ful"),
+        ({"confound_strategy": "motion", "confound_columns": ["a"]}, ValueError, "give one"),
+        ({"memory": -5}, ValueError, "memory"),
+        ({"memory": 0}, ValueError, "memory"),
+        ({"clean_args": {"ensure_finite": "no"}}, TypeError, "ensure_finite is True or False"),
+        ({"clean_args": {"butterworth__order": "x"}}, TypeError, "order is the whole-numbered"),
+        ({"confound_options": {"fd_threshold": "x"}}, ValueError, "fd_threshold must be a number"),
+        ({"memory": True}, TypeError, "memory"),
+        ({"n_jobs": 1.5}, TypeError, "n_jobs is a number of threads"),
+        ({"n_jobs": "x"}, TypeError, "n_jobs is a number of threads"),
     ],
 )
 def test_wrong_parameters_are_told_at_fit(options, kind, words, tmp_path):
@@ -351,6 +369,18 @@ def test_wrong_parameters_are_told_at_fit(options, kind, words, tmp_path):
     with pytest.raises(kind, match=words) as told:
         NiftiLabelsMasker(image(atlas(2, 5, 8)), **options).fit()
     assert "\n" not in str(told.value)
+
+
+def test_switches_may_be_those_of_numpy():
+    right = NiftiLabelsMasker(image(atlas(2, 5)), detrend=True).fit_transform(bold())
+    for on in (np.True_, 1):
+        found = NiftiLabelsMasker(image(atlas(2, 5)), detrend=on).fit_transform(bold())
+        assert np.array_equal(found, right)
+
+
+def test_a_wrong_way_to_a_mask_is_told_where_a_mask_is_given_too():
+    with pytest.raises(ValueError, match="mask_strategy must be one of 'background'"):
+        NiftiMasker(image(np.ones(SHAPE, "u1")), mask_strategy="bla").fit()
 
 
 def test_nothing_on_the_grid_is_told_at_fit():
