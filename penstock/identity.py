@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import platform
 from pathlib import Path
@@ -15,7 +16,7 @@ import xarray as xr
 import penstock
 from penstock.dataset import SIGNAL, reads_fresh
 from penstock.local_paths import not_there
-from penstock.store import FORMAT
+from penstock.store import FORMAT, fill_shape
 
 PIECE_BYTES = 8 * 1024 * 1024
 """Values that are read at once where all of a file's are."""
@@ -75,13 +76,11 @@ def content_token(ds: xr.Dataset) -> str:
     for name in sorted(map(str, ds.variables)):
         variable = ds.variables[name]
         digest.update(_described(name, variable))
-        if not variable.ndim:
-            digest.update(_plain_bytes(variable.values))
-            continue
-        row = max(1, variable.nbytes // max(1, len(variable)))
-        step = max(1, PIECE_BYTES // row)
-        for start in range(0, len(variable), step):
-            digest.update(_plain_bytes(variable[start : start + step].values))
+        piece = fill_shape(variable.shape, PIECE_BYTES // variable.dtype.itemsize)
+        starts = (range(0, n, step) for n, step in zip(variable.shape, piece, strict=True))
+        for corner in itertools.product(*starts):
+            box = tuple(slice(at, at + n) for at, n in zip(corner, piece, strict=True))
+            digest.update(_plain_bytes(variable[box].values))
     return digest.hexdigest()
 
 

@@ -23,10 +23,10 @@ from penstock.identity import dataset_token
 from penstock.ledger import partial_path, remove
 from penstock.local_paths import local_path
 from penstock.memory import MIB, PeakSampler, lean_allocator, single_threaded_kernels
-from penstock.plan import resources
+from penstock.plan import Resources, resources
 from penstock.report import Report
 from penstock.sources import resolve_sources
-from penstock.store import stored_provenance, write_store
+from penstock.store import fill_shape, stored_provenance, write_store
 from penstock.work import Job, close_workplaces, result_key
 
 if TYPE_CHECKING:
@@ -61,30 +61,51 @@ def _refuse_own_source(jobs: list[Job]) -> None:
 
 
 def executor_kind(
-    pipeline: Pipeline, asked: str | None, datasets: Sequence[xr.Dataset | None] = ()
+    pipeline: Pipeline,
+    asked: str | None,
+    datasets: Sequence[xr.Dataset | None] = (),
+    *,
+    trying: bool = False,
 ) -> str:
-    """Threads, unless a kernel holds Python's lock and there is more to do than starting costs."""
+    """Threads, unless a kernel holds Python's lock and there is more to do than starting costs.
+
+    How long that takes is guessed (planning reads nothing), or tried at two positions (`trying`).
+    """
     if asked not in (None, "threads", "processes"):
         raise ValueError(f"executor must be 'threads' or 'processes', got {asked!r}")
     held = any(processor.gil == "held" for processor in pipeline)
     if asked or not held:
         return asked or "threads"
-    return "threads" if datasets and _are_done_soon(pipeline, datasets) else "processes"
+    return "threads" if datasets and _are_done_soon(pipeline, datasets, trying) else "processes"
 
 
-def _are_done_soon(pipeline: Pipeline, datasets: Sequence[xr.Dataset | None]) -> bool:
+def _are_done_soon(pipeline: Pipeline, datasets: Sequence[xr.Dataset | None], trying: bool) -> bool:
     """Whether all of the work takes less than starting processes would."""
     seconds = 0.0
     for ds in datasets:
         if ds is None or SIGNAL not in ds or ds[SIGNAL].nbytes > SMALL_BYTES:
             return False
-        chain = Chain(ds).bind(pipeline.processors)
-        for_one = chain.row_seconds()
-        if for_one is None:
+        try:
+            found = _seconds_of(pipeline, ds, trying)
+        except Exception:  # (whatever is wrong with it is told of this dataset, where it is opened)
             return False
-        core = {dim for step in chain.steps for dim in step.processor.core_dims}
-        seconds += for_one * math.prod(n for dim, n in ds[SIGNAL].sizes.items() if dim not in core)
+        if found is None:
+            return False
+        seconds += found
     return seconds < START_SECONDS
+
+
+def _seconds_of(pipeline: Pipeline, ds: xr.Dataset, trying: bool) -> float | None:
+    """Estimated time of a dataset; None where it is unknown."""
+    bound = Chain(ds).bind(pipeline.processors)
+    core = {dim for step in bound.steps for dim in step.processor.core_dims}
+    loops = {str(dim): n for dim, n in ds[SIGNAL].sizes.items() if dim not in core}
+    if trying:
+        few = zip(loops, fill_shape(tuple(loops.values()), 2), strict=True)
+        part = ds.isel({dim: slice(0, n) for dim, n in few})
+        bound = Chain(part).prepared(pipeline.processors, SMALL_BYTES)
+    for_one = bound.row_seconds()
+    return None if for_one is None else for_one * math.prod(loops.values())
 
 
 def _is_finished(job: Job) -> bool:
@@ -127,11 +148,6 @@ def run(
     out = Path(local_path(out))
     items = resolve_sources(source, out, name, select)
     client = client if client is not None else active_client()
-    if client is not None:
-        kind = "cluster"
-    else:
-        kind = executor_kind(pipeline, executor, [item.dataset for item in items])
-    limits = resources(memory, workers, kind=kind, client=client, modules=pipeline.modules)
     named = isinstance(source, Mapping) and not isinstance(source, xr.Dataset)
     jobs = [
         Job(
@@ -145,7 +161,7 @@ def run(
             format,
             dtype,
             overwrite,
-            limits,
+            Resources(0, 0),  # (what there is depends on where they run)
             {"dataset": dataset_token(item.dataset)} if item.dataset is not None else None,
             # (a dataset is open already)
             reading if item.dataset is None else {},
@@ -153,6 +169,14 @@ def run(
         for item in items
     ]
     _refuse_own_source(jobs)
+    if client is not None:
+        kind = "cluster"
+    else:
+        finished = all(map(_is_finished, jobs))  # (nothing is started for what is there)
+        asked = executor or ("threads" if finished else None)
+        kind = executor_kind(pipeline, asked, [item.dataset for item in items], trying=True)
+    limits = resources(memory, workers, kind=kind, client=client, modules=pipeline.modules)
+    jobs = [replace(job, limits=limits) for job in jobs]
     for folder in {out, *(job.target.parent for job in jobs)}:
         _make_folder(folder)
     recorded = [processor.recorded() for processor in pipeline]

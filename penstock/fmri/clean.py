@@ -17,8 +17,8 @@ from penstock.fmri.cleaning import Cleaning, CleaningOptions, kept_volumes, plan
 from penstock.fmri.cleaning_steps import BATCH_BYTES, LEAST_BATCH, as_slice
 from penstock.fmri.confound_strategies import ConfoundStrategy, chosen_confounds
 from penstock.fmri.confounds import find_confounds, load_confounds_table
+from penstock.fmri.images import floating_type
 from penstock.fmri.volumes import repetition_time
-from penstock.io.arrays import exact_type
 from penstock.processor import Context, Processor
 from penstock.sources import result_name
 
@@ -302,14 +302,14 @@ class CleanSignals(Processor):
             attrs["units"] = "%" if options.standardize == "psc" else "1"
         out = _with_times(ds.drop_vars(SIGNAL), kept, ds.sizes["time"])
         shape = tuple(len(kept) if dim == "time" else ds.sizes[dim] for dim in signal.dims)
-        dtype = _result_type(signal.dtype)
+        dtype = floating_type(signal.dtype)
         return out.assign(
             {SIGNAL: blank_variable(tuple(map(str, signal.dims)), shape, dtype, attrs)}
         )
 
     def kernel(self, block: np.ndarray, ctx: Context) -> np.ndarray:
         cleaning: Cleaning = ctx.state
-        out = ctx.empty((*block.shape[:-1], cleaning.n_kept), _result_type(block.dtype))
+        out = ctx.empty((*block.shape[:-1], cleaning.n_kept), floating_type(block.dtype))
         cleaning.apply_rows(block, out)
         return out[..., ctx.output["time"]]
 
@@ -326,10 +326,6 @@ def _shown(value: Any) -> str:
     if not isinstance(value, tuple) or len(value) <= 8:
         return repr(value)
     return f"({', '.join(map(repr, value[:2]))}, ... {len(value)} in all)"
-
-
-def _result_type(dtype: np.dtype) -> np.dtype:
-    return np.dtype(np.float32 if exact_type(dtype).itemsize == 4 else np.float64)
 
 
 def _with_times(ds: xr.Dataset, kept: np.ndarray, n_times: int) -> xr.Dataset:

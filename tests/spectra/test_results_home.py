@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import h5py
@@ -11,7 +12,11 @@ import xarray as xr
 
 import penstock as ps
 from penstock import events
-from penstock.spectra import Fit, Process
+from penstock.dataset import lazy_variable
+from penstock.identity import content_token
+from penstock.run import executor_kind
+from penstock.spectra import Fit, PerPosition, Process
+from penstock.testing import raise_if_computes
 
 QUICK = {"workers": 1, "progress": False, "executor": "threads"}
 
@@ -168,3 +173,52 @@ def test_interrupted_work_is_not_in_the_way_of_other_work(tmp_path: Path, monkey
     results = gone_on.compute(**QUICK)
     assert "blocks were finished" in str(gone_on.report)
     np.testing.assert_allclose(results.result, np.quantile(ds.signal.values, 0.1, axis=-1))
+
+
+def test_where_work_is_done_is_tried_and_not_guessed(tmp_path: Path, monkeypatch) -> None:
+    ds = ps.make_dataset(np.random.default_rng(3).random((60, 8)), ("position", "frequency"))
+
+    def slow(spectrum: np.ndarray) -> float:
+        time.sleep(0.05)
+        return float(spectrum.sum())
+
+    pipeline = ps.Pipeline([PerPosition(slow, core_dims=("frequency",))])
+    assert executor_kind(pipeline, None, [ds], trying=True) == "processes"  # 60 x 50 ms
+    assert executor_kind(pipeline, None, [ds.isel(position=[0, 1, 2])], trying=True) == "threads"
+    with raise_if_computes():
+        pipeline.plan(ds.chunk(), memory="4 GiB", workers=2)
+    with pytest.raises(ValueError, match="executor must be"):
+        executor_kind(pipeline, "thread")
+
+
+def test_a_dataset_that_does_not_suit_stops_no_other(tmp_path: Path) -> None:
+    x = np.linspace(-3, 3, 40)
+    good = ps.make_dataset(
+        np.exp(-(x**2)) * np.ones((4, 1)), ("position", "frequency"), coords={"frequency": x}
+    )
+    bad = good.rename(frequency="energy")
+    fit = Fit("gaussian", core_dim="frequency")
+    report = ps.Pipeline([fit]).run({"a": bad, "b": good}, tmp_path, workers=1, progress=False)
+    assert list(report.failed) == ["a"]
+    assert list(report.outputs) == ["b"]
+
+
+def test_values_are_known_by_pieces_of_any_shape(monkeypatch) -> None:
+    ds = ps.make_dataset(np.arange(7 * 5 * 11.0).reshape(1, 7, 55), ("y", "x", "frequency"))
+    monkeypatch.setattr("penstock.identity.PIECE_BYTES", 64)
+    read: list[int] = []
+    values = ds.signal.values
+
+    def region(*indexers: object) -> np.ndarray:
+        places = (np.arange(n)[i] for n, i in zip(values.shape, indexers, strict=True))
+        part = values[np.ix_(*places)].copy()
+        read.append(part.nbytes)
+        return part
+
+    lazy = ds.assign(signal=lazy_variable(("y", "x", "frequency"), region, values.shape, "f8"))
+    before = content_token(lazy)
+    assert before == content_token(ds)
+    assert max(read) <= 64
+    assert sum(read) == values.nbytes
+    values[0, 6, 54] += 1
+    assert content_token(lazy) != before
