@@ -18,16 +18,13 @@ from penstock.blocks import (
     block_cost,
     choose_block,
 )
+from penstock.budget import Resources as Resources
+from penstock.budget import peak_together as peak_together
+from penstock.budget import resources as resources
 from penstock.chain import BlockBytes, Chain
 from penstock.dataset import SIGNAL
 from penstock.formats import check_format
-from penstock.memory import (
-    MIB,
-    PROCESS_ALLOWANCE,
-    THREAD_ALLOWANCE,
-    available_memory,
-    format_bytes,
-)
+from penstock.memory import MIB, THREAD_ALLOWANCE, format_bytes
 from penstock.results import fields_of
 from penstock.store import QUANTUM, fill_shape
 
@@ -162,11 +159,6 @@ class Plan:
         return plan_html(self)
 
 
-def peak_together(base: int, budget: int, at_once: int, task_bytes: int) -> int:
-    """Peak where tasks of several recordings run side by side, as the budget admits them."""
-    return min(budget, base + at_once * task_bytes)
-
-
 class Plans(tuple[Plan, ...]):
     """Plans of several recordings that run with one budget."""
 
@@ -204,76 +196,6 @@ class Plans(tuple[Plan, ...]):
         from penstock.report import plans_html
 
         return plans_html(self)
-
-
-@dataclass(frozen=True)
-class Resources:
-    """What a run may use, and what its processes take before any block."""
-
-    budget: int
-    workers: int
-    processes: int = 1
-    base: int = 0
-    """Of all processes together, with the allowance of each [bytes]."""
-    threads: int = 0
-    """Threads that there are: more than `workers` where only a part of a cluster is used."""
-
-    @property
-    def available(self) -> int:
-        """Left for blocks [bytes]."""
-        return self.budget - self.base
-
-
-def resources(
-    memory: int | float | str | None,
-    workers: int | None,
-    *,
-    kind: str = "threads",
-    client: Any = None,
-    modules: tuple[str, ...] = (),
-) -> Resources:
-    """Budget and bases of a run on this machine or on a cluster.
-
-    `modules` are those that its processors import (`Processor.modules`).
-
-    Raises
-    ------
-    BudgetError
-        If the processes alone take more than the budget.
-    """
-    from penstock.memory import cpu_count, parse_bytes, process_base, worker_base
-
-    if workers is not None and workers < 1:
-        raise ValueError(f"workers must be at least 1, got {workers}")
-    processes = threads = 0
-    if client is not None:
-        known = client.scheduler_info(n_workers=-1)["workers"].values()
-        processes = len(known)
-        threads = sum(int(worker["nthreads"]) for worker in known)
-        if processes == 0:
-            raise ValueError("the Dask client has no workers: start some, or close the client")
-        n = min(workers, threads) if workers is not None else threads
-        limit = sum(int(worker["memory_limit"] or 0) for worker in known)
-    else:
-        n = workers if workers is not None else cpu_count()
-        processes = n if kind == "processes" else 0
-        limit = 0
-    own = process_base(modules) + PROCESS_ALLOWANCE
-    base = own + processes * (worker_base(modules) + PROCESS_ALLOWANCE if processes else 0)
-    if memory is None:
-        budget = max(base, int(0.5 * (available_memory() + own)))
-        budget = limit or budget
-    else:
-        budget = parse_bytes(memory)
-    found = Resources(budget, n, 1 + processes, base, threads)
-    if found.available < THREAD_ALLOWANCE:
-        raise BudgetError(
-            f"the budget of {format_bytes(budget)} is less than the {format_bytes(base)} that the "
-            f"{'process takes' if found.processes == 1 else f'{found.processes} processes take'} "
-            "before any data: "
-            f"allow at least {format_bytes(base + 64 * MIB)}"
-        )
-    return found
 
 
 def make_plan(

@@ -23,7 +23,7 @@ from penstock.identity import dataset_token
 from penstock.ledger import partial_path, remove
 from penstock.local_paths import local_path
 from penstock.memory import MIB, PeakSampler, lean_allocator, single_threaded_kernels
-from penstock.plan import Resources, resources
+from penstock.budget import Resources, resources
 from penstock.report import Report
 from penstock.sources import resolve_sources
 from penstock.store import fill_shape, stored_provenance, write_store
