@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import xarray as xr
 
 from penstock import events
+from penstock.budget import Resources, resources
 from penstock.chain import Chain
 from penstock.cluster import active_client, client_executor, local_processes, thread_executor
 from penstock.dataset import SIGNAL, reads_fresh
@@ -23,7 +24,6 @@ from penstock.identity import dataset_token
 from penstock.ledger import partial_path, remove
 from penstock.local_paths import local_path
 from penstock.memory import MIB, PeakSampler, lean_allocator, single_threaded_kernels
-from penstock.budget import Resources, resources
 from penstock.report import Report
 from penstock.sources import resolve_sources
 from penstock.store import fill_shape, stored_provenance, write_store
