@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from penstock.blocks import BudgetError
+from penstock.cluster import CERTIFICATE_MODULES
 from penstock.memory import (
     MIB,
     PROCESS_ALLOWANCE,
@@ -74,7 +75,8 @@ def resources(
         n = workers if workers is not None else cpu_count()
         processes = n if kind == "processes" else 0
         limit = 0
-    own = process_base(modules) + PROCESS_ALLOWANCE
+    here = (*modules, *CERTIFICATE_MODULES) if processes and client is None else modules
+    own = process_base(here) + PROCESS_ALLOWANCE
     base = own + processes * (worker_base(modules) + PROCESS_ALLOWANCE if processes else 0)
     if memory is None:
         budget = max(base, int(0.5 * (available_memory() + own)))
