@@ -8,12 +8,8 @@ this way, and its memory is a closed formula (`Chain.block_bytes`).
 from __future__ import annotations
 
 import contextlib
-import functools
 import math
-import sys
 import time
-import uuid
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
@@ -22,6 +18,7 @@ import numpy as np
 import xarray as xr
 
 from penstock.buffers import recycle, trim_scratch
+from penstock.dask_chunks import chunk_elements
 from penstock.dataset import (
     SIGNAL,
     Region,
@@ -32,12 +29,9 @@ from penstock.dataset import (
     read_region,
     reads_fresh,
 )
-from penstock.memory import MIB, single_threaded_kernels
+from penstock.memory import MIB
 from penstock.processor import Context, Processor
-from penstock.results import failures_text, fields_of, remarks_texts, unpacked
-
-SINGLE_ROWS = 1 << 13
-"""Rows up to which a lazy result has a block for each of them where that is asked."""
+from penstock.results import fields_of
 
 
 @dataclass(frozen=True)
@@ -251,7 +245,7 @@ class Chain:
         scratch_bytes = int(source.encoding.get("read_scratch_bytes", 0))
         peak = int(read * (1 + scratch)) + scratch_bytes
         if source.chunks is not None:
-            peak += _chunk_elements(source, regions[0]) * source.dtype.itemsize
+            peak += chunk_elements(source, regions[0]) * source.dtype.itemsize
         largest = "reading"
         kept: dict[str, int] = {}
         shared = not reads_fresh(source)
@@ -281,17 +275,23 @@ class Chain:
         seconds: dict[str, float] | None = None,
         failures: list[tuple[dict[str, int], str]] | None = None,
         remarks: dict[str, int] | None = None,
+        given: tuple[np.ndarray, bool] | None = None,
     ) -> np.ndarray:
         """Values of a region of the result.
 
         Time spent is added to `seconds` by step, positions that failed to `failures`, what else was
-        lost to `remarks`.
+        lost to `remarks`. The source's values are read, or `given` with whether nobody else uses
+        them.
         """
         regions = self.regions(region)
         clock = {} if seconds is None else seconds
-        with _timed(clock, "read"):
-            block = read_region(self.source, regions[0])
-        owned = reads_fresh(self.source.variables[SIGNAL])
+        if given is None:
+            with _timed(clock, "read"):
+                block = read_region(self.source, regions[0])
+            owned = reads_fresh(self.source.variables[SIGNAL])
+        else:
+            block, owned = given
+            del given
         for step, source, target in zip(self.steps, regions, regions[1:], strict=False):
             if step.processor.selects:
                 continue
@@ -327,54 +327,10 @@ class Chain:
     def lazy(
         self, block_bytes: int = 64 * MIB, *, single: bool = False, strict: bool = False
     ) -> xr.Dataset:
-        """The result as an ordinary dask-backed dataset: one task a block, nothing computed.
+        """The result as an ordinary dask-backed dataset (see `lazy_graph.lazy_result`)."""
+        from penstock.lazy_graph import lazy_result
 
-        `single` makes blocks of one row (one channel), for those who read a few of them. A row that
-        does not fit into `block_bytes` is made whole all the same; with `strict` it is refused once
-        it is computed.
-        """
-        import dask.array
-        from dask._task_spec import DataNode, Task, TaskRef
-        from dask.highlevelgraph import HighLevelGraph
-
-        from penstock.blocks import choose_block
-
-        if not self.steps and self.source[SIGNAL].chunks is not None:
-            return self.source
-        work: Callable[..., np.ndarray] = compute_block
-        choice = choose_block(self, block_bytes, concurrency=1, single=single)
-        if single and choice is not None and choice.n_blocks > SINGLE_ROWS:
-            # (voxels: nobody reads a few of them one by one, and tasks would outweigh the data)
-            choice = choose_block(self, block_bytes, concurrency=1) or choice
-        if choice is None:
-            choice = choose_block(self, sys.maxsize, concurrency=1, single=True, target=1)
-            if strict and choice is not None:  # (whoever computes a block of it is told)
-                work = functools.partial(_refuse, choice.bytes.peak, block_bytes)
-        shape = choice.block if choice is not None else self.shape
-        token = uuid.uuid4().hex
-        name, chain_key = f"penstock-{token}", f"penstock-chain-{token}"
-        chunks = tuple(
-            tuple(min(unit, size - at) for at in range(0, size, unit)) if size else (0,)
-            for unit, size in zip((max(1, n) for n in shape), self.shape, strict=True)
-        )
-        starts = [np.concatenate([[0], np.cumsum(lengths)]) for lengths in chunks]
-        dims = self.dims
-        layer: dict[Any, Any] = {chain_key: DataNode(chain_key, self)}
-        for index in np.ndindex(*map(len, chunks)):
-            region = {
-                dim: slice(int(edges[i]), int(edges[i + 1]))
-                for dim, edges, i in zip(dims, starts, index, strict=True)
-            }
-            key = (name, *index)
-            # the data-producer mark keeps the scheduler from starting all blocks at once
-            layer[key] = Task(key, work, TaskRef(chain_key), region, _data_producer=True)
-        graph = HighLevelGraph.from_collections(name, layer, dependencies=())
-        meta = np.empty((0,) * len(self.shape), self.dtype)
-        array = dask.array.Array(graph, name, chunks, meta=meta)
-        if fields_of(self.output) is not None:
-            return unpacked(self.output, array)
-        signal = xr.Variable(self.dims, array, self.output[SIGNAL].attrs)
-        return self.output.assign({SIGNAL: signal})
+        return lazy_result(self, block_bytes, single=single, strict=strict)
 
 
 @contextlib.contextmanager
@@ -392,26 +348,6 @@ def describe_region(region: Region) -> str:
         else f"{dim} {indexer[0]}, ... ({len(indexer)})"
         for dim, indexer in region.items()
     )
-
-
-def _refuse(need: int, limit: int, chain: Chain, region: Region) -> np.ndarray:
-    """One task of a lazy dataset whose rows are too large."""
-    from penstock.blocks import RowTooLarge
-
-    raise RowTooLarge(need, limit)
-
-
-def compute_block(chain: Chain, region: Region) -> np.ndarray:
-    """One task of a lazy dataset."""
-    failures: list[tuple[dict[str, int], str]] = []
-    remarks: dict[str, int] = {}
-    with single_threaded_kernels():
-        block = chain.compute(region, failures=failures, remarks=remarks)
-    for text in remarks_texts(remarks):
-        warnings.warn(text, RuntimeWarning, stacklevel=2)
-    if failures:
-        warnings.warn(failures_text(len(failures), failures[0]), RuntimeWarning, stacklevel=2)
-    return block
 
 
 def run_step(
@@ -493,25 +429,6 @@ def _core_last(block: np.ndarray, dims: tuple[str, ...], core_dims: tuple[str, .
     loops = [dim for dim in dims if dim not in core_dims]
     order = [dims.index(dim) for dim in (*loops, *core_dims)]
     return block if order == sorted(order) else block.transpose(order)
-
-
-def _chunk_elements(variable: xr.Variable, region: Region) -> int:
-    """Elements of the dask chunks that a region touches: they are computed whole."""
-    touched = []
-    for dim, lengths in variable.chunksizes.items():
-        edges = np.concatenate([[0], np.cumsum(lengths)])
-        indexer = region[str(dim)]
-        positions = (
-            np.array([indexer.start, max(indexer.start, indexer.stop - 1)])
-            if isinstance(indexer, slice)
-            else indexer
-        )
-        chunks = np.searchsorted(edges, positions, side="right") - 1
-        if isinstance(indexer, slice):
-            chunks = np.arange(chunks[0], chunks[1] + 1)
-        chunks = np.unique(np.clip(chunks, 0, len(lengths) - 1))
-        touched.append(int(np.asarray(lengths)[chunks].sum()))
-    return math.prod(touched)
 
 
 def _elements(array: xr.Variable, region: Region) -> int:

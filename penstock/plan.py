@@ -22,6 +22,7 @@ from penstock.budget import Resources as Resources
 from penstock.budget import peak_together as peak_together
 from penstock.budget import resources as resources
 from penstock.chain import BlockBytes, Chain
+from penstock.dask_chunks import chunk_elements, run_of_chunks
 from penstock.dataset import SIGNAL
 from penstock.formats import check_format
 from penstock.memory import MIB, THREAD_ALLOWANCE, format_bytes
@@ -284,9 +285,20 @@ def _stages(
     return None if one is None else [_stage("process", chain, one)]
 
 
+PASSES_LIMIT = 2.0
+"""How often the chunks of a user's dask array may be computed before they are put into scratch."""
+
+
 def _reads_over_and_over(chain: Chain, choice: Choice) -> bool:
-    """Whether blocks of a few rows each would read an interleaved file from end to end."""
+    """Whether blocks of a few rows each would read an interleaved file from end to end.
+
+    Likewise where they would compute the chunks of a dask array again and again.
+    """
     source = chain.source.variables[SIGNAL]
+    if source.chunks is not None:
+        middle = Grid(chain.dims, chain.shape, choice.block).middle()
+        touched = chunk_elements(source, chain.regions(middle)[0])
+        return touched * choice.n_blocks > PASSES_LIMIT * source.size
     if not source.encoding.get("interleaved") or choice.bytes.source_elements >= source.size:
         return False
     grid = Grid(chain.dims, chain.shape, choice.block)
@@ -303,7 +315,11 @@ def _reshape_stages(chain: Chain, choice: Choice, slot: int) -> list[Stage] | No
     length = max(1, min(slot, TARGET_BYTES) // (2 * row_bytes))
     if length > QUANTUM:
         length -= length % QUANTUM
-    grid = Grid(first.dims, first.shape, (*first.shape[:-1], min(length, first.shape[-1])))
+    shape = (*first.shape[:-1], min(length, first.shape[-1]))
+    source = first.source.variables[SIGNAL]
+    if source.chunks is not None:
+        shape = run_of_chunks(source, min(slot, TARGET_BYTES) // 2)
+    grid = Grid(first.dims, first.shape, shape)
     cost = block_cost(first, grid)
     if cost.peak > slot:
         return None

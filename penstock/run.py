@@ -14,19 +14,20 @@ from typing import TYPE_CHECKING, Any
 import xarray as xr
 
 from penstock import events
+from penstock.blocks import BudgetError
 from penstock.budget import Resources, resources
 from penstock.chain import Chain
 from penstock.cluster import active_client, client_executor, local_processes, thread_executor
-from penstock.dataset import SIGNAL, reads_fresh
+from penstock.dataset import SIGNAL
 from penstock.engine import Engine
 from penstock.formats import Format, check_format
 from penstock.identity import dataset_token
 from penstock.ledger import partial_path, remove
 from penstock.local_paths import local_path
-from penstock.memory import MIB, PeakSampler, lean_allocator, single_threaded_kernels
+from penstock.memory import MIB, PeakSampler, format_bytes, lean_allocator, single_threaded_kernels
 from penstock.report import Report
 from penstock.sources import resolve_sources
-from penstock.store import fill_shape, stored_provenance, write_store
+from penstock.store import fill_shape, spool_bytes, stored_provenance, write_store
 from penstock.work import Job, close_workplaces, result_key
 
 if TYPE_CHECKING:
@@ -249,15 +250,41 @@ def _exclusive(out: Path) -> Iterator[None]:
     path.unlink(missing_ok=True)
 
 
+TRAVELS_BYTES = 1 * MIB
+"""Data in memory up to which they are sent with every task; larger ones are spooled once."""
+
+
+def _travels(ds: xr.Dataset) -> bool:
+    """Whether a dataset can be sent to other processes, and is small enough to be with each task.
+
+    What is read from a file is; values in memory are not, in a dask array's graph neither.
+    """
+    import cloudpickle
+
+    sizes: list[int] = []
+    try:  # (buffers are counted where they lie, not copied)
+        plain = cloudpickle.dumps(
+            ds, protocol=5, buffer_callback=lambda buffer: sizes.append(buffer.raw().nbytes)
+        )
+    except Exception:  # (an open file, a lock: it can be read here and nowhere else)
+        return False
+    return len(plain) + sum(sizes) <= TRAVELS_BYTES
+
+
 @contextlib.contextmanager
 def _spooled(job: Job) -> Iterator[Job]:
     """The job, with data in this process's memory put where other processes can read them."""
     ds = job.dataset
-    signal = ds.variables[SIGNAL] if ds is not None else None
-    lazy = signal is None or signal.chunks is not None or reads_fresh(signal)
-    if ds is None or signal is None or (lazy and not signal.encoding.get("in_memory")):
+    if ds is None or _travels(ds):
         yield job
         return
+    need = spool_bytes(ds.variables[SIGNAL])
+    if need > job.limits.available:
+        raise BudgetError(
+            f"{job.name}: putting its data where other processes can read them takes "
+            f"{format_bytes(need)} a chunk, but the budget leaves "
+            f"{format_bytes(job.limits.available)}: allow more memory, or use smaller chunks"
+        )
     name = job.target.stem
     folder = job.target.with_name(f".{name}.input")
     write_store(ds, folder / f"{name}.zarr", overwrite=True)

@@ -22,6 +22,7 @@ import numpy as np
 import xarray as xr
 
 from penstock.attributes import as_plain_attributes, provenance
+from penstock.dask_chunks import run_of_chunks
 from penstock.dataset import (
     SIGNAL,
     Indexer,
@@ -518,11 +519,19 @@ def write_store(ds: xr.Dataset, path: str | Path, *, overwrite: bool = False) ->
     return target
 
 
+def spool_bytes(variable: xr.Variable) -> int:
+    """Memory that writing a variable takes [bytes]: a block of it, twice, and its encoding."""
+    n_bytes = SHARD_BYTES
+    if variable.chunks is not None:
+        n_bytes = math.prod(run_of_chunks(variable, SHARD_BYTES)) * variable.dtype.itemsize
+    return 2 * n_bytes + write_buffer_bytes(n_bytes)
+
+
 def write_variable(ds: xr.Dataset, name: str, store: Path) -> None:
     """Copy one large variable of a dataset into a store in blocks of about one shard.
 
     Blocks follow each other as the values do in the source, which may be a file that can only be
-    read from front to back.
+    read from front to back; those of a dask array are its chunks, so that each is computed once.
     """
     variable = ds.variables[name]
     dims = tuple(map(str, variable.dims))
@@ -530,6 +539,8 @@ def write_variable(ds: xr.Dataset, name: str, store: Path) -> None:
     backwards = of_volumes(dims) or bool(variable.encoding.get("interleaved"))
     turn = -1 if backwards else 1
     block = fill_shape(variable.shape[::turn], n)[::turn]
+    if variable.chunks is not None:
+        block = run_of_chunks(variable, SHARD_BYTES)
     create_array(store, name, dims, variable.shape, variable.dtype, block, variable.attrs)
     counts = [-(-size // unit) for size, unit in zip(variable.shape, block, strict=True)]
     for index in np.ndindex(*counts[::turn]):
