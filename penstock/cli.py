@@ -25,9 +25,11 @@ from penstock.cli_options import (
     client_at,
     end_with,
     say,
+    show,
 )
 from penstock.cli_reading import chooses_images, reads_recordings
 from penstock.local_paths import check_local
+from penstock.messages import shown_text
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -115,7 +117,7 @@ def _show(path: Path, reading: dict[str, Any], name: str | None = None) -> int:
 
     try:
         ds = open_dataset(path, **(reading if name is None else {**reading, "dataset": name}))
-        print(*([] if name is None else [f"{name} of"]), describe(path, ds))
+        show(("" if name is None else f"{shown_text(name)} of ") + describe(path, ds))
     except SeveralDatasetsError as error:
         return sum(_show(path, reading, each) for each in error.names)
     except (OSError, ValueError, TypeError) as error:
@@ -200,7 +202,7 @@ def describe(path: Path, ds: xr.Dataset) -> str:
     if about.get("pipeline"):
         steps = " → ".join(s["processor"].split(".")[-1] for s in about["pipeline"])
         lines.append(f"  made by   {steps}")
-    return "\n".join(lines)
+    return "\n".join(map(shown_text, lines))
 
 
 def _describe_signal(signal: xr.DataArray, stored_as: str | None = None) -> list[str]:
@@ -275,7 +277,7 @@ def plan(
             name=name,
             select=select,
         )
-        print(plans)
+        show(plans)
     raise typer.Exit(1 if failed else 0)
 
 

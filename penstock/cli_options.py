@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from penstock.messages import shown_text
+
 if TYPE_CHECKING:
     from penstock.report import Report
 
@@ -56,7 +58,12 @@ Scheduler = Annotated[
 
 def say(text: str) -> None:
     """Tell people something, on standard error."""
-    print(f"penstock: {text}", file=sys.stderr)
+    print(f"penstock: {shown_text(text, lines=True)}", file=sys.stderr)
+
+
+def show(text: object) -> None:
+    """Print what was asked for, on standard output."""
+    print(shown_text(text, lines=True), flush=True)
 
 
 @contextlib.contextmanager
@@ -77,8 +84,8 @@ def client_at(scheduler: str | None) -> Iterator[Any]:
 
 def end_with(report: Report) -> None:
     """Say what a run did, and where its report is; exit with its code."""
-    print(report.summary(), flush=True)
+    show(report.summary())
     for line in report.failures():
         say(line)
-    print(f"report: {report.path}")
+    show(f"report: {report.path}")
     raise typer.Exit(0 if report.ok else 1)

@@ -9,6 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
+from penstock.plain_values import from_yaml
+
 _GROUP = "How recordings are read"
 
 
@@ -150,12 +152,10 @@ def _mask(text: str) -> int | None:
 
 
 def _named_value(text: str) -> tuple[str, Any]:
-    import yaml
-
     name, equals, value = text.partition("=")
     if not equals or not name.isidentifier():
         raise ValueError(f"--open {text}: write KEY=VALUE, for example preload=true")
     try:
-        return name, yaml.safe_load(value)
-    except yaml.YAMLError:
+        return name, from_yaml(value)
+    except ValueError:
         raise ValueError(f"--open {text}: the value is not YAML") from None

@@ -11,7 +11,6 @@ import itertools
 import math
 import sys
 import uuid
-import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -23,6 +22,7 @@ from penstock.blocks import RowTooLarge, choose_block
 from penstock.dask_chunks import chunk_edges, touched
 from penstock.dataset import SIGNAL, Indexer, Region, blank_variable, indexer_length
 from penstock.memory import single_threaded_kernels
+from penstock.messages import warn
 from penstock.results import failures_text, fields_of, remarks_texts, unpacked
 
 if TYPE_CHECKING:
@@ -205,7 +205,7 @@ def compute_block(
     with single_threaded_kernels():
         block = chain.compute(region, failures=failures, remarks=remarks, given=given)
     for text in remarks_texts(remarks):
-        warnings.warn(text, RuntimeWarning, stacklevel=2)
+        warn(text, RuntimeWarning, stacklevel=2)
     if failures:
-        warnings.warn(failures_text(len(failures), failures[0]), RuntimeWarning, stacklevel=2)
+        warn(failures_text(len(failures), failures[0]), RuntimeWarning, stacklevel=2)
     return block

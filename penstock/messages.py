@@ -1,8 +1,14 @@
-"""Values in messages: short, and on one line, whatever they hold."""
+"""Values in messages: short, on one line, and without what steers a terminal, whatever they hold.
+
+Names of channels, labels of events and paths come from files of others. Everything that is printed,
+warned or raised passes here: a label can hold commands for the terminal, ends of lines that look
+like lines of ours, or characters that turn the direction of what follows.
+"""
 
 from __future__ import annotations
 
 import reprlib
+import warnings
 from typing import Any
 
 LONGEST = 80
@@ -39,3 +45,42 @@ def shown(value: Any) -> str:
     """
     text = " ".join(_short.repr(value).split())
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
+
+
+def shown_text(text: object, *, lines: bool = False) -> str:
+    r"""Text for people, in which characters that cannot be seen stand as their codes.
+
+    Parameters
+    ----------
+    text : object
+        What is shown, as text.
+    lines : bool, default False
+        Whether it may have several lines.
+
+    Examples
+    --------
+    >>> from penstock.messages import shown_text
+    >>> shown_text("Fp1\x1b[2J\nCz")
+    'Fp1\\x1b[2J\\nCz'
+    """
+    text = str(text)
+    if text.isprintable():
+        return text
+    kept = "\n" if lines else ""
+    return "".join(c if c.isprintable() or c in kept else _code(c) for c in text)
+
+
+def _code(character: str) -> str:
+    return repr(character)[1:-1]
+
+
+def shown_error(error: BaseException) -> None:
+    """Let the text of an error show what it holds (`shown_text`), in place."""
+    # (some classes keep what they say elsewhere: their text is made of what they keep)
+    if len(error.args) == 1 and isinstance(error.args[0], str):
+        error.args = (shown_text(error.args[0], lines=True),)
+
+
+def warn(text: str, category: type[Warning] = UserWarning, *, stacklevel: int = 1) -> None:
+    """`warnings.warn`, with a text that shows what it holds (`shown_text`)."""
+    warnings.warn(shown_text(text, lines=True), category, stacklevel=stacklevel + 1)

@@ -17,6 +17,7 @@ from penstock.io.objects import as_dataset, is_object
 from penstock.local_paths import check_local
 from penstock.memory import MIB
 from penstock.pipeline_files import parse_steps
+from penstock.plain_values import from_json, from_yaml, read_text
 from penstock.plan import Plan, Plans, make_plan, resources
 from penstock.processor import Apply, Processor
 from penstock.results import fields_of, unpacked
@@ -401,19 +402,15 @@ class Pipeline:
     @classmethod
     def from_yaml(cls, text: str | Path, *, allow: Sequence[str] = ()) -> Pipeline:
         """Read a pipeline from YAML: a path, or the text itself (see `from_dict`)."""
-        import yaml
-
         where = "the pipeline"
         if isinstance(text, Path) or "\n" not in text:
             check_local(text)
-            where, text = str(text), Path(text).read_text(encoding="utf-8")
+            where, text = str(text), read_text(text)
         try:
-            data = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            mark = getattr(error, "problem_mark", None)
-            line = f", line {mark.line + 1}" if mark else ""
-            problem = getattr(error, "problem", None) or "it is not YAML"
-            raise ValueError(f"{where}{line}: {problem}") from error
+            data = from_yaml(text)
+        except ValueError as error:
+            joint = ", " if str(error).startswith("line ") else ": "
+            raise ValueError(f"{where}{joint}{error}") from error
         try:
             return cls.from_dict(data, allow=allow)
         except (ValueError, TypeError) as error:
@@ -426,7 +423,11 @@ class Pipeline:
     @classmethod
     def from_json(cls, text: str, *, allow: Sequence[str] = ()) -> Pipeline:
         """Read a pipeline from JSON text."""
-        return cls.from_dict(json.loads(text), allow=allow)
+        try:
+            data = from_json(text)
+        except ValueError as error:
+            raise ValueError(f"the pipeline is not JSON ({error})") from error
+        return cls.from_dict(data, allow=allow)
 
 
 def _as_processor(item: Any) -> Processor:

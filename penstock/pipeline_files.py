@@ -5,11 +5,16 @@ from __future__ import annotations
 import contextlib
 import difflib
 import importlib
+import inspect
+import re
+import sys
+import types
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from penstock.messages import shown, shown_text
 from penstock.processor import Processor, registered_processors
 
 _DOMAINS = ("penstock.eeg", "penstock.spectra", "penstock.fmri")
@@ -50,7 +55,7 @@ def _parse_step(step: Any, number: int, allow: Sequence[str]) -> Processor:
         name, given = next(iter(step.items()))
     else:
         raise ValueError(
-            f"step {number}: write 'Name' or 'Name: {{parameter: value}}', got {step!r}"
+            f"step {number}: write 'Name' or 'Name: {{parameter: value}}', got {shown(step)}"
         )
     cls = _find_processor(str(name), number)
     if _takes_function(cls):
@@ -129,32 +134,75 @@ def _find_processor(name: str, number: int) -> type[Processor]:
     short = sorted({cls.__name__ for cls in known.values()})
     close = difflib.get_close_matches(name, [*short, *known], 1)
     hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(short)}"
-    raise ValueError(f"step {number}: unknown processor {name!r}: {hint}")
+    raise ValueError(f"step {number}: unknown processor {shown(name)}: {hint}")
 
 
 def _find_function(name: Any, number: int, allow: Sequence[str]) -> Any:
     if not isinstance(name, str) or ":" not in name:
-        raise ValueError(f"step {number}: it needs 'function: module:name', got {name!r}")
+        raise ValueError(f"step {number}: it needs 'function: module:name', got {shown(name)}")
     module, _, attribute = name.partition(":")
     # Importing a module runs it: a file may only name packages that the user trusts anyway.
     if module not in _SAFE_FUNCTIONS and module not in allow:
         raise ValueError(
-            f"step {number}: functions of {module!r} may not be named by a file unless you allow "
-            f"it: --allow {module}"
+            f"step {number}: functions of {shown(module)} may not be named by a file unless you "
+            f"allow it: --allow {shown_text(module)}"
         )
     if any(part.startswith("_") for part in attribute.split(".")):
-        raise ValueError(f"step {number}: {attribute!r} is private")
+        raise ValueError(f"step {number}: {shown(attribute)} is private")
     found = _import(module)
     for part in attribute.split("."):
-        # (a method may do anything with a block: ndarray.tofile writes it to any path)
-        found = None if isinstance(found, type) else getattr(found, part, None)
+        # (a method may do anything with a block, ndarray.tofile writes it to any path; and what a
+        # module imports is not what was allowed)
+        opaque = isinstance(found, type) or (found is not _import(module) and _is_module(found))
+        found = None if opaque else getattr(found, part, None)
     if not callable(found) or isinstance(found, type):
-        raise ValueError(f"step {number}: {module!r} has no function {attribute!r}")
+        raise ValueError(
+            f"step {number}: {shown(module)} has no function {shown(attribute)} that a file may "
+            "name: write 'module:function', for example 'numpy.fft:rfft'"
+        )
     home = "numpy" if isinstance(found, np.ufunc) else str(getattr(found, "__module__", None))
     trusted = {"numpy", "scipy", *(name.split(".")[0] for name in allow)}
-    if home.split(".")[0] not in trusted and not (module in allow and "." not in attribute):
+    own = module in allow and "." not in attribute and not _of_python(home, module)
+    if home.split(".")[0] not in trusted and not own:
         raise ValueError(
-            f"step {number}: {module}:{attribute} is a function of {home!r}, which a file may not "
-            "name"
+            f"step {number}: {shown_text(module)}:{shown_text(attribute)} is a function of "
+            f"{home!r}, which a file may not name"
+        )
+    if module not in allow and (why := _no_function_of_arrays(found, attribute)):
+        raise ValueError(
+            f"step {number}: {shown_text(module)}:{shown_text(attribute)} {why}: a file may only "
+            "name functions that turn arrays into arrays; call others yourself"
         )
     return found
+
+
+def _is_module(found: Any) -> bool:
+    return isinstance(found, types.ModuleType)
+
+
+def _of_python(home: str, module: str) -> bool:
+    """Whether a function is Python's own, and not of the module that was allowed."""
+    return home.split(".")[0] in sys.stdlib_module_names and home != module
+
+
+_OF_FILES = frozenset(
+    ("file", "filename", "fname", "fid", "fp", "path", "mmap_mode", "allow_pickle", "save_as")
+)
+"""Parameters of functions that read or write files."""
+_OF_THE_PROCESS = re.compile(
+    r"test|info|"
+    r"(set|get|show|register|print)_?.*(err|opt|buf|include|work|backend|config|runtime|call|funcs)"
+    r"[a-z]*"
+)
+"""Names of functions that change or tell what is no array: settings, tests, printing."""
+
+
+def _no_function_of_arrays(found: Any, name: str) -> str:
+    """Why a function of NumPy or SciPy is none that turns an array into an array; "" if it is."""
+    if _OF_THE_PROCESS.fullmatch(name):
+        return "is no function of an array"
+    with contextlib.suppress(ValueError, TypeError):  # (compiled functions have no signature)
+        parameters = inspect.signature(found).parameters
+        if _OF_FILES & set(parameters):
+            return "reads or writes files"
+    return "reads or writes files" if name in ("fromfile", "load") else ""

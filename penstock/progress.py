@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from penstock import events
 from penstock.memory import format_bytes
+from penstock.messages import shown_text
 
 LOG_INTERVAL = 30.0
 """Seconds between lines where nobody watches."""
@@ -146,7 +147,7 @@ class TerminalProgress:
         self.tally.hear(event)
         if isinstance(event, events.RecordingFailed):
             # (the reason stands in the report: here it would be said twice)
-            self._progress.console.print(f"[red]failed[/] {escape(event.name)}")
+            self._progress.console.print(f"[red]failed[/] {escape(shown_text(event.name))}")
         self._progress.update(
             self._bar, completed=self.tally.fraction, description=self.tally.text()
         )
@@ -209,7 +210,7 @@ class LogProgress:
 
     def _say(self, text: str) -> None:
         self._said = time.monotonic()
-        print(f"penstock: {text}", file=sys.stderr, flush=True)
+        print(f"penstock: {shown_text(text)}", file=sys.stderr, flush=True)
 
     def close(self) -> None:
         pass

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from penstock import __version__, events
 from penstock.memory import format_bytes
+from penstock.messages import shown_text
 from penstock.plan import peak_together
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ def plan_summary(plan: dict[str, Any]) -> str:
 
 
 def _text_table(header: list[str], rows: list[list[str]]) -> str:
+    rows = [list(map(shown_text, row)) for row in rows]
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
     lines = [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
@@ -88,14 +90,18 @@ def _text_table(header: list[str], rows: list[list[str]]) -> str:
 def plan_text(plan: Plan) -> str:
     """A plan as a text table."""
     data = plan.to_dict()
-    return f"{plan.name}\n{_text_table(*plan_rows(data))}\n{plan_summary(data)}"
+    return f"{shown_text(plan.name)}\n{_text_table(*plan_rows(data))}\n{plan_summary(data)}"
+
+
+def _escaped(text: str) -> str:
+    return html.escape(shown_text(text))
 
 
 def _html_table(header: list[str], rows: list[list[str]]) -> str:
-    head = "".join(f"<th style='text-align:left'>{html.escape(cell)}</th>" for cell in header)
+    head = "".join(f"<th style='text-align:left'>{_escaped(cell)}</th>" for cell in header)
     body = "".join(
         "<tr>"
-        + "".join(f"<td style='text-align:left'>{html.escape(cell)}</td>" for cell in row)
+        + "".join(f"<td style='text-align:left'>{_escaped(cell)}</td>" for cell in row)
         + "</tr>"
         for row in rows
     )
@@ -139,13 +145,13 @@ def _plan_body(data: dict[str, Any]) -> str:
     return (
         _html_table(*plan_rows(data))
         + memory_bar(data["base"], blocks, data["budget"])
-        + f"<p>{html.escape(plan_summary(data))}</p>"
+        + f"<p>{_escaped(plan_summary(data))}</p>"
     )
 
 
 def plan_html(plan: Plan) -> str:
     """A plan for Jupyter."""
-    return f"<div><b>Plan of {html.escape(plan.name)}</b>{_plan_body(plan.to_dict())}</div>"
+    return f"<div><b>Plan of {_escaped(plan.name)}</b>{_plan_body(plan.to_dict())}</div>"
 
 
 def plans_html(plans: Plans) -> str:
@@ -153,7 +159,7 @@ def plans_html(plans: Plans) -> str:
     largest = max(plans, key=lambda plan: plan.predicted_memory)
     return (
         f"<div><b>Plan of {len(plans)} recordings</b>, {plans.n_blocks} blocks; "
-        f"the largest is {html.escape(largest.name)}:{_plan_body(largest.to_dict())}</div>"
+        f"the largest is {_escaped(largest.name)}:{_plan_body(largest.to_dict())}</div>"
     )
 
 
@@ -336,7 +342,7 @@ class Report:
         for reason in dict.fromkeys(self.failed.values()):
             names = [name for name, other in self.failed.items() if other == reason]
             more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-            lines.append(f"{', '.join(names[:3])}{more}: {reason}")
+            lines.append(shown_text(f"{', '.join(names[:3])}{more}: {reason}"))
         return lines
 
     def summary(self) -> str:
@@ -359,7 +365,7 @@ class Report:
         )
         if self.retries:
             lines.append(f"{len(self.retries)} blocks were tried again")
-        lines += [f"{name}: {note}" for name, note in self.notes.items()]
+        lines += [shown_text(f"{name}: {note}") for name, note in self.notes.items()]
         return "\n".join(lines)
 
     def __str__(self) -> str:
@@ -371,7 +377,7 @@ class Report:
         base = self.limits.base
         blocks = max(0, self.predicted_memory - base)
         parts = [
-            f"<p>{html.escape(str(self).splitlines()[0])}</p>",
+            f"<p>{_escaped(str(self).splitlines()[0])}</p>",
             "<h3>Memory</h3>",
             memory_bar(base, blocks, self.limits.budget, self.peak_memory),
         ]
@@ -397,21 +403,21 @@ class Report:
         for title, picture in self.figures.items():
             source = base64.b64encode(picture).decode()
             parts.append(
-                f"<h3>{html.escape(title)}</h3><img style='max-width:100%' "
-                f"alt='{html.escape(title)}' src='data:image/png;base64,{source}'>"
+                f"<h3>{_escaped(title)}</h3><img style='max-width:100%' "
+                f"alt='{_escaped(title)}' src='data:image/png;base64,{source}'>"
             )
         steps = [[s["processor"].split(".")[-1], _shown(s["parameters"])] for s in self.pipeline]
         parts += ["<h3>Pipeline</h3>", _html_table(["processor", "parameters"], steps)]
         if self.plans:
             name, plan = max(self.plans.items(), key=lambda item: item[1]["predicted_memory"])
             more = f" (largest of {len(self.plans)})" if len(self.plans) > 1 else ""
-            parts += [f"<h3>Plan of {html.escape(name)}{more}</h3>", _plan_body(plan)]
+            parts += [f"<h3>Plan of {_escaped(name)}{more}</h3>", _plan_body(plan)]
         return f"<div>{''.join(parts)}</div>"
 
     def _time_bars(self) -> str:
         total = sum(self.step_seconds.values()) or 1.0
         rows = "".join(
-            f"<tr><td style='text-align:left'>{html.escape(name)}</td>"
+            f"<tr><td style='text-align:left'>{_escaped(name)}</td>"
             f"<td style='text-align:right'>{seconds:.2f} s</td>"
             f"<td style='width:320px'><div style='background:#3b7dd8;height:10px;"
             f"width:{100 * seconds / total:.1f}%'></div></td></tr>"
@@ -432,7 +438,7 @@ class Report:
         return (
             "<!doctype html><html lang='en'><head><meta charset='utf-8'>"
             f"<title>Penstock report</title><style>{style}</style></head><body>"
-            f"<h1>Penstock report</h1><p>{html.escape(self.started)} · {html.escape(self.out)}</p>"
+            f"<h1>Penstock report</h1><p>{_escaped(self.started)} · {_escaped(self.out)}</p>"
             f"{self._repr_html_()}</body></html>"
         )
 

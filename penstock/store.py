@@ -36,6 +36,7 @@ from penstock.dataset import (
 from penstock.ledger import partial_path, publish, remove
 from penstock.local_paths import local_path
 from penstock.memory import MIB
+from penstock.plain_values import from_json, read_text
 from penstock.shards import (
     COMPRESSION_LEVEL,
     COMPRESSOR,
@@ -467,7 +468,7 @@ def sidecar_path(target: Path) -> Path:
 def stored_provenance(path: Path) -> dict[str, Any] | None:
     """What a finished store says of its making, or None if it says nothing readable."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
-        attributes = json.loads((path / "zarr.json").read_text()).get("attributes", {})
+        attributes = from_json(read_text(path / "zarr.json")).get("attributes", {})
         about = attributes.get("penstock")
         return about if isinstance(about, dict) else None
     return None

@@ -264,15 +264,80 @@ def test_yaml_makes_no_objects(step: str, tmp_path: Path, monkeypatch: pytest.Mo
         "numpy.f2py:os.system",
         "numpy.f2py:subprocess.run",
         "scipy:nothing",
+        "numpy:save",
+        "numpy:savez_compressed",
+        "numpy:savetxt",
+        "numpy:load",
+        "numpy:loadtxt",
+        "numpy:genfromtxt",
+        "numpy:fromfile",
+        "numpy:fromregex",
+        "numpy:rec.fromfile",
+        "numpy:lib.format.open_memmap",
+        "numpy:lib.npyio.save",
+        "numpy:lib.os.system",
+        "numpy:testing.runstring",
+        "numpy:ctypeslib.load_library",
+        "numpy:add.at",
+        "numpy:test",
+        "numpy:seterrcall",
+        "numpy:show_config",
+        "numpy:setbufsize",
+        "numpy:info",
+        "scipy.fft:set_global_backend",
+        "scipy.special:seterr",
+        "scipy.signal:signaltools.np.save",
+        "scipy.io:savemat",
+        "pandas:read_pickle",
+        "pathlib:Path",
+        "\x1b[2Jnumpy:save",
         "numpy",
         "numpyx:abs",
         3,
         None,
     ],
 )
-def test_functions_that_a_file_may_not_name(function: Any) -> None:
-    with pytest.raises(ValueError, match=r"^step 1: "):
-        ps.Pipeline.from_dict([{"Apply": {"function": function}}])
+@pytest.mark.parametrize("step", ["Apply", "PerPosition"])
+def test_functions_that_a_file_may_not_name(function: Any, step: str) -> None:
+    with pytest.raises(ValueError, match=r"^step 1: ") as error:
+        ps.Pipeline.from_dict([{step: {"function": function}}])
+    assert str(error.value).isprintable()
+
+
+def test_a_module_that_is_allowed_does_not_lend_what_it_imports(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "lender_of_a_test.py").write_text(
+        "import os\nimport numpy as np\nfrom os import system\nfrom shutil import rmtree\n"
+        "from numpy import negative\n"
+    )
+    allow = ["lender_of_a_test"]
+    for name in ("os.system", "os.path.join", "np.save", "np.lib.format.open_memmap", "system",
+                 "rmtree", "np.ndarray.tofile"):  # fmt: skip
+        with pytest.raises(ValueError, match=r"^step 1: "):
+            ps.Pipeline.from_dict([{"Apply": f"lender_of_a_test:{name}"}], allow=allow)
+    assert ps.Pipeline.from_dict([{"Apply": "lender_of_a_test:negative"}], allow=allow)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"method": "export", "fname": "x.edf", "overwrite": True},
+        {"method": "save", "fname": "x_raw.fif", "overwrite": True},
+        ["save", "x_raw.fif"],
+        {"method": "plot"},
+        {"method": "__init__"},
+        {"method": "load_data"},
+        {"method": "to_data_frame"},
+        {"method": "add_events"},
+        {"method": "info"},
+        {"method": "_write_something"},
+    ],
+)
+def test_methods_that_write_or_show_are_no_steps(given: Any) -> None:
+    with pytest.raises((ValueError, TypeError), match=r"^step 1: "):
+        ps.Pipeline.from_dict([{"MNE": given}])
 
 
 @pytest.mark.parametrize("given", [{"function": "os:system"}, ["os:system"], "os:system", None])

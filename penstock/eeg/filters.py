@@ -6,13 +6,13 @@ without changing the result.
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 import numpy as np
 
+from penstock import messages
 from penstock.dataset import sampling_frequency
 from penstock.eeg.band import filtered_band
 from penstock.eeg.fir import (
@@ -135,7 +135,7 @@ class _Filter(Processor):
             n_times = max((part.size for part in parts if not part.skipped), default=0)
             if n_taps > n_times:
                 whole = "recording" if len(parts) == 1 else "longest stretch between joins"
-                warnings.warn(
+                messages.warn(
                     f"{name}: the filter ({n_taps} samples, {n_taps / frequency:g} s) is longer "
                     f"than the {whole} ({n_times} samples): expect distortion; use wider "
                     "transitions, or filter a longer recording",

@@ -6,7 +6,6 @@ The components and their parameters are those of `nilearn.interfaces.fmriprep.lo
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import numpy as np
 
 from penstock.fmri.censoring import kept_volumes
 from penstock.fmri.confounds import find_confounds, read_table, wrong_length
+from penstock.plain_values import from_json, read_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -358,7 +358,7 @@ def _beside(path: Path) -> Mapping[str, Any]:
     """What the JSON file beside a table says of its columns."""
     file = path.with_suffix(".json")
     try:
-        found = json.loads(file.read_text(encoding="utf-8-sig"))
+        found = from_json(read_text(file))
     except OSError as error:
         raise ValueError(
             f"{file} is missing, which says of which mask the components of CompCor are: choose "

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from penstock.plain_values import LARGEST_TABLE, check_size
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -215,6 +217,7 @@ def read_table(path: str) -> pd.DataFrame:
 
     skipped, first = 0, ""
     try:
+        check_size(path, LARGEST_TABLE)
         with open(path, encoding="utf-8-sig") as file:
             for line in file:
                 first = line.rstrip("\r\n")

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import os
 import threading
-import warnings
 import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 
+from penstock import messages
 from penstock.dataset import SIGNAL, blank_variable
 from penstock.fmri.images import (
     AFFINE_DIMS,
@@ -177,7 +177,7 @@ class _Extract(Processor):
             raise TypeError(f"{type(self).__name__} needs real numbers, but got {signal.dtype}")
         regions = self.resolve(voxel_grid(ds))
         if regions.vanished:
-            warnings.warn(
+            messages.warn(
                 f"{type(self).__name__}: no voxel is left of {_listed(regions.vanished)}, on the "
                 "grid of the data and inside the mask",
                 UserWarning,

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from penstock.local_paths import check_local
+from penstock.plain_values import check_size
 
 INDEX = ("index", "value", "id", "label_id", "roi_id")
 NAME = ("name", "label_name", "label", "region", "roi_name")
@@ -67,6 +68,7 @@ def read_lut(path: str) -> tuple[tuple[int, str], ...]:
     """
     check_local(path)
     try:
+        check_size(path)
         content = Path(path).read_bytes()
     except FileNotFoundError:
         raise FileNotFoundError(f"lut: no such file: {path}") from None

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import functools
 import sys
-import warnings
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from penstock import messages
 from penstock.io.labels import unique_names
 
 
@@ -54,4 +54,4 @@ def warn_caller(message: str) -> None:
     level, frame = 2, sys._getframe(1)
     while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("penstock."):
         level, frame = level + 1, frame.f_back
-    warnings.warn(message, UserWarning, stacklevel=level)
+    messages.warn(message, UserWarning, stacklevel=level)

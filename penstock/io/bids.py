@@ -6,13 +6,14 @@ knows what a sidecar means: that is for the readers of recordings and of images.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from penstock.plain_values import LARGEST_TABLE, check_size, from_json, read_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -166,10 +167,10 @@ def read_json(path: Path) -> dict[str, Any]:
         If it cannot be read, or is not an object of names and values.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        content = from_json(read_text(path))
     except OSError as error:
         raise type(error)(f"cannot open the sidecar {path}: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:  # (JSON's and Unicode's errors are ValueErrors)
+    except ValueError as error:  # (JSON's and Unicode's errors are ValueErrors)
         text = " ".join(str(error).split())
         raise ValueError(f"the sidecar {path} is not JSON ({text}): mend or remove it") from error
     if not isinstance(content, dict):
@@ -215,6 +216,7 @@ def read_tsv(path: Path) -> pd.DataFrame:
     import pandas as pd
 
     try:
+        check_size(path, LARGEST_TABLE)
         table = pd.read_csv(
             path, sep="\t", dtype=str, keep_default_na=False, encoding="utf-8-sig", quoting=3
         )

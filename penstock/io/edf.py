@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -28,6 +27,7 @@ from penstock.io.labels import (
     says_eeg,
     volts,
 )
+from penstock.messages import warn
 
 BRAIN_TYPES = frozenset({"eeg", "seeg", "ecog", "dbs"})
 
@@ -156,7 +156,7 @@ def _warn_of_flat(header: EdfHeader) -> None:
     """Scaling is guessed, as by MNE-Python, for channels whose header gives none."""
     flat = [signal.label for signal in header.signals if signal.flat]
     if flat:
-        warnings.warn(
+        warn(
             f"{header.path} gives no scaling for {listed(flat)} (smallest and largest value are "
             "the same): their range is taken to be 1",
             stacklevel=4,

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import datetime
 import os
-import warnings
 from dataclasses import dataclass
 
 from penstock.io.edf_identity import read_start, read_time
+from penstock.messages import warn
 
 _SIGNAL_FIELDS = (
     ("label", 16),
@@ -227,12 +227,12 @@ def _complete_records(
         )
     if stated > found or (rest and stated < 0):
         missing = f"{found} of {stated} data records" if stated > 0 else "an incomplete last record"
-        warnings.warn(
+        warn(
             f"{path} is cut short ({missing}): the {found} complete records are used",
             stacklevel=5,
         )
     elif stated > 0 and data_bytes > stated * record_bytes:
-        warnings.warn(
+        warn(
             f"{path} holds {data_bytes - stated * record_bytes} bytes after the {stated} data "
             "records its header announces: they are left out",
             stacklevel=5,

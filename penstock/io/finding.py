@@ -5,7 +5,6 @@ from __future__ import annotations
 import glob
 import os
 import re
-import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from penstock.io.registry import (
     whole_of,
 )
 from penstock.local_paths import check_local, not_there
+from penstock.messages import warn
 
 _FUNCTIONAL = re.compile(r"_bold\.nii(\.(gz|bz2|xz|zst))?$", re.IGNORECASE)
 _NOT_RECORDINGS = ("sourcedata", "code", "stimuli")
@@ -167,7 +167,7 @@ def _walk(folder: Path) -> Iterator[Path]:
             stat = here.stat()
             entries = _entries(here)
         except OSError as error:
-            warnings.warn(f"{here} is not searched ({error.strerror})", stacklevel=2)
+            warn(f"{here} is not searched ({error.strerror})", stacklevel=2)
             continue
         if (stat.st_dev, stat.st_ino) in seen:
             continue

@@ -28,6 +28,7 @@ from penstock.io.mne.objects import (
 )
 from penstock.io.mne_problems import reading_problem
 from penstock.io.parts import check_parts
+from penstock.messages import warn
 
 OPEN_RECORDINGS = 4
 """Recordings that a process keeps open; MNE-Python parses a header in 10 ms to seconds."""
@@ -112,9 +113,9 @@ def _read_raw(path: str, options: dict[str, Any]) -> _Opened:
             raw = mne.io.read_raw(path, preload=False, verbose="warning", **options)
         except Exception as error:
             raise reading_problem(path, error, options) from error
-    messages = [str(warning.message) for warning in caught]
-    messages = [text for text in messages if not any(phrase in text for phrase in dull)]
-    return _Opened(raw, threading.Lock(), messages)
+    told = [str(warning.message) for warning in caught]
+    told = [text for text in told if not any(phrase in text for phrase in dull)]
+    return _Opened(raw, threading.Lock(), told)
 
 
 def open_mne(
@@ -152,7 +153,7 @@ def open_mne(
     frozen = tuple(sorted(options.items()))
     entry = _opened(path, frozen)
     for message in entry.messages:
-        warnings.warn(f"{path}: {' '.join(message.split())}", stacklevel=4)
+        warn(f"{path}: {' '.join(message.split())}", stacklevel=4)
     raw = entry.raw
     check_real(raw, path)
     resolved = exact_dtype(raw) if dtype is None else as_dtype(dtype)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import os
-import warnings
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,7 @@ from penstock.io.nifti_stream import close_streams as close_streams
 from penstock.io.nifti_stream import open_streams as open_streams
 from penstock.io.nifti_time import TimeStep, time_with_sidecars
 from penstock.io.nifti_values import ImageRegion
+from penstock.messages import warn
 
 
 def open_nifti(
@@ -91,7 +91,7 @@ def open_nifti(
     n_volumes = _length(header, "time")
     time = chosen_time(header.time, n_volumes, path, t_r, sidecars=sidecars)
     for doubt in (*header.doubts, *filter(None, [time.doubt])):
-        warnings.warn(doubt, stacklevel=3)
+        warn(doubt, stacklevel=3)
     return stored_dataset(header, time, path, dtype)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +16,7 @@ from penstock.io.nifti import chosen_time, image_dataset, stored_dataset
 from penstock.io.nifti_header import describe_nifti, header_time, read_header
 from penstock.io.nifti_stored import ImageHeader, stored_values, volume_dims
 from penstock.io.nifti_time import TimeStep
+from penstock.messages import warn
 
 PLAIN = ("float32", "float64", "complex64", "complex128")
 """Types in which arrays in memory are used as they are."""
@@ -71,7 +71,7 @@ def from_nibabel(image: Any, *, dtype: Any = None, t_r: float | None = None) -> 
     sidecars = bool(path) and not _time_was_changed(header.time, path)
     time = chosen_time(header.time, length, path or "the image", t_r, sidecars=sidecars)
     for doubt in (*header.doubts, *filter(None, [time.doubt])):
-        warnings.warn(doubt, stacklevel=3)
+        warn(doubt, stacklevel=3)
     held = held_values(image)
     proxy = image.dataobj
     if held is None and _reads_a_file(proxy):

@@ -6,7 +6,6 @@ import inspect
 import json
 import math
 import time
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from penstock import messages
 from penstock.attributes import provenance
 from penstock.dataset import SIGNAL
 from penstock.memory import cpu_count
@@ -298,7 +298,7 @@ class Process:
         about = provenance(results)
         if about.get("n_failed"):
             text = f"{self.name}: {result_note(about)}; their status is 2"
-            warnings.warn(text, RuntimeWarning, stacklevel=2)
+            messages.warn(text, RuntimeWarning, stacklevel=2)
         if write_back:
             self.write_back()
         return results

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -17,6 +16,7 @@ from penstock.io.edf_identity import says_more
 from penstock.io.electrodes import FRAME, LANDMARKS, POSITION
 from penstock.io.mne.annotations import CHANNELS, EXTRAS, annotations_of
 from penstock.io.mne.info import CHANNEL_INFO, INFO, info_of, si_divisors
+from penstock.messages import warn
 
 BATCH_BYTES = 4 * 1024 * 1024
 """Samples that are read at once while a larger stretch is asked for."""
@@ -171,7 +171,7 @@ def to_mne(
 
         epochs = epochs_of(ds, told)
         if notes is None and told:
-            warnings.warn(f"not everything goes with it: {'; '.join(told)}", stacklevel=2)
+            warn(f"not everything goes with it: {'; '.join(told)}", stacklevel=2)
         return epochs
     told += _left_out(ds)
     info = info_of(ds, told)
@@ -187,7 +187,7 @@ def to_mne(
     raw = DatasetRaw(source, info, "single" if single else "double")
     length = ds.sizes["time"] / rate
     if notes is None and told:
-        warnings.warn(f"not everything goes with it: {'; '.join(told)}", stacklevel=2)
+        warn(f"not everything goes with it: {'; '.join(told)}", stacklevel=2)
     # (that a part of a recording has not all of its events is no news)
     raw.set_annotations(annotations_of(ds, start, length, told), verbose="error")
     return raw.load_data(verbose="error") if preload else raw
