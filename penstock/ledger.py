@@ -26,7 +26,7 @@ def publish(finished: Path, target: Path, *, overwrite: bool) -> None:
         If the target exists and `overwrite` is False.
     """
     aside = target.with_name(f".{target.name}.replaced")
-    if target.exists():
+    if os.path.lexists(target):  # (a link is replaced, not followed)
         if not overwrite:
             raise FileExistsError(f"{target} exists: use overwrite to replace it")
         if not finished.exists():
@@ -41,7 +41,8 @@ def publish(finished: Path, target: Path, *, overwrite: bool) -> None:
 
 def discard(building: Path) -> None:
     """Delete an unfinished result; killed half-way, what is left does not look like one."""
-    (building / "plan.json").unlink(missing_ok=True)
+    if not building.is_symlink():
+        (building / "plan.json").unlink(missing_ok=True)
     remove(building)
 
 

@@ -65,6 +65,15 @@ def from_json(text: str | bytes) -> Any:
         raise ValueError(TOO_DEEP) from None
 
 
+def to_json(values: Any) -> str:
+    """Plain values as JSON that every parser reads: numbers that it does not have become null."""
+    try:
+        return json.dumps(values, indent=1, default=str, allow_nan=False)
+    except ValueError:
+        known = json.loads(json.dumps(values, default=str), parse_constant=lambda _: None)
+        return json.dumps(known, indent=1, allow_nan=False)
+
+
 def from_yaml(text: str) -> Any:
     """Plain values of a YAML text.
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import base64
 import html
-import json
 import os
 import reprlib
 import time
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Any
 from penstock import __version__, events
 from penstock.memory import format_bytes
 from penstock.messages import shown_text
+from penstock.plain_values import to_json
 from penstock.plan import peak_together
 
 if TYPE_CHECKING:
-    from penstock.plan import Plan, Plans, Resources
+    from penstock.plain_values import to_json
+from penstock.plan import Plan, Plans, Resources
 
 REPORT_NAME = "penstock-report"
 
@@ -326,12 +328,14 @@ class Report:
         nothing_new = self.outputs and len(self.skipped) == len(self.outputs) and not self.failed
         if nothing_new and self.path.exists():
             return
-        pages = {".json": json.dumps(self.to_dict(), indent=1, default=str), ".html": self.page()}
+        pages = {".json": to_json(self.to_dict()), ".html": self.page()}
         for suffix, text in pages.items():
             path = self.path.with_suffix(suffix)
-            temporary = path.with_name(f".{path.name}.new")
+            # (a new file: what somebody put there under its name, such as a link, is not written)
+            temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.new")
             try:
-                temporary.write_text(text)
+                with open(temporary, "x", encoding="utf-8") as file:
+                    file.write(text)
                 os.replace(temporary, path)
             except OSError:  # a full disk must not hide the run's own outcome
                 temporary.unlink(missing_ok=True)

@@ -12,6 +12,9 @@ from pathlib import Path
 FIELDS = ("name", "file", "extension", "folder", "folders", "number")
 """What a pattern may name for every recording, beside the entities of BIDS names."""
 
+LONGEST_NAME = 200
+"""Bytes of a name (file systems take 255), so that what is written beside a result has one too."""
+
 
 def result_name(path: Path) -> str:
     """The name of a file without its extension, double ones (``.nii.gz``) included."""
@@ -73,7 +76,12 @@ def names_of(paths: Sequence[Path], roots: Sequence[Path], pattern: str | None =
 def check_name(name: str) -> str:
     """The name, if a result can be called so: of parts of a path that stay in the folder."""
     parts = name.split("/")
-    if any(not part or part.startswith(".") or "\0" in part for part in parts):
+    if any(len(os.fsencode(part)) > LONGEST_NAME for part in parts):
+        raise ValueError(
+            f"{name[:60]!r}... is too long for the name of a result: at most {LONGEST_NAME} bytes "
+            "between folders"
+        )
+    if any(not part or part.startswith(".") or not part.isprintable() for part in parts):
         raise ValueError(
             f"{name!r} cannot be the name of a result: use letters, digits, - and _, and / between "
             "folders"

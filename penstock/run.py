@@ -25,6 +25,7 @@ from penstock.identity import dataset_token
 from penstock.ledger import partial_path, remove
 from penstock.local_paths import local_path
 from penstock.memory import MIB, PeakSampler, format_bytes, lean_allocator, single_threaded_kernels
+from penstock.own_folder import own_file, refuse_elsewhere
 from penstock.report import Report
 from penstock.sources import resolve_sources
 from penstock.store import fill_shape, spool_bytes, stored_provenance, write_store
@@ -170,6 +171,7 @@ def run(
         for item in items
     ]
     _refuse_own_source(jobs)
+    refuse_elsewhere(out, {job.target.parent for job in jobs})
     if client is not None:
         kind = "cluster"
     else:
@@ -237,7 +239,7 @@ def _make_folder(out: Path) -> None:
 def _exclusive(out: Path) -> Iterator[None]:
     """One run a folder: two would write each other's unfinished results. Freed when we die."""
     path = out / ".penstock.lock"
-    with open(path, "a") as file:
+    with own_file(path) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -287,6 +289,7 @@ def _spooled(job: Job) -> Iterator[Job]:
         )
     name = job.target.stem
     folder = job.target.with_name(f".{name}.input")
+    remove(folder)  # (left by a killed run, or a link that somebody put there)
     write_store(ds, folder / f"{name}.zarr", overwrite=True)
     try:
         yield replace(job, dataset=None, path=folder / f"{name}.zarr")

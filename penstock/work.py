@@ -28,8 +28,16 @@ from penstock.events import BlockFinished
 from penstock.identity import file_identity, key_of, versions
 from penstock.io.parts import parts_of
 from penstock.io.recording_sidecars import NOTES, has_sidecars, sidecars_of
-from penstock.ledger import Ledger, clean_leftovers, discard, partial_path, publish, remove
+from penstock.ledger import (
+    Ledger,
+    clean_leftovers,
+    discard,
+    partial_path,
+    publish,
+    remove,
+)
 from penstock.memory import PeakSampler, use_lean_allocator
+from penstock.own_folder import leads_elsewhere
 from penstock.plan import Plan, Resources, Stage, make_plan
 from penstock.processor import Processor
 from penstock.rechunk import (
@@ -333,12 +341,20 @@ def open_recording(job: Job, slot: int) -> Opened | Done:
 def _publish_sidecar(job: Job) -> None:
     """End what a run began that was killed between publishing a result and its provenance."""
     left = (job.building / "plan.json").exists() and job.coming_sidecar.exists()
-    if left and job.target.exists() and not job.exported.exists():
+    if (
+        left
+        and not leads_elsewhere(job.building)
+        and job.target.exists()
+        and not job.exported.exists()
+    ):
         os.replace(job.coming_sidecar, job.sidecar)
 
 
 def _pick_up(job: Job, key: str, plan: Plan) -> tuple[Plan, dict[int, set[int]], str]:
     """Go on with what an interrupted run left, if it was the same work and its blocks still fit."""
+    if leads_elsewhere(job.building):
+        discard(job.building)
+        return plan, {}, "started again: in place of the unfinished result there was a link"
     left = _read_json(job.building / "plan.json")
     if left is None or not (job.store / "zarr.json").exists():
         discard(job.building)

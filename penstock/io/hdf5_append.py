@@ -211,7 +211,12 @@ def _write_journal(path: str, changes: list[tuple[int, bytes, bytes]]) -> None:
 
 
 def _carry_over(fd: int, path: str) -> None:
-    with open(_journal(path), "rb") as file:
+    # (whoever else may write into the folder does not change the file that way)
+    with open(os.open(_journal(path), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
+        if os.fstat(file.fileno()).st_uid not in (os.geteuid(), os.fstat(fd).st_uid):
+            raise OSError(
+                f"{_journal(path)} was left by another user and is not carried over: remove it"
+            )
         rows = json.load(file)
     changes = [(at, base64.b64decode(old), base64.b64decode(new)) for at, old, new in rows]
     # where another program has written since, what was to be added cannot be any more
