@@ -20,14 +20,12 @@ from typing import Any
 
 from penstock import events
 from penstock.blocks import BudgetError, RowTooLarge
+from penstock.job import Done, Job, Opened
 from penstock.plan import Resources
+from penstock.result_facts import result_note
 from penstock.work import (
-    Done,
-    Job,
-    Opened,
     finish_recording,
     open_recording,
-    result_note,
     run_block,
     run_stage,
 )

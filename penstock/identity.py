@@ -2,46 +2,31 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import itertools
 import json
 import platform
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
 import penstock
-from penstock.dataset import SIGNAL, reads_fresh
-from penstock.local_paths import not_there
+from penstock.dataset import reads_fresh
+from penstock.source_files import dataset_files
 from penstock.store import FORMAT, fill_shape
 
 PIECE_BYTES = 8 * 1024 * 1024
 """Values that are read at once where all of a file's are."""
 
 
-def file_identity(path: Path) -> dict[str, Any]:
-    """Path, size and time of change of a file or store, or of the files of a folder together."""
-    if path.is_dir() and not (path / "zarr.json").exists():
-        return {"path": str(path), **_files_in(path)}
-    if not path.exists():
-        raise FileNotFoundError(not_there(str(path)))
-    stat = (path / "zarr.json" if path.is_dir() else path).stat()
-    return {"path": str(path), "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
-
-
-def _files_in(folder: Path) -> dict[str, Any]:
-    """Size of the files of a recording that is a folder, and a digest of their times of change."""
-    digest, size = hashlib.sha256(), 0
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            stat = path.stat()
-            size += stat.st_size
-            name = path.relative_to(folder).as_posix()
-            digest.update(f"{name} {stat.st_size} {stat.st_mtime_ns}\n".encode())
-    return {"size": size, "files": digest.hexdigest()}
+def dataset_identity(ds: xr.Dataset) -> dict[str, Any]:
+    """What tells a dataset from others: its own digest, and the files that it is read from."""
+    identity: dict[str, Any] = {"dataset": dataset_token(ds)}
+    files = dataset_files(ds)
+    if files:
+        identity["files"] = files
+    return identity
 
 
 def dataset_token(ds: xr.Dataset) -> str:
@@ -49,9 +34,6 @@ def dataset_token(ds: xr.Dataset) -> str:
     import cloudpickle
 
     digest = hashlib.sha256(repr(sorted(map(repr, ds.attrs.items()))).encode())
-    origin = ds[SIGNAL].encoding.get("source") or ds.attrs.get("source") or ds.attrs.get("store")
-    with contextlib.suppress(OSError):
-        digest.update(repr(file_identity(Path(str(origin)))).encode())
     for name in sorted(map(str, ds.variables)):
         variable = ds.variables[name]
         digest.update(_described(name, variable))
@@ -115,6 +97,26 @@ def key_of(
         "pipeline": pipeline,
         "source": source,
     }
+    return _digest(content)
+
+
+def digests_of(
+    pipeline: list[dict[str, Any]],
+    source: dict[str, Any],
+    format: str = "zarr",
+    dtype: str | None = None,
+) -> dict[str, str]:
+    """Digests of what goes into a key, one by one: they say what differs between two of them."""
+    files = {name: value for name, value in source.items() if name != "options"}
+    return {
+        "source": _digest(files),
+        "pipeline": _digest(pipeline),
+        "options of reading": _digest([source.get("options"), dtype]),
+        "format": _digest([FORMAT, format]),
+    }
+
+
+def _digest(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
 

@@ -7,9 +7,23 @@ import os
 import shutil
 import socket
 import threading
-from collections.abc import Iterator
+import uuid
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+
+from penstock.durable import write_whole
+
+_PROCESS = uuid.uuid4().hex[:8]
+"""Tells this process from earlier ones of its number (in containers, all are the first)."""
+
+
+LOCK = ".penstock.lock"
+"""File in a folder of results that says that a run writes there."""
+REPORT_NAME = "penstock-report"
+"""What the reports of runs in it are called."""
 
 
 def partial_path(target: Path) -> Path:
@@ -42,7 +56,7 @@ def publish(finished: Path, target: Path, *, overwrite: bool) -> None:
 def discard(building: Path) -> None:
     """Delete an unfinished result; killed half-way, what is left does not look like one."""
     if not building.is_symlink():
-        (building / "plan.json").unlink(missing_ok=True)
+        remove(building / "plan.json")
     remove(building)
 
 
@@ -55,10 +69,11 @@ def remove(path: Path) -> None:
 
 
 class Ledger:
-    """Which blocks of a store under construction are finished.
+    """Which blocks of a store under construction are finished, and what their files hold.
 
-    One small file a process (no locks between machines), one JSON line a block, appended after the
-    block's data are in place. A line cut short by a crash is not a finished block.
+    One file a process (no locks between machines), one line a block, appended after the block's
+    data are written: JSON, a tab, and a checksum. A line that is cut short or damaged is not a
+    finished block.
     """
 
     def __init__(self, folder: Path):
@@ -66,38 +81,72 @@ class Ledger:
         self._lock = threading.Lock()
 
     def add(self, stage: int, block: int, **facts: Any) -> None:
-        """Note a finished block."""
-        line = json.dumps({"stage": stage, "block": block, **facts}) + "\n"
+        """Note a finished block; `files` are those of `penstock.store.write_block`."""
+        # (after a line that a full disk cut short, this one begins anew)
+        line = b"\n" + _line({"stage": stage, "block": block, **facts})
         self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / f"{socket.gethostname()}-{os.getpid()}.jsonl"
+        path = self.folder / f"{socket.gethostname()}-{os.getpid()}-{_PROCESS}.jsonl"
         with self._lock, open(path, "ab") as file:
-            file.write(line.encode())
+            file.write(line)
 
     def entries(self) -> Iterator[dict[str, Any]]:
         """Every finished block, once, with its facts."""
         seen: set[tuple[int, int]] = set()
         for path in sorted(self.folder.glob("*.jsonl")):
-            for line in path.read_bytes().splitlines(keepends=True):
-                if not line.endswith(b"\n"):
-                    continue
-                try:
-                    entry = json.loads(line)
-                    key = (int(entry["stage"]), int(entry["block"]))
-                except (ValueError, KeyError, TypeError):
-                    continue
-                if key not in seen:
-                    seen.add(key)
-                    yield entry
+            with open(path, "rb") as file:
+                for line in file:
+                    entry = _entry(line)
+                    if entry is not None and (key := (entry["stage"], entry["block"])) not in seen:
+                        seen.add(key)
+                        yield entry
 
     def finished(self) -> dict[int, set[int]]:
         """Finished blocks by stage."""
         blocks: dict[int, set[int]] = {}
         for entry in self.entries():
-            blocks.setdefault(int(entry["stage"]), set()).add(int(entry["block"]))
+            blocks.setdefault(entry["stage"], set()).add(entry["block"])
         return blocks
+
+    def forget(self, blocks: Container[tuple[int, int]]) -> None:
+        """Strike out finished blocks (stage, number) that turned out not to be."""
+        earlier = list(self.folder.glob("*.jsonl"))
+        kept = (e for e in self.entries() if (e["stage"], e["block"]) not in blocks)
+        path = self.folder / f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}.jsonl"
+        write_whole(path, b"".join(map(_line, kept)))
+        for old in earlier:
+            old.unlink(missing_ok=True)
+
+
+def _line(entry: dict[str, Any]) -> bytes:
+    from google_crc32c import value
+
+    text = json.dumps(entry, separators=(",", ":")).encode()
+    return b"%s\t%08x\n" % (text, value(text))
+
+
+def _entry(line: bytes) -> dict[str, Any] | None:
+    """A line of a ledger; None where it is not whole."""
+    from google_crc32c import value
+
+    text, _, check = line.rpartition(b"\t")
+    if check != b"%08x\n" % value(text):
+        return None
+    entry: dict[str, Any] = json.loads(text)
+    return entry
+
+
+def noted_files(entry: dict[str, Any]) -> Iterator[tuple[str, int, int]]:
+    """Files of a finished block, below the folder of the result: name, size, checksum."""
+    for array, first, counts, facts in entry.get("files", ()):
+        for number, index in enumerate(np.ndindex(*counts)):
+            key = "/".join(str(start + i) for start, i in zip(first, index, strict=True))
+            size, checksum = facts[2 * number : 2 * number + 2]
+            yield f"{array}/c/{key}" if key else f"{array}/c", size, checksum
 
 
 def clean_leftovers(path: Path) -> None:
     """Remove what killed writers left inside a store: temporary files of unfinished chunks."""
-    for leftover in path.rglob("*.partial"):
-        leftover.unlink(missing_ok=True)
+    for folder, _, names in os.walk(path):
+        for name in names:
+            if name.endswith(".partial"):
+                Path(folder, name).unlink(missing_ok=True)

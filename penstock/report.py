@@ -14,16 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from penstock import __version__, events
+from penstock.ledger import REPORT_NAME as REPORT_NAME
 from penstock.memory import format_bytes
 from penstock.messages import shown_text
 from penstock.plain_values import to_json
 from penstock.plan import peak_together
 
 if TYPE_CHECKING:
-    from penstock.plain_values import to_json
-from penstock.plan import Plan, Plans, Resources
-
-REPORT_NAME = "penstock-report"
+    from penstock.plan import Plan, Plans, Resources
 
 
 # ---------------------------------------------------------------------- plans

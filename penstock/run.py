@@ -19,17 +19,19 @@ from penstock.budget import Resources, resources
 from penstock.chain import Chain
 from penstock.cluster import active_client, client_executor, local_processes, thread_executor
 from penstock.dataset import SIGNAL
+from penstock.durable import sync_file_system
 from penstock.engine import Engine
 from penstock.formats import Format, check_format
-from penstock.identity import dataset_token
-from penstock.ledger import partial_path, remove
+from penstock.identity import dataset_identity
+from penstock.job import Job, result_key
+from penstock.ledger import LOCK, partial_path, remove
 from penstock.local_paths import local_path
 from penstock.memory import MIB, PeakSampler, format_bytes, lean_allocator, single_threaded_kernels
 from penstock.own_folder import own_file, refuse_elsewhere
 from penstock.report import Report
 from penstock.sources import resolve_sources
 from penstock.store import fill_shape, spool_bytes, stored_provenance, write_store
-from penstock.work import Job, close_workplaces, result_key
+from penstock.work import close_workplaces
 
 if TYPE_CHECKING:
     from penstock.pipeline import Pipeline
@@ -164,7 +166,7 @@ def run(
             dtype,
             overwrite,
             Resources(0, 0),  # (what there is depends on where they run)
-            {"dataset": dataset_token(item.dataset)} if item.dataset is not None else None,
+            dataset_identity(item.dataset) if item.dataset is not None else None,
             # (a dataset is open already)
             reading if item.dataset is None else {},
         )
@@ -172,10 +174,11 @@ def run(
     ]
     _refuse_own_source(jobs)
     refuse_elsewhere(out, {job.target.parent for job in jobs})
+    finished = client is None and all(map(_is_finished, jobs))
     if client is not None:
         kind = "cluster"
     else:
-        finished = all(map(_is_finished, jobs))  # (nothing is started for what is there)
+        # (nothing is started for what is there)
         asked = executor or ("threads" if finished else None)
         kind = executor_kind(pipeline, asked, [item.dataset for item in items], trying=True)
     limits = resources(memory, workers, kind=kind, client=client, modules=pipeline.modules)
@@ -195,7 +198,7 @@ def run(
         stack.enter_context(_exclusive(out))
         stack.enter_context(lean_allocator())
         stack.enter_context(single_threaded_kernels())
-        if kind == "processes" and not all(map(_is_finished, jobs)):
+        if kind == "processes" and not finished:
             client = stack.enter_context(local_processes(limits.workers))
         pool = stack.enter_context(
             thread_executor(limits.workers) if client is None else client_executor(client)
@@ -212,6 +215,8 @@ def run(
             if show is not None:
                 show.close()
             report.save()
+            with contextlib.suppress(OSError):  # (what is not on disk is found and made again)
+                sync_file_system(out)
     return report
 
 
@@ -238,7 +243,7 @@ def _make_folder(out: Path) -> None:
 @contextlib.contextmanager
 def _exclusive(out: Path) -> Iterator[None]:
     """One run a folder: two would write each other's unfinished results. Freed when we die."""
-    path = out / ".penstock.lock"
+    path = out / LOCK
     with own_file(path) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

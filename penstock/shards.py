@@ -34,6 +34,8 @@ VOLUME_DIMS = ("x", "y", "z")
 """Blocks of these dims, and of time after them, lie in memory as in images: x varies fastest."""
 FRAME_BYTES = 16
 """What a Blosc frame takes at most beside what it holds."""
+CHECKED_BYTES = 1 << 18
+"""Of values that are stored as they are, what is copied at once for their checksum."""
 MISSING = 2**64 - 1
 """Offset and length, in the index of a shard, of a chunk that is not there."""
 
@@ -53,11 +55,18 @@ class ArrayFormat:
     """How Blosc groups bytes or bits before it compresses; None where nothing is compressed."""
     volumes: bool = False
     """Whether blocks lie in memory with the leading dims fastest."""
+    whole: bool = False
+    """Whether all of its files were written: one that is missing is lost, and not fill values."""
 
     @property
     def unit(self) -> tuple[int, ...]:
         """Shape of what is one file."""
         return self.shards or self.chunks
+
+    @property
+    def n_files(self) -> int:
+        """Files that the whole array takes."""
+        return math.prod(-(-n // size) for n, size in zip(self.shape, self.unit, strict=True))
 
     @property
     def chunk_bytes(self) -> int:
@@ -133,18 +142,21 @@ def _little_endian(codec: Any) -> bool:
 # ---------------------------------------------------------------------- writing
 
 
-def encode_shard(file: BinaryIO, form: ArrayFormat, values: np.ndarray) -> None:
+def encode_shard(file: BinaryIO, form: ArrayFormat, values: np.ndarray) -> tuple[int, int]:
     """Write a shard (its chunks, then where they lie, then a checksum) or a single chunk.
+
+    Returns size and checksum (CRC-32C) of the file.
 
     Noise hardly shrinks: filtered EEG in float32 by 15 %, for half the time of the filter. Where
     the first whole chunk says so, the others are stored in Blosc frames of level 0, which every
     Blosc codec reads. (Not so volumes, where one slab is brain and the next is background.)
     """
+    from google_crc32c import value as crc32c
+
     if form.shards is None:
-        file.write(_encode_chunk(values, form))
-        return
+        return _put(file, _encode_chunk(values, form), 0, 0)
     places = np.full((*form.counts, 2), MISSING, "<u8")
-    offset, shrinks = 0, True
+    offset, checksum, shrinks = 0, 0, True
     # (chunks lie in the order of their values, so that what is read together lies together)
     for turned in np.ndindex(*(form.counts[axis] for axis in form.order)):
         index = tuple(np.array(turned)[np.argsort(form.order)])
@@ -156,13 +168,22 @@ def encode_shard(file: BinaryIO, form: ArrayFormat, values: np.ndarray) -> None:
             encoded = _encode_chunk(chunk, form, shrinks=shrinks or not whole)
             if whole and not form.volumes and len(encoded) > WORTH_COMPRESSING * chunk.nbytes:
                 shrinks = False
-            file.write(encoded)
             places[index] = offset, len(encoded)
-            offset += len(encoded)
-    from google_crc32c import value as crc32c
-
+            offset, checksum = _put(file, encoded, offset, checksum)
     where = places.tobytes()
-    file.write(where + struct.pack("<I", crc32c(where)))
+    return _put(file, where + struct.pack("<I", crc32c(where)), offset, checksum)
+
+
+def _put(file: BinaryIO, content: bytes | memoryview, size: int, checksum: int) -> tuple[int, int]:
+    """Write what comes next in a file; its size and checksum with that."""
+    from google_crc32c import extend
+
+    file.write(content)
+    if isinstance(content, bytes):
+        return size + len(content), extend(checksum, content)
+    for start in range(0, len(content), CHECKED_BYTES):
+        checksum = extend(checksum, bytes(content[start : start + CHECKED_BYTES]))
+    return size + len(content), checksum
 
 
 def _encode_chunk(
@@ -211,6 +232,11 @@ def read_chunks(folder: Path, form: ArrayFormat, indexers: tuple[Indexer, ...]) 
         try:
             fd = os.open(folder.joinpath("c", *map(str, key)), os.O_RDONLY)
         except FileNotFoundError:
+            if form.whole:
+                path = folder.joinpath("c", *map(str, key))
+                raise OSError(
+                    f"{path} is missing: values of the array were lost; run what made it again"
+                ) from None
             target[...] = form.fill_value
             continue
         try:
@@ -220,6 +246,27 @@ def read_chunks(folder: Path, form: ArrayFormat, indexers: tuple[Indexer, ...]) 
         finally:
             os.close(fd)
     return out
+
+
+def check_file(path: str, form: ArrayFormat, size: int) -> None:
+    """Raise a ValueError if what a file holds does not go with its size; values are not read."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        if form.shards is not None:
+            places = _read_index(fd, form, size)
+            there = places[places[..., 0] != MISSING]
+            if len(there) and int(there.sum(axis=-1).max()) + form.index_bytes > size:
+                raise ValueError("it does not hold what its index says")
+        elif form.shuffle is not None:
+            head = os.pread(fd, FRAME_BYTES, 0)
+            # (of a Blosc frame: what it holds, and what it takes)
+            holds, takes = struct.unpack("<I4xI", head[4:]) if len(head) == FRAME_BYTES else (0, 0)
+            if holds != form.chunk_bytes or takes != size:
+                raise ValueError("a compressed chunk is cut or damaged")
+        elif size != form.chunk_bytes:
+            raise ValueError("a chunk has another size than the array says")
+    finally:
+        os.close(fd)
 
 
 def _read_file(

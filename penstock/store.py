@@ -1,4 +1,4 @@
-"""Zarr stores: their layout, the ledger of finished blocks, and publishing them whole.
+"""Zarr stores: their layout, writing them block by block, reading them lazily.
 
 A store under construction lives beside its target as ``.NAME.partial``. Block regions are whole
 shards, so that no two tasks ever write one file; a finished block is one line in the ledger,
@@ -15,6 +15,7 @@ import os
 import uuid
 import warnings
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,8 @@ from penstock.dataset import (
     sampled_coordinate,
     sampled_index,
 )
+from penstock.durable import sync_file_system, write_whole
+from penstock.file_facts import array_files, file_facts
 from penstock.ledger import partial_path, publish, remove
 from penstock.local_paths import local_path
 from penstock.memory import MIB
@@ -193,7 +196,19 @@ def _open_array(path: str, name: str, _version: int) -> tuple[zarr.Array, ArrayF
 
     _configure_zarr()
     array = zarr.open_array(path, path=name, mode="r")
-    return array, array_format(array)
+    form = array_format(array)
+    if form is None:
+        return array, None
+    about = stored_provenance(Path(path)) or {}
+    noted = about.get("files", {}).get(name)
+    whole = bool(about.get("scratch")) or (noted is not None and noted[0] == form.n_files)
+    return array, replace(form, whole=whole)
+
+
+def stored_format(path: Path, name: str) -> ArrayFormat | None:
+    """How an array of values lies in its files; None where that is not Penstock's way."""
+    form = _open_array(str(path), name, store_version(path))[1]
+    return form
 
 
 def store_version(path: Path) -> int:
@@ -291,13 +306,22 @@ def create_array(
     )
 
 
-def write_block(path: Path, name: str, region: Region, block: np.ndarray) -> None:
-    """Write one block; its region must be whole shards."""
+def write_block(
+    path: Path, name: str, region: Region, block: np.ndarray, noted: list[Any] | None = None
+) -> None:
+    """Write one block; its region must be whole shards.
+
+    What was written is added to `noted`: the array, with the folder that it is in, the first of
+    its files and how many follow along each dim, and size and checksum of each.
+    """
     array, form = _open_array(str(path), name, store_version(path))
+    place = f"{path.name}/{name}"
     if not array.shape:  # a single value is a file of its own
         import zarr
 
         zarr.open_array(str(path / name), mode="r+")[...] = block
+        if noted is not None:
+            noted.append([place, [], [], list(file_facts(path / name / "c"))])
         return
     if form is None:
         raise ValueError(f"{path}: the array {name!r} is not one that Penstock made")
@@ -309,6 +333,7 @@ def write_block(path: Path, name: str, region: Region, block: np.ndarray) -> Non
     unit = form.unit
     first = [span.start // size for span, size in zip(spans, unit, strict=True)]
     counts = [-(-(span.stop - span.start) // size) for span, size in zip(spans, unit, strict=True)]
+    facts: list[int] = []
     for index in np.ndindex(*counts):
         at = tuple(
             slice(i * size, min((i + 1) * size, span.stop - span.start))
@@ -320,11 +345,13 @@ def write_block(path: Path, name: str, region: Region, block: np.ndarray) -> Non
         temporary = target.with_name(f"{target.name}.{uuid.uuid4().hex}.partial")
         try:
             with open(temporary, "wb") as file:
-                encode_shard(file, form, block[at])
+                facts += encode_shard(file, form, block[at])
             os.replace(temporary, target)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
+    if noted is not None:
+        noted.append([place, first, counts, facts])
 
 
 def _json_attrs(attrs: Mapping[Any, Any]) -> dict[str, Any]:
@@ -476,10 +503,10 @@ def stored_provenance(path: Path) -> dict[str, Any] | None:
 
 def add_provenance(path: Path, facts: Mapping[str, Any]) -> None:
     """Add to what a store says of its making."""
-    import zarr
-
-    group = zarr.open_group(path, mode="r+")
-    group.attrs["penstock"] = {**group.attrs.get("penstock", {}), **facts}  # type: ignore[dict-item]
+    about = json.loads((path / "zarr.json").read_text())
+    attributes = about.setdefault("attributes", {})
+    attributes["penstock"] = {**attributes.get("penstock", {}), **_json_attrs(facts)}
+    write_whole(path / "zarr.json", json.dumps(about, indent=2).encode())
 
 
 def write_store(ds: xr.Dataset, path: str | Path, *, overwrite: bool = False) -> Path:
@@ -515,6 +542,8 @@ def write_store(ds: xr.Dataset, path: str | Path, *, overwrite: bool = False) ->
     create_group(store, ds, {"format": FORMAT})
     for name in large_variables(ds):
         write_variable(ds, name, store)
+    add_provenance(store, {"files": array_files(store)})
+    sync_file_system(store)
     publish(store, target, overwrite=overwrite)
     remove(building)
     return target

@@ -6,192 +6,51 @@ data go from the source file to the store and nowhere else.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import json
 import os
 import socket
 import threading
 import time
-from collections import Counter, OrderedDict
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from collections import OrderedDict
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
+from penstock.beginning import check_result, may_replace, pick_up, start_store, written_arrays
 from penstock.buffers import recycle
 from penstock.chain import Chain
 from penstock.dataset import SIGNAL, reads_fresh
+from penstock.durable import sync_file_system, write_whole
 from penstock.events import BlockFinished
-from penstock.identity import file_identity, key_of, versions
-from penstock.io.parts import parts_of
-from penstock.io.recording_sidecars import NOTES, has_sidecars, sidecars_of
-from penstock.ledger import (
-    Ledger,
-    clean_leftovers,
-    discard,
-    partial_path,
-    publish,
-    remove,
-)
+from penstock.file_facts import array_files
+from penstock.identity import digests_of, key_of
+from penstock.io.recording_sidecars import NOTES, has_sidecars
+from penstock.job import Done, Job, Opened, provenance_of, read_json, result_key, source_identity
+from penstock.ledger import Ledger, clean_leftovers, discard, publish, remove
 from penstock.memory import PeakSampler, use_lean_allocator
 from penstock.own_folder import leads_elsewhere
-from penstock.plan import Plan, Resources, Stage, make_plan
-from penstock.processor import Processor
+from penstock.plan import Stage, make_plan
 from penstock.rechunk import (
     PARTIALS,
     SCRATCH,
-    create_scratch,
     part_number,
     scratch_source,
     with_reduction,
 )
-from penstock.results import (
-    OutputArray,
-    failures_text,
-    fields_of,
-    output_arrays,
-    remarks_texts,
-)
+from penstock.result_facts import FAILURES_KEPT, export_facts, failure_facts, remark_facts
 from penstock.store import (
-    FORMAT,
     add_provenance,
-    create_array,
-    create_group,
-    sidecar_path,
     stored_provenance,
     write_block,
 )
-
-
-@dataclass(frozen=True)
-class Job:
-    """One recording to process: what, how, where to, within what."""
-
-    token: str
-    """Unique to this run and recording."""
-    name: str
-    path: Path | None
-    dataset: xr.Dataset | None
-    processors: tuple[Processor, ...]
-    pipeline: list[dict[str, Any]]
-    """Canonical form of the processors, as they are in the client."""
-    target: Path
-    format: str
-    dtype: str | None
-    """In which files are read; None: what holds their values exactly."""
-    overwrite: bool
-    limits: Resources
-    identity: dict[str, Any] | None = None
-    """What tells this input from another, where the path does not."""
-    options: dict[str, Any] = field(default_factory=dict)
-    """Options of `open_dataset`."""
-
-    @property
-    def building(self) -> Path:
-        """Folder of the unfinished result."""
-        return partial_path(self.target)
-
-    @property
-    def store(self) -> Path:
-        """Zarr store under construction."""
-        return self.building / "store"
-
-    @property
-    def scratch(self) -> Path:
-        """Zarr group of what stages pass on to later stages."""
-        return self.building / "scratch"
-
-    @property
-    def exported(self) -> Path:
-        """The result in a format other than Zarr, before it is published."""
-        return self.building / "exported" / self.target.name
-
-    @property
-    def sidecar(self) -> Path:
-        """Provenance of a result whose format cannot hold it."""
-        return sidecar_path(self.target)
-
-    @property
-    def coming_sidecar(self) -> Path:
-        """The same, before the result is published."""
-        return self.building / "sidecar.json"
-
-
-@dataclass(frozen=True)
-class Opened:
-    """A recording that is ready for its blocks."""
-
-    job: Job
-    plan: dict[str, Any]
-    states: tuple[Any, ...]
-    blocks: tuple[tuple[int, ...], ...]
-    """Block shape of every stage."""
-    counts: tuple[int, ...]
-    """Blocks of every stage."""
-    in_order: tuple[bool, ...]
-    """Whether a stage reads its source from front to back."""
-    block_bytes: int
-    finish_bytes: int
-    finished: dict[int, set[int]] = field(default_factory=dict)
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class Done:
-    """A recording whose result has its final name."""
-
-    target: Path
-    skipped: bool = False
-    opened: Opened | None = None
-    blocks: tuple[BlockFinished, ...] = ()
-    facts: dict[str, Any] = field(default_factory=dict)
-
-
-# ---------------------------------------------------------------------- identity
-
-
-def source_identity(job: Job) -> dict[str, Any]:
-    """What tells one input from another: path, size and time of change, or the data themselves."""
-    if job.identity is not None:
-        identity = dict(job.identity)
-        source = str(job.dataset.attrs.get("source", "")) if job.dataset is not None else ""
-    else:
-        assert job.path is not None
-        source = str(job.path.absolute())
-        identity = file_identity(Path(source))
-        parts = parts_of(source)
-        if parts:
-            identity["parts"] = [file_identity(part) for part in parts]
-        told = sidecars_of(source) if job.options.get("sidecars", True) else []
-        if told:
-            identity["sidecars"] = [file_identity(sidecar) for sidecar in told]
-    if job.options:
-        identity["options"] = job.options
-    beside = [path for one in job.processors for path in one.companions(source)] if source else []
-    if beside:
-        identity["companions"] = [file_identity(Path(path)) for path in beside]
-    return identity
-
-
-def result_key(job: Job) -> str:
-    """Digest of all that decides the result's bytes: two runs with one key make the same result."""
-    return key_of(job.pipeline, source_identity(job), job.format, job.dtype)
-
-
-def _about(job: Job, key: str) -> dict[str, Any]:
-    """Provenance kept with a result; that of an anonymised one does not say of what it is made."""
-    anonymous = any(processor.anonymizes for processor in job.processors)
-    return {
-        "format": FORMAT,
-        "key": key,
-        "pipeline": [processor.recorded() for processor in job.processors],
-        "source": {"withheld": "anonymised"} if anonymous else source_identity(job),
-        "versions": versions(),
-    }
-
+from penstock.unfinished import (
+    blocks_without_files,
+    read_begun,
+)
+from penstock.whole import exported_files
 
 # ---------------------------------------------------------------------- this process
 
@@ -299,25 +158,26 @@ def open_recording(job: Job, slot: int) -> Opened | Done:
     A recording of a single block is processed here as well: one task instead of three.
     """
     _set_up_process(job)
-    key = result_key(job)
+    identity = source_identity(job)
+    key = key_of(job.pipeline, identity, job.format, job.dtype)
     _publish_sidecar(job)
-    if job.target.exists() and not job.overwrite:
-        about = stored_provenance(job.target) or _read_json(job.sidecar)
-        if about is not None and about.get("key") == key:
+    notes = []
+    if job.target.exists():
+        damaged = check_result(job, key)
+        if damaged is None:
             discard(job.building)  # (left by a run killed between publishing and cleaning up)
             return Done(job.target, skipped=True)
-        raise FileExistsError(
-            f"{job.target} exists already and was not made by this pipeline from this input: "
-            "use overwrite (--overwrite) to replace it, or another folder"
-        )
+        notes.append(damaged)
     source = _open_source(job)
     chain = Chain(source).prepared(job.processors, slot, strict=True)
     plan = make_plan(chain, job.limits, name=job.name, format=job.format)
-    plan, finished, note = _pick_up(job, key, plan)
+    parts = digests_of(job.pipeline, identity, job.format, job.dtype)
+    plan, finished, note = pick_up(job, key, parts, plan)
+    notes.append(note)
     if not (job.building / "plan.json").exists():
-        _start_store(job, key, plan, chain)
-    if job.path is not None and has_sidecars(job.path) and source.attrs.get(NOTES):
-        note = "; ".join(filter(None, (note, str(source.attrs[NOTES]))))
+        start_store(job, key, parts, provenance_of(job, key, identity), plan, chain)
+    if job.path is not None and has_sidecars(job.path):
+        notes.append(str(source.attrs.get(NOTES) or ""))
     opened = Opened(
         job,
         plan.to_dict(),
@@ -329,7 +189,8 @@ def open_recording(job: Job, slot: int) -> Opened | Done:
         plan.block_bytes + plan.base - job.limits.base,
         plan.task_bytes + plan.base - job.limits.base,
         finished,
-        note,
+        "; ".join(filter(None, notes)),
+        key,
     )
     _keep(job, _bind_stages(job, plan.stages))
     if plan.n_blocks == 1 and job.limits.workers * plan.task_bytes <= job.limits.available:
@@ -350,71 +211,6 @@ def _publish_sidecar(job: Job) -> None:
         os.replace(job.coming_sidecar, job.sidecar)
 
 
-def _pick_up(job: Job, key: str, plan: Plan) -> tuple[Plan, dict[int, set[int]], str]:
-    """Go on with what an interrupted run left, if it was the same work and its blocks still fit."""
-    if leads_elsewhere(job.building):
-        discard(job.building)
-        return plan, {}, "started again: in place of the unfinished result there was a link"
-    left = _read_json(job.building / "plan.json")
-    if left is None or not (job.store / "zarr.json").exists():
-        discard(job.building)
-        return plan, {}, ""
-    if left.get("key") == key and len(left["blocks"]) == len(plan.stages):
-        shapes = [tuple(shape) for shape in left["blocks"]]
-        if shapes != [stage.grid.block for stage in plan.stages]:
-            plan = plan.with_blocks(shapes)
-        if plan.block_bytes <= job.limits.available:
-            finished = Ledger(job.building / "ledger").finished()
-            n = sum(map(len, finished.values()))
-            note = f"resumed: {n} of {plan.n_blocks} blocks were finished" if n else ""
-            return plan, finished, note
-    discard(job.building)
-    return plan, {}, "started again: the unfinished result was of another pipeline or budget"
-
-
-def _start_store(job: Job, key: str, plan: Plan, chain: Chain) -> None:
-    """Make the empty arrays of all stages; `plan.json` comes last and says that they are there."""
-    job.building.mkdir(parents=True, exist_ok=True)
-    job.scratch.mkdir(exist_ok=True)
-    import zarr
-
-    zarr.create_group(job.scratch, overwrite=True)
-    about = _about(job, key)
-    fields = fields_of(chain.output)
-    if fields is not None:
-        about["results"] = list(fields)
-    create_group(job.store, chain.output, about)
-    for number, stage in enumerate(plan.stages):
-        if stage.kind == "scratch":
-            create_scratch(job.scratch, number, stage, plan.stages[number + 1])
-            continue
-        for array in _written(stage):
-            create_array(
-                job.store,
-                array.name,
-                array.dims,
-                array.shape,
-                array.dtype,
-                (*stage.grid.block, *array.extra.values()),
-                array.attrs,
-                compress=job.format == "zarr",
-            )
-    content = {"key": key, "blocks": [stage.grid.block for stage in plan.stages]}
-    temporary = job.building / "plan.json.new"
-    temporary.write_text(json.dumps(content))
-    os.replace(temporary, job.building / "plan.json")
-
-
-def _written(stage: Stage) -> list[OutputArray]:
-    """The variables of the result that a stage writes."""
-    arrays = output_arrays(stage.chain.output)
-    return [replace(arrays[0], name=stage.title)] if stage.kind == "copy" else arrays
-
-
-FAILURES_KEPT = 5
-"""How many failed positions of a block, and of a recording, are named with their reasons."""
-
-
 def run_block(opened: Opened, number: int, block: int) -> BlockFinished:
     """Compute one block, write it, note it in the ledger."""
     _set_up_process(opened.job)
@@ -423,13 +219,14 @@ def run_block(opened: Opened, number: int, block: int) -> BlockFinished:
     region = stage.grid.region(block)
     seconds: dict[str, float] = {}
     facts: dict[str, Any] = {}
+    files: list[Any] = []
     remarks: dict[str, int] = {}
     if stage.reduces is not None:
         step = _workplace(opened)[number + 1].chain.steps[0]
         values, partial = stage.chain.partial(region, step, seconds, remarks)
         began = time.perf_counter()
         if stage.keeps:
-            write_block(job.scratch, f"{SCRATCH}{number}", region, values)
+            write_block(job.scratch, f"{SCRATCH}{number}", region, values, files)
         part = part_number(stage, step, block)
         remaining = {
             dim: indexer for dim, indexer in region.items() if dim not in step.processor.reduce_dims
@@ -439,7 +236,7 @@ def run_block(opened: Opened, number: int, block: int) -> BlockFinished:
             "statistic": slice(0, len(partial)),
             **remaining,
         }
-        write_block(job.scratch, f"{PARTIALS}{number}", where, partial[np.newaxis])
+        write_block(job.scratch, f"{PARTIALS}{number}", where, partial[np.newaxis], files)
     else:
         failures: list[tuple[dict[str, int], str]] = []
         values = stage.chain.compute(region, seconds, failures, remarks)
@@ -447,18 +244,19 @@ def run_block(opened: Opened, number: int, block: int) -> BlockFinished:
         if failures:
             facts = {"n_failed": len(failures), "failures": failures[:FAILURES_KEPT]}
         if stage.kind == "scratch":
-            write_block(job.scratch, f"{SCRATCH}{number}", region, values)
+            write_block(job.scratch, f"{SCRATCH}{number}", region, values, files)
         else:
-            for array in _written(stage):
+            for array in written_arrays(stage):
                 whole = {dim: slice(0, size) for dim, size in array.extra.items()}
-                write_block(job.store, array.name, {**region, **whole}, array.values(values))
+                at = {**region, **whole}
+                write_block(job.store, array.name, at, array.values(values), files)
             if job.format == "edf" and stage.kind == "process":
                 axes = tuple(range(1, values.ndim))
                 facts["low"] = values.min(axis=axes).astype(float).tolist()
                 facts["high"] = values.max(axis=axes).astype(float).tolist()
     if remarks:
         facts["remarks"] = remarks
-    Ledger(job.building / "ledger").add(number, block, **facts)
+    Ledger(job.building / "ledger").add(number, block, files=files, **facts)
     n_bytes = values.nbytes
     if reads_fresh(stage.chain.source.variables[SIGNAL]):
         recycle(values)
@@ -492,15 +290,22 @@ def finish_recording(opened: Opened) -> Done:
                 f"{missing} of {count} blocks of stage {number + 1} are not in the ledger of "
                 f"{job.building}: run the same command again"
             )
+    blocks = _redo_lost(opened, ledger)
     clean_leftovers(job.store)
-    facts = _failures(ledger) | _remarks(ledger)
+    begun = read_begun(job.building)
+    facts: dict[str, Any] = {}
+    if begun is not None and len(begun.versions) > 1:
+        facts = {"versions": begun.versions[-1], "earlier_versions": begun.versions[:-1]}
+    facts |= failure_facts(ledger) | remark_facts(ledger)
     passed = _passed_through(job)
     if passed:
         facts["passed_through"] = passed
-    if facts:
-        add_provenance(job.store, facts)
+    add_provenance(job.store, {**facts, "files": array_files(job.store)})
+    replaces = may_replace(opened)
     if job.format == "zarr":
-        publish(job.store, job.target, overwrite=job.overwrite)
+        _check_source(opened)
+        sync_file_system(job.building)
+        publish(job.store, job.target, overwrite=replaces)
     else:
         from penstock.io import export
         from penstock.store import open_store
@@ -510,42 +315,71 @@ def finish_recording(opened: Opened) -> Done:
         job.exported.parent.mkdir()
         ranges = _ranges(opened, ledger)
         result = export(open_store(job.store), job.exported, format=job.format, ranges=ranges)
-        facts |= _export_facts(result)
+        facts |= export_facts(result)
         about = {**(stored_provenance(job.store) or {}), **facts}
         about.pop("sampled", None)
-        parts = _publish_parts(job)
+        about["files"] = exported_files(sorted(job.exported.parent.iterdir()))
+        parts = [name for name in about["files"] if name != job.exported.name]
         if parts:
             about["parts"] = parts
-        job.coming_sidecar.write_text(json.dumps(about, indent=1))
-        if job.overwrite:
+        write_whole(job.coming_sidecar, json.dumps(about, indent=1).encode())
+        _check_source(opened)
+        sync_file_system(job.building)
+        _publish_parts(job, parts, replaces=replaces)
+        if replaces:
             remove(job.sidecar)  # (that of an earlier result must never stand beside this one)
-        publish(job.exported, job.target, overwrite=job.overwrite)
+        publish(job.exported, job.target, overwrite=replaces)
         os.replace(job.coming_sidecar, job.sidecar)
     discard(job.building)
-    return Done(job.target, facts=facts)
+    return Done(job.target, blocks=blocks, facts=facts)
 
 
-def _publish_parts(job: Job) -> list[str]:
-    """Publish what goes with a result that takes several files, before the file that names them.
+def _redo_lost(opened: Opened, ledger: Ledger) -> tuple[BlockFinished, ...]:
+    """Make blocks again that were written, but whose files are not there when they are wanted."""
+    building = opened.job.building
+    stages = {
+        number for number, stage in enumerate(opened.plan["stages"]) if stage["kind"] != "scratch"
+    }
+    lost = blocks_without_files(building, ledger, stages)
+    if not lost:
+        return ()
+    ledger.forget(lost)
+    again = tuple(run_block(opened, number, block) for number, block in sorted(lost))
+    still = blocks_without_files(building, ledger, stages)
+    if still:
+        raise RuntimeError(
+            f"{building / next(iter(still.values()))} was written, but is not there: look at the "
+            "disk of the results, and run the same command again"
+        )
+    return again
 
-    Returns the names of those files.
-    """
-    parts = sorted(path for path in job.exported.parent.iterdir() if path != job.exported)
-    names = [path.name for path in parts]
+
+def _check_source(opened: Opened) -> None:
+    """Refuse to publish what is made of two states of one input."""
+    if result_key(opened.job) != opened.key:
+        job = opened.job
+        source = job.path if job.path is not None else job.name
+        raise ValueError(
+            f"{source} was changed while it was processed, so that its result is not published: "
+            "run the same command again, once it stays as it is"
+        )
+
+
+def _publish_parts(job: Job, names: list[str], *, replaces: bool) -> None:
+    """Publish what goes with a result that takes several files, before the file that names them."""
     # a run that was killed in between left some, and a result that is replaced may have had more
     begun = job.building / "parts.json"
-    ours = set((_read_json(begun) or {}).get("parts", []))
-    if job.overwrite:
-        earlier = (_read_json(job.sidecar) or {}).get("parts", [])
+    ours = set((read_json(begun) or {}).get("parts", []))
+    if replaces:
+        earlier = (read_json(job.sidecar) or {}).get("parts", [])
         ours |= {str(name) for name in earlier if os.path.basename(str(name)) == name}
     if names:
-        begun.write_text(json.dumps({"parts": names}))
+        write_whole(begun, json.dumps({"parts": names}).encode())
     for name in ours - set(names):
         remove(job.target.with_name(name))
-    for path in parts:
-        target = job.target.with_name(path.name)
-        publish(path, target, overwrite=job.overwrite or path.name in ours)
-    return names
+    for name in names:
+        target = job.target.with_name(name)
+        publish(job.exported.with_name(name), target, overwrite=replaces or name in ours)
 
 
 def _ranges(opened: Opened, ledger: Ledger) -> tuple[np.ndarray, np.ndarray] | None:
@@ -566,28 +400,6 @@ def _ranges(opened: Opened, ledger: Ledger) -> tuple[np.ndarray, np.ndarray] | N
     return None
 
 
-def _failures(ledger: Ledger) -> dict[str, Any]:
-    """How many positions failed, and why the first of them did; empty where none did."""
-    noted = [entry for entry in ledger.entries() if "n_failed" in entry]
-    if not noted:
-        return {}
-    noted.sort(key=lambda entry: (entry["stage"], entry["block"]))
-    first = [failure for entry in noted for failure in entry["failures"]]
-    return {
-        "n_failed": sum(entry["n_failed"] for entry in noted),
-        "failures": first[:FAILURES_KEPT],
-    }
-
-
-def _remarks(ledger: Ledger) -> dict[str, Any]:
-    """What all blocks together lost on the way, as sentences; empty where nothing was lost."""
-    total: Counter[str] = Counter()
-    for entry in ledger.entries():
-        total.update(entry.get("remarks", {}))
-    texts = remarks_texts(total)
-    return {"remarks": texts} if texts else {}
-
-
 _SEVERAL_RATES = ("zarr", "edf")
 """Formats that hold signals of several sampling frequencies."""
 
@@ -605,50 +417,3 @@ def _passed_through(job: Job) -> list[str]:
     return [
         name for name in beside if f"channel{name.removeprefix(SIGNAL)}" in map(str, ds[name].dims)
     ]
-
-
-def _export_facts(result: Any) -> dict[str, Any]:
-    """What the format could not hold as it was: for the sidecar and the report."""
-    facts: dict[str, Any] = {}
-    clipped = {str(name): int(n) for name, n in dict(result.clipped or {}).items() if n}
-    if clipped:
-        facts["clipped"] = clipped
-    if result.padded_seconds:
-        facts["padded_seconds"] = round(float(result.padded_seconds), 6)
-    if result.renamed:
-        facts["renamed"] = dict(result.renamed)
-    if result.notes:
-        facts["not_kept"] = list(result.notes)
-    return facts
-
-
-def result_note(facts: dict[str, Any]) -> str:
-    """What is not as it should be, in one sentence; empty where nothing was lost."""
-    parts = []
-    if "n_failed" in facts:
-        parts.append(failures_text(facts["n_failed"], facts["failures"][0]))
-    parts += facts.get("remarks", [])
-    if "passed_through" in facts:
-        names = ", ".join(facts["passed_through"])
-        parts.append(
-            f"signals of other sampling frequencies are passed on as they are ({names}; open with "
-            "rate= to process them)"
-        )
-    if "clipped" in facts:
-        parts.append(f"{sum(facts['clipped'].values())} samples were clipped")
-    if "padded_seconds" in facts:
-        parts.append(
-            f"the last data record is filled with {facts['padded_seconds']:g} s of the last value"
-        )
-    if "renamed" in facts:
-        pairs = [f"{before} to {after}" for before, after in facts["renamed"].items()]
-        more = f" and {len(pairs) - 5} more" if len(pairs) > 5 else ""
-        parts.append(f"channels are renamed ({', '.join(pairs[:5])}{more})")
-    return "; ".join(part for part in (" and ".join(parts), *facts.get("not_kept", ())) if part)
-
-
-def _read_json(path: Path) -> dict[str, Any] | None:
-    with contextlib.suppress(OSError, ValueError):
-        content = json.loads(path.read_text())
-        return content if isinstance(content, dict) else None
-    return None

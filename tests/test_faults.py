@@ -22,7 +22,10 @@ from penstock.ledger import Ledger, partial_path
 from penstock.store import write_store
 
 HERE = Path(__file__).parent
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(HERE)}
+ENVIRONMENT = {
+    **os.environ,
+    "PYTHONPATH": os.pathsep.join(filter(None, (str(HERE), os.environ.get("PYTHONPATH")))),
+}
 
 SCRIPT = """
 import penstock as ps

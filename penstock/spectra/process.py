@@ -21,11 +21,11 @@ from penstock.pipeline import Pipeline
 from penstock.plan import Plan
 from penstock.processor import Processor
 from penstock.report import Report
+from penstock.result_facts import result_note
 from penstock.spectra.layout import spectral_dims
 from penstock.spectra.positions import PerPosition
 from penstock.spectra.results_home import ResultsHome
 from penstock.store import fill_shape
-from penstock.work import result_note
 
 ESTIMATE_SECONDS = 0.5
 """How long an estimate tries positions."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,10 +11,10 @@ from typing import Any
 import xarray as xr
 
 from penstock.dataset import SIGNAL
-from penstock.identity import content_token, dataset_token, key_of
-from penstock.ledger import partial_path
+from penstock.identity import content_token, dataset_identity, key_of
 from penstock.pipeline import Pipeline
 from penstock.store import add_provenance, stored_provenance
+from penstock.unfinished import begun_key
 
 MOST_BYTES = 4 * 1024**3
 """Largest dataset whose values are read once more, to know it again in a file that has changed."""
@@ -36,7 +35,7 @@ class ResultsHome:
     @cached_property
     def identity(self) -> dict[str, Any]:
         """What tells the dataset from others, without reading a file."""
-        return {"dataset": dataset_token(self.dataset)}
+        return dataset_identity(self.dataset)
 
     @cached_property
     def key(self) -> str:
@@ -59,8 +58,8 @@ class ResultsHome:
         """Store of these results, finished or begun; a new one beside the others otherwise."""
         places = self._places()
         for place in places:
-            about = stored_provenance(place) or _begun(place)
-            if about is not None and about.get("key") == self.key:
+            about = stored_provenance(place)
+            if (about.get("key") if about is not None else begun_key(place)) == self.key:
                 return place
         for place in places:
             known = (stored_provenance(place) or {}).get("content_key")
@@ -89,12 +88,3 @@ class ResultsHome:
         """Note that results are those of the dataset as its file is now."""
         now = ResultsHome(self.folder, self.stem, self.dataset, self.pipeline)
         add_provenance(target, {"key": now.key, "source": now.identity, **facts})
-
-
-def _begun(target: Path) -> dict[str, Any] | None:
-    """What an interrupted run says of the results that it was making."""
-    try:
-        about = json.loads((partial_path(target) / "plan.json").read_text())
-    except (OSError, ValueError):
-        return None
-    return about if isinstance(about, dict) else None

@@ -1,0 +1,74 @@
+"""What is to be said of a result: failed positions, what a format could not hold, in sentences."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from penstock.ledger import Ledger
+from penstock.results import failures_text, remarks_texts
+
+FAILURES_KEPT = 5
+"""How many failed positions of a block, and of a recording, are named with their reasons."""
+
+
+def failure_facts(ledger: Ledger) -> dict[str, Any]:
+    """How many positions failed, and why the first of them did; empty where none did."""
+    noted = [entry for entry in ledger.entries() if "n_failed" in entry]
+    if not noted:
+        return {}
+    noted.sort(key=lambda entry: (entry["stage"], entry["block"]))
+    first = [failure for entry in noted for failure in entry["failures"]]
+    return {
+        "n_failed": sum(entry["n_failed"] for entry in noted),
+        "failures": first[:FAILURES_KEPT],
+    }
+
+
+def remark_facts(ledger: Ledger) -> dict[str, Any]:
+    """What all blocks together lost on the way, as sentences; empty where nothing was lost."""
+    total: Counter[str] = Counter()
+    for entry in ledger.entries():
+        total.update(entry.get("remarks", {}))
+    texts = remarks_texts(total)
+    return {"remarks": texts} if texts else {}
+
+
+def export_facts(result: Any) -> dict[str, Any]:
+    """What the format could not hold as it was: for the sidecar and the report."""
+    facts: dict[str, Any] = {}
+    clipped = {str(name): int(n) for name, n in dict(result.clipped or {}).items() if n}
+    if clipped:
+        facts["clipped"] = clipped
+    if result.padded_seconds:
+        facts["padded_seconds"] = round(float(result.padded_seconds), 6)
+    if result.renamed:
+        facts["renamed"] = dict(result.renamed)
+    if result.notes:
+        facts["not_kept"] = list(result.notes)
+    return facts
+
+
+def result_note(facts: dict[str, Any]) -> str:
+    """What is not as it should be, in one sentence; empty where nothing was lost."""
+    parts = []
+    if "n_failed" in facts:
+        parts.append(failures_text(facts["n_failed"], facts["failures"][0]))
+    parts += facts.get("remarks", [])
+    if "passed_through" in facts:
+        names = ", ".join(facts["passed_through"])
+        parts.append(
+            f"signals of other sampling frequencies are passed on as they are ({names}; open with "
+            "rate= to process them)"
+        )
+    if "clipped" in facts:
+        parts.append(f"{sum(facts['clipped'].values())} samples were clipped")
+    if "padded_seconds" in facts:
+        parts.append(
+            f"the last data record is filled with {facts['padded_seconds']:g} s of the last value"
+        )
+    if "renamed" in facts:
+        pairs = [f"{before} to {after}" for before, after in facts["renamed"].items()]
+        more = f" and {len(pairs) - 5} more" if len(pairs) > 5 else ""
+        parts.append(f"channels are renamed ({', '.join(pairs[:5])}{more})")
+    return "; ".join(part for part in (" and ".join(parts), *facts.get("not_kept", ())) if part)
