@@ -1,10 +1,13 @@
 """The command line: ``penstock info | plan | run | extract | convert | demo``.
 
-Exit codes: 0 all done, 1 some recordings failed (each is named with its reason), 2 wrong usage.
+Exit codes: 0 all done, 1 some recordings failed (each is named with its reason) or the workers are
+gone, 2 wrong usage, 130 Ctrl-C, 143 SIGTERM, 129 SIGHUP: 128 and the number of the signal.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -28,8 +31,11 @@ from penstock.cli_options import (
     show,
 )
 from penstock.cli_reading import chooses_images, reads_recordings
+from penstock.dask_logs import keep_dask_quiet
 from penstock.local_paths import check_local
 from penstock.messages import shown_text
+from penstock.signals import Terminated, ending_signals
+from penstock.threads import left_behind
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -45,7 +51,8 @@ Allow = Annotated[
 
 def main() -> None:
     """Run the command line; every error is one sentence and an exit code."""
-    with warnings.catch_warnings():
+    keep_dask_quiet()
+    with warnings.catch_warnings(), ending_signals():
         warnings.simplefilter("default")
         warnings.showwarning = _show_warning
         try:
@@ -53,12 +60,29 @@ def main() -> None:
             code = app(standalone_mode=False) or 0
             if code == 130:
                 raise KeyboardInterrupt
-            sys.exit(code)
+            _exit(code)
         except (typer.Abort, KeyboardInterrupt):
-            say("stopped; run the same command again to go on where it stopped")
-            sys.exit(130)
+            _stopped(130)
+        except Terminated as signal:
+            _stopped(int(signal.code or 0))
         except Exception as error:
             _fail(error)
+
+
+def _stopped(code: int) -> None:
+    with contextlib.suppress(OSError):  # (the terminal may be what has gone)
+        say("stopped; run the same command again to go on where it stopped")
+    _exit(code)
+
+
+def _exit(code: int) -> None:
+    """End; at once where threads are left behind, which nothing else can end."""
+    if left_behind():
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def _fail(error: Exception) -> None:
@@ -71,12 +95,21 @@ def _fail(error: Exception) -> None:
         path = context.command_path if context is not None else "penstock"
         say(f"{error.format_message()} (try '{path} --help')")
         sys.exit(2)
-    if isinstance(error, OSError | ValueError | TypeError | ImportError):
-        from penstock.engine import one_sentence
+    from penstock.failures import RunStopped, one_sentence
 
+    if isinstance(error, RunStopped):
         say(one_sentence(error))
-        sys.exit(2)
-    raise error
+        _exit(1)
+    if isinstance(error, OSError | ValueError | TypeError | ImportError):
+        say(one_sentence(error))
+        _exit(2)
+    if os.environ.get("PENSTOCK_TRACEBACK"):
+        raise error
+    say(
+        f"an error that was not foreseen, {type(error).__name__}: {one_sentence(error)} (with "
+        "PENSTOCK_TRACEBACK=1 in the environment the same command shows where)"
+    )
+    _exit(2)
 
 
 def _show_warning(message: Any, category: Any, *rest: Any, **more: Any) -> None:
@@ -111,7 +144,7 @@ def info(files: Files, reading: dict[str, Any]) -> None:
 
 def _show(path: Path, reading: dict[str, Any], name: str | None = None) -> int:
     """Print what is in a recording, or in each of the datasets of a file; how many failed."""
-    from penstock.engine import one_sentence
+    from penstock.failures import one_sentence
     from penstock.io import open_dataset
     from penstock.io.arrays import SeveralDatasetsError
 
@@ -248,7 +281,7 @@ def plan(
     select: dict[str, str],
 ) -> None:
     """Show blocks, concurrency and predicted peak memory; nothing is computed."""
-    from penstock.engine import one_sentence
+    from penstock.failures import one_sentence
     from penstock.io import open_dataset
     from penstock.io.bids_choice import chosen_images
     from penstock.io.finding import whole_recordings

@@ -74,12 +74,15 @@ def client_at(scheduler: str | None) -> Iterator[Any]:
         return
     from distributed import Client
 
-    try:
-        client = Client(scheduler, timeout=10, set_as_default=False)
-    except (OSError, ValueError) as error:
-        raise OSError(f"no Dask scheduler answers at {scheduler} ({error})") from None
-    with client:
-        yield client
+    from penstock.dask_logs import quiet_dask
+
+    with quiet_dask():
+        try:
+            client = Client(scheduler, timeout=10, set_as_default=False)
+        except (OSError, ValueError) as error:
+            raise OSError(f"no Dask scheduler answers at {scheduler} ({error})") from None
+        with client:
+            yield client
 
 
 def end_with(report: Report) -> None:

@@ -9,12 +9,16 @@ import asyncio
 import contextlib
 import functools
 import json
-import logging
 import os
+import signal
 import sys
+import time
 from collections.abc import Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor
 from typing import Any
+
+from penstock.dask_logs import quiet_dask
+from penstock.threads import Threads
 
 
 def active_client() -> Any:
@@ -30,19 +34,46 @@ def active_client() -> Any:
 
 @contextlib.contextmanager
 def thread_executor(workers: int) -> Iterator[Executor]:
-    """Threads of this process."""
-    with ThreadPoolExecutor(workers, thread_name_prefix="penstock") as executor:
-        yield executor
+    """Threads of this process. One that hangs is left behind where the caller is interrupted."""
+    threads = Threads(workers)
+    wait = True
+    try:
+        yield threads
+    except Exception:
+        raise
+    except BaseException:
+        wait = False
+        raise
+    finally:
+        threads.shutdown(wait=wait, cancel_futures=True)
 
 
 @contextlib.contextmanager
 def client_executor(client: Any) -> Iterator[Executor]:
-    """Workers of a Dask cluster. Tasks are not cached by their arguments: they have effects."""
-    executor = client.get_executor(pure=False)
+    """Workers of a Dask cluster. Tasks are not cached by their arguments: they have effects.
+
+    Futures have the `key` by which Dask knows the task.
+    """
+    executor = _executor_class()(client, pure=False)
     try:
         yield executor
     finally:
-        executor.shutdown(wait=False)
+        if client.status == "running":
+            with contextlib.suppress(OSError, TimeoutError):
+                executor.shutdown(wait=False)
+
+
+@functools.cache
+def _executor_class() -> type:
+    from distributed.cfexecutor import ClientExecutor
+
+    class KeyedExecutor(ClientExecutor):
+        def _wrap_future(self, future: Any) -> Any:
+            wrapped = super()._wrap_future(future)
+            wrapped.key = future.key
+            return wrapped
+
+    return KeyedExecutor
 
 
 CERTIFICATE_MODULES = ("cryptography.x509",)
@@ -61,9 +92,6 @@ def local_processes(workers: int) -> Iterator[Any]:
     """
     from distributed import Client, Scheduler, Security, SpecCluster
 
-    # a connection that ends while the cluster closes is logged with its traceback, sometimes after
-    # the cluster has stopped silencing logs
-    logging.getLogger("distributed.batched").setLevel(logging.WARNING)
     security = Security.temporary()
     options = {
         "worker_class": "distributed.Worker",
@@ -73,6 +101,8 @@ def local_processes(workers: int) -> Iterator[Any]:
             "dashboard": False,
             "dashboard_address": f"{LOOPBACK}:0",  # (of its metrics, which are served all the same)
             "host": f"tls://{LOOPBACK}",
+            "preload": ["penstock.worker_process"],
+            "death_timeout": 60,
         },
         "environment": _worker_environment(security),
     }
@@ -83,20 +113,23 @@ def local_processes(workers: int) -> Iterator[Any]:
             "dashboard": False,
             "dashboard_address": f"{LOOPBACK}:0",
             "security": security,
+            # (what ended a worker is not given to the next one: the run decides)
+            "allowed_failures": 0,
         },
     }
-    cluster = SpecCluster(
-        workers={i: {"cls": _worker_process(), "options": options} for i in range(workers)},
-        scheduler=scheduler,
-        security=security,
-        silence_logs=40,
-    )
-    try:
-        with Client(cluster, set_as_default=False) as client:
-            client.wait_for_workers(workers, timeout=60)
-            yield client
-    finally:
-        cluster.close(timeout=10)
+    with quiet_dask():
+        cluster = SpecCluster(
+            workers={i: {"cls": _worker_process(), "options": options} for i in range(workers)},
+            scheduler=scheduler,
+            security=security,
+            silence_logs=40,
+        )
+        try:
+            with Client(cluster, set_as_default=False) as client:
+                client.wait_for_workers(workers, timeout=60)
+                yield client
+        finally:
+            cluster.close(timeout=10)
 
 
 LOOPBACK = "127.0.0.1"
@@ -129,21 +162,81 @@ def _worker_environment(security: Any) -> dict[str, str]:
     }
 
 
+BROKEN = 5
+"""How often in a row a worker that ends within a second is started again."""
+
+
 @functools.cache
 def _worker_process() -> type:
-    """Dask's worker in a process of its own, with environment variables that only it has."""
+    """Dask's worker in a process of its own, with environment variables that only it has.
+
+    Where the process ends although nobody closed it, another takes its place.
+    """
     from distributed.deploy.subprocess import SubprocessWorker
 
     class WorkerProcess(SubprocessWorker):
         def __init__(self, *args: Any, environment: dict[str, str], **kwargs: Any) -> None:
             self.environment = environment
+            self.ends: list[tuple[float, int]] = []
+            self.closing = False
             super().__init__(*args, **kwargs)
 
         async def _start(self) -> None:
+            await self._start_process()
+            self._watching = asyncio.create_task(self._keep_up())
+
+        async def _start_process(self) -> None:
             spec = {"cls": self.worker_class, "opts": self.worker_kwargs}
             command = ["-m", "dask", "spec", self.scheduler, "--spec", json.dumps(spec)]
+            # (in a session of its own: Ctrl-C in the terminal is for the run to hear, which ends
+            # its workers itself)
             self.process = await asyncio.create_subprocess_exec(
-                sys.executable, *command, env={**os.environ, **self.environment}
+                sys.executable,
+                *command,
+                env={**os.environ, **self.environment},
+                start_new_session=True,
             )
 
+        async def _keep_up(self) -> None:
+            soon = 0
+            while soon < BROKEN and self.process is not None:
+                began = time.monotonic()
+                code = await self.process.wait()
+                if self.closing:
+                    return
+                self.ends.append((time.monotonic(), code))
+                soon = soon + 1 if time.monotonic() - began < 1 else 0
+                await self._start_process()
+                if self.closing and self.process is not None:
+                    self.process.kill()
+
+        async def close(self) -> None:
+            self.closing = True
+            await super().close()
+
     return WorkerProcess
+
+
+def exit_reason(client: Any) -> str:
+    """How the local process ended that ended last, in words; nothing where none of ours did."""
+    workers = getattr(getattr(client, "cluster", None), "workers", None) or {}
+    kept = [worker for worker in workers.values() if hasattr(worker, "ends")]
+    code: int | None = None
+    began = time.monotonic()
+    while kept and code is None and time.monotonic() < began + 2:
+        # (Dask may know of it before the system says how it ended)
+        ends = [end for worker in kept for end in worker.ends if end[0] > began - 2]
+        if ends:
+            code = max(ends)[1]
+        else:
+            time.sleep(0.05)
+    if code is None:
+        return ""
+    if code >= 0:
+        return f"it ended with exit code {code}"
+    known: dict[int, str] = {
+        signal.SIGSEGV: "a crash in compiled code: segmentation fault",
+        signal.SIGKILL: "it was killed, as systems do where memory runs out",
+    }
+    name = signal.Signals(-code).name if -code in set(signal.Signals) else str(-code)
+    return known.get(-code, f"it was ended by the signal {name}")

@@ -8,18 +8,27 @@ small records of what was done.
 from __future__ import annotations
 
 import contextlib
-import errno
+import heapq
 import itertools
 import queue
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import CancelledError, Executor, Future
+from concurrent.futures import wait as wait_for
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from penstock import events
-from penstock.blocks import BudgetError, RowTooLarge
+from penstock.attempts import attempt, forget_begun, was_begun
+from penstock.cluster import exit_reason
+from penstock.failures import (
+    RETRIES,
+    Failure,
+    of_error,
+    one_sentence,
+    seconds_to_wait,
+)
 from penstock.job import Done, Job, Opened
 from penstock.plan import Resources
 from penstock.result_facts import result_note
@@ -29,13 +38,12 @@ from penstock.work import (
     run_block,
     run_stage,
 )
+from penstock.worker_watch import WorkerWatch
 
-RETRIES = 2
-"""How often a block is tried again after a failure that may pass."""
-
-_LASTING = {
-    errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT, errno.EEXIST,
-}  # fmt: skip
+LOOK_EVERY = 5.0
+"""Seconds in which nothing is heard before the workers are looked at."""
+LET_END = 20.0
+"""Seconds that blocks under way are given to end after an interruption."""
 
 
 @dataclass(eq=False)
@@ -49,6 +57,8 @@ class _Recording:
     upcoming: int | None = None
     running: int = 0
     finishing: bool = False
+    suspended: bool = False
+    """Whether a task of it ended its worker, and waits until all others are done."""
 
     def start(self, opened: Opened) -> None:
         self.opened = opened
@@ -101,16 +111,28 @@ class _Task:
     recording: _Recording
     n_bytes: int
     submit: Callable[[], Future[Any]]
+    label: str
+    """What the task is called where it leaves its mark (see `penstock.attempts`)."""
     block: int | None = None
     stage: int = 0
     tries: int = 0
+    losses: int = 0
+    """How often its worker ended while it was under way."""
+    alone: bool = False
+    """Whether nothing else runs beside it: what ends its worker is then known."""
 
 
 class Engine:
     """The client's loop: what to submit next, what to do with what comes back."""
 
     def __init__(
-        self, pool: Executor, limits: Resources, heard: list[events.Listener], client: Any
+        self,
+        pool: Executor,
+        limits: Resources,
+        heard: list[events.Listener],
+        client: Any,
+        *,
+        own: bool = False,
     ):
         self.pool = pool
         self.limits = limits
@@ -120,35 +142,57 @@ class Engine:
         self.active: list[_Recording] = []
         self.waiting: deque[_Recording] = deque()
         self.again: deque[_Task] = deque()
+        self.later: list[tuple[float, int, _Task]] = []
+        """Tasks that wait for their next try: when that is, and a number that orders equals."""
+        self.suspects: deque[_Task] = deque()
+        """Tasks during which their worker ended: they are tried again when all else is done."""
+        self.watch = WorkerWatch(client, self.tell, own) if client is not None else None
+        self._number = itertools.count()
         self.running: dict[Future[Any], _Task] = {}
 
     def tell(self, event: events.Event) -> None:
         for listener in self.heard:
             listener(event)
 
-    def run(self, jobs: list[Job]) -> None:
+    def run(self, jobs: list[Job], refused: Mapping[str, str] | None = None) -> None:
+        """Do all jobs; `refused` are recordings that cannot be done, with the reasons."""
         began = time.perf_counter()
-        self.tell(events.RunStarted(len(jobs), self.limits.workers, self.limits.budget))
+        n = len(jobs) + len(refused or {})
+        self.tell(events.RunStarted(n, self.limits.workers, self.limits.budget))
+        for name, reason in (refused or {}).items():
+            self.tell(events.RecordingFailed(name, reason))
         self.waiting.extend(_Recording(job) for job in jobs)
         interrupted = False
         try:
-            while self.waiting or self.active or self.running or self.again:
+            while self._has_work():
                 self._fill()
                 self._take_one()
-        except KeyboardInterrupt as error:
+        except BaseException as error:
             interrupted = True
-            error.add_note("what is finished is kept: the same call goes on where this one stopped")
-            self._drain()
+            if isinstance(error, Exception):
+                for future in list(self.running):
+                    future.cancel()
+            else:  # (Ctrl-C, or a signal that asks for the end)
+                error.add_note(
+                    "what is finished is kept: the same call goes on where this one stopped"
+                )
+                self._drain(5.0 if isinstance(error, SystemExit) else LET_END)
             raise
         finally:
             self.tell(events.RunFinished(time.perf_counter() - began, interrupted))
+
+    def _has_work(self) -> bool:
+        left = (self.waiting, self.active, self.running, self.again, self.later, self.suspects)
+        return any(left)
 
     # ------------------------------------------------------------------ submitting
 
     def _fill(self) -> None:
         """Submit while there is work, room in the window, and memory for it."""
-        while True:
-            task = self.again[0] if self.again else self._next_task()
+        while not any(task.alone for task in self.running.values()):
+            while self.later and self.later[0][0] <= time.monotonic():
+                self.again.append(heapq.heappop(self.later)[-1])
+            task = self.again[0] if self.again else self._next_task() or self._next_suspect()
             if task is None:
                 return
             # a second round waits at the workers, so that none of them idles while the client hears
@@ -163,7 +207,11 @@ class Engine:
                 return
             if self.again:
                 self.again.popleft()
-            future = task.submit()
+            try:
+                future = task.submit()
+            except Exception as error:
+                self._not_sent(task, error)
+                continue
             self.running[future] = task
             future.add_done_callback(lambda f, t=task: self.results.put((t, f)))  # type: ignore[misc]
 
@@ -187,10 +235,12 @@ class Engine:
                 return _Task(
                     recording,
                     opened.finish_bytes,
-                    lambda o=opened: self.pool.submit(finish_recording, o),  # type: ignore[misc]
+                    self._submits(finish_recording, opened, label="finish"),
+                    "finish",
                 )
         # a few recordings are open at a time: enough that one is ready when another ends
-        if self.waiting and len(self.active) < 2 * self.limits.workers:
+        under_way = sum(not recording.suspended for recording in self.active)
+        if self.waiting and under_way < 2 * self.limits.workers:
             recording = self.waiting.popleft()
             self.active.append(recording)
             return self._open_task(recording, self.limits.available // self.limits.workers)
@@ -206,49 +256,62 @@ class Engine:
             return 1
         return max(1, self.limits.workers // (len(self.active) + len(self.waiting)))
 
+    def _next_suspect(self) -> _Task | None:
+        """A task that may have ended its worker, now that nothing else can be harmed.
+
+        Those that were lost once, with a machine perhaps, run together; what ends a worker again
+        runs alone.
+        """
+        if not self.suspects or self.running or self.later:
+            return None
+        for task in self.suspects:
+            forget_begun(task.recording.job, task.label)
+            task.recording.suspended = False
+        together = [task for task in self.suspects if task.losses == 1]
+        if len(together) > 1:
+            self.suspects = deque(task for task in self.suspects if task.losses > 1)
+            self.again.extend(together)
+            return self.again[0]
+        task = self.suspects.popleft()
+        task.alone = True
+        return task
+
+    def _submits(
+        self, task: Callable[..., Any], about: Job | Opened, *rest: Any, label: str
+    ) -> Callable[[], Future[Any]]:
+        return lambda: self.pool.submit(attempt, task, about, *rest, label=label)
+
     def _stage_task(self, recording: _Recording, opened: Opened, stage: int) -> _Task:
-        return _Task(
-            recording,
-            opened.block_bytes,
-            lambda: self.pool.submit(run_stage, opened, stage),
-            0,
-            stage,
-        )
+        label = f"{stage}"
+        submit = self._submits(run_stage, opened, stage, label=label)
+        return _Task(recording, opened.block_bytes, submit, label, 0, stage)
 
     def _open_task(self, recording: _Recording, n_bytes: int) -> _Task:
-        job = recording.job
-        return _Task(recording, n_bytes, lambda: self.pool.submit(open_recording, job, n_bytes))
+        submit = self._submits(open_recording, recording.job, n_bytes, label="open")
+        return _Task(recording, n_bytes, submit, "open")
 
     def _block_task(self, recording: _Recording, opened: Opened, stage: int, number: int) -> _Task:
-        return _Task(
-            recording,
-            opened.block_bytes,
-            lambda: self.pool.submit(run_block, opened, stage, number),
-            number,
-            stage,
-        )
+        label = f"{stage}-{number}"
+        submit = self._submits(run_block, opened, stage, number, label=label)
+        return _Task(recording, opened.block_bytes, submit, label, number, stage)
 
     # ------------------------------------------------------------------ receiving
 
     def _take_one(self) -> None:
-        if not self.running:
+        found = self._next_result()
+        if found is None:
             return
-        while True:
-            try:
-                task, future = self.results.get(timeout=5)
-                break
-            except queue.Empty:
-                self._check_workers()
-        del self.running[future]
+        task, future = found
         recording = task.recording
         if task.block is not None:
             recording.running -= 1
         error = CancelledError() if future.cancelled() else future.exception()
         if recording not in self.active:
             return  # it failed already; this was a block still on its way
-        if error is not None:
-            self._failed(task, error)
-        elif isinstance(result := future.result(), events.BlockFinished):
+        result = future.result() if error is None else self._lost(task, error)
+        if isinstance(result, Failure):
+            self._failed(task, result)
+        elif isinstance(result, events.BlockFinished):
             self.tell(result)
         elif isinstance(result, tuple):
             for block in result:
@@ -279,78 +342,128 @@ class Engine:
             )
         )
 
-    def _failed(self, task: _Task, error: BaseException) -> None:
+    def _next_result(self) -> tuple[_Task, Future[Any]] | None:
+        """What ends next; None where tasks have become due before."""
+        while self.running or self.later:
+            due = self.later[0][0] - time.monotonic() if self.later else LOOK_EVERY
+            try:
+                task, future = self.results.get(timeout=max(0.0, min(due, LOOK_EVERY)))
+            except queue.Empty:
+                if due <= LOOK_EVERY and self.later:
+                    return None
+                self._look()
+                if self.again:
+                    return None
+            else:
+                if self.running.pop(future, None) is not None:
+                    return task, future
+        return None
+
+    def _look(self) -> None:
+        """See whether anybody works; take tasks back from workers that do not begin them."""
+        if self.watch is None:
+            return
+        stuck = self.watch.look()
+        for future, task in list(self.running.items()) if stuck else ():
+            begun = was_begun(task.recording.job, task.label)
+            if getattr(future, "key", None) in stuck and not begun:
+                del self.running[future]
+                future.cancel()
+                self.again.append(task)
+
+    # ------------------------------------------------------------------ failures
+
+    def _not_sent(self, task: _Task, error: Exception) -> None:
+        """A task that could not even be submitted."""
+        if task.block is not None:
+            task.recording.running -= 1
+        if self.watch is not None and not self.watch.check_connection():
+            self._failed(task, Failure("the Dask scheduler does not answer", may_pass=True))
+            return
+        self._failed(task, of_error(error))
+
+    def _lost(self, task: _Task, error: BaseException) -> Failure:
+        """What it means that Dask, not the task, says that it was not done."""
+        kind = type(error).__name__
+        if kind == "KilledWorker":
+            begun = was_begun(task.recording.job, task.label)
+            return Failure("its worker ended", may_pass=True, begun_before=begun)
+        if isinstance(error, CancelledError) or kind in ("CommClosedError", "FutureCancelledError"):
+            if self.watch is not None:
+                self.watch.check_connection()
+            return Failure("Dask let go of it", may_pass=True)
+        if error.__cause__ is not None and "deserializ" in str(error):
+            return Failure(
+                f"a worker could not load what it was sent ({one_sentence(error.__cause__)}): it "
+                "needs the same packages and modules as this process"
+            )
+        return of_error(error)
+
+    def _failed(self, task: _Task, failure: Failure) -> None:
         recording = task.recording
-        if isinstance(error, RowTooLarge) and task.n_bytes < self.limits.available:
+        if failure.row_too_large and task.n_bytes < self.limits.available:
             self.again.append(self._open_task(recording, self.limits.available))
             return
-        if task.tries < RETRIES and may_pass(error):
+        if failure.begun_before:
+            task.losses += 1
+            if not task.alone and task.losses < 3:
+                recording.suspended = True
+                self._again_later(task, failure.reason)
+                self.suspects.append(task)
+                return
+            failure = Failure(self._crash(task))
+        if failure.may_pass and task.tries < RETRIES:
             task.tries += 1
-            recording.running += task.block is not None
-            self.again.append(task)
-            self.tell(
-                events.BlockRetried(recording.job.name, task.stage, task.block, one_sentence(error))
-            )
+            task.alone = False
+            wait = seconds_to_wait(task.tries)
+            self._again_later(task, failure.reason, wait)
+            heapq.heappush(self.later, (time.monotonic() + wait, next(self._number), task))
             return
+        self._give_up(recording, failure.reason)
+
+    def _again_later(self, task: _Task, reason: str, wait: float = 0.0) -> None:
+        name = task.recording.job.name
+        task.recording.running += task.block is not None
+        self.tell(events.BlockRetried(name, task.stage, task.block, reason, wait))
+
+    def _give_up(self, recording: _Recording, reason: str) -> None:
+        """Nothing more is done for a recording; the others go on."""
         self.active.remove(recording)
         self.again = deque(t for t in self.again if t.recording is not recording)
+        self.suspects = deque(t for t in self.suspects if t.recording is not recording)
+        self.later = [entry for entry in self.later if entry[-1].recording is not recording]
+        heapq.heapify(self.later)
         name = recording.job.name
-        self.tell(events.RecordingFailed(name, one_sentence(error).removeprefix(f"{name}: ")))
+        self.tell(events.RecordingFailed(name, reason.removeprefix(f"{name}: ")))
 
-    def _check_workers(self) -> None:
-        """A cluster without workers would let us wait forever."""
-        if self.client is None:
-            return
-        deadline = time.monotonic() + 30
-        while not self.client.scheduler_info(n_workers=1)["workers"]:
-            if time.monotonic() > deadline:
-                raise RuntimeError(
-                    "all Dask workers are gone: look at their logs (out of memory?), start new "
-                    "ones, and run the same command again to go on"
-                )
-            time.sleep(1)
+    def _crash(self, task: _Task) -> str:
+        """Why a recording is given up whose task ended every worker that it was given to."""
+        what = {"open": "opening it", "finish": "writing its result"}.get(
+            task.label, f"block {task.block} of stage {task.stage + 1}"
+        )
+        how = exit_reason(self.client) or "out of memory, or a crash in compiled code"
+        return (
+            f"{what} ended the worker process {task.losses} times ({how}): run it with one block "
+            "less at once, or look for the crash on a small part of it"
+        )
 
-    def _drain(self) -> None:
-        """After Ctrl-C: let running blocks end, start no more."""
+    def _drain(self, patience: float) -> None:
+        """After an interruption: let running tasks end, start no more; again: leave at once."""
         for future in list(self.running):
             future.cancel()
-        for future in itertools.filterfalse(Future.cancelled, list(self.running)):
-            with contextlib.suppress(BaseException):
-                future.result(timeout=60)
-
-
-def may_pass(error: BaseException) -> bool:
-    """Whether trying again may help: a network or disk hiccup, a lost worker."""
-    if isinstance(error, OSError):
-        return error.errno is not None and error.errno not in _LASTING
-    return type(error).__name__ in (
-        "KilledWorker",
-        "CommClosedError",
-        "FutureCancelledError",
-        "CancelledError",
-    )
-
-
-def one_sentence(error: BaseException) -> str:
-    """What went wrong, for people: one line, with the place where it happened."""
-    if type(error).__name__ == "KilledWorker":
-        return (
-            "its block ended the worker process several times (out of memory, or a crash in "
-            "compiled code): allow less memory a block or look at the workers' logs"
-        )
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return (
-            "no space left on the disk of the results: finished blocks are kept, make room and "
-            "run the same command again"
-        )
-    text = " ".join(str(error).split()) or type(error).__name__
-    if isinstance(error, ModuleNotFoundError) and error.name and "pip install" not in text:
-        text += f": pip install {error.name.partition('.')[0]}"
-    if isinstance(error, OSError) and error.filename and error.strerror:
-        text = f"{error.filename}: {error.strerror[:1].lower()}{error.strerror[1:]}"
-    if isinstance(error, KeyError | IndexError | AttributeError | ZeroDivisionError | MemoryError):
-        text = f"{type(error).__name__}: {text}"
-    notes = [note for note in getattr(error, "__notes__", []) if note.startswith("in ")]
-    if notes and not isinstance(error, BudgetError):
-        text += f" ({notes[0]})"
-    return text
+        left = [future for future in self.running if not future.done()]
+        if not left:
+            return
+        n = f"{len(left)} blocks" if len(left) > 1 else "1 block"
+        with contextlib.suppress(KeyboardInterrupt, SystemExit):
+            self.tell(
+                events.RunWaits(
+                    f"stopping: {n} under way may take {patience:.0f} s more to end (again to stop "
+                    "at once)"
+                )
+            )
+            wait_for(left, timeout=patience)
+            while not self.results.empty():
+                _, ended = self.results.get()
+                if not ended.cancelled() and isinstance(ended.result(), events.BlockFinished):
+                    self.tell(ended.result())

@@ -63,6 +63,15 @@ class BlockRetried(Event):
     block: int | None
     """None: opening or finishing the recording."""
     reason: str
+    wait: float = 0.0
+    """Seconds until then."""
+
+
+@dataclass(frozen=True)
+class RunWaits(Event):
+    """A run waits for something that nobody sees: workers, or blocks that must end."""
+
+    reason: str
 
 
 @dataclass(frozen=True)

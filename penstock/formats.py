@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from penstock.memory import MIB
 
@@ -26,6 +27,9 @@ class Format:
     endings: tuple[str, ...] = ()
     """How the names of files end before the suffix, where programs ask for that; the first is put
     to names that have none."""
+    write: Callable[..., Any] | None = None
+    """``write(dataset, path)``, of formats that a user registers: makes the file, and returns None
+    or an `ExportReport`. None: `penstock.io.export` writes it."""
 
     def file_name(self, name: str) -> str:
         """What the result of a recording of that name is called.
@@ -79,6 +83,44 @@ FORMATS = {
         Format("tsv", ".tsv", 64 * MIB, contents=TABLES),
     )
 }
+
+
+BUILT_IN = dict(FORMATS)
+"""The formats that Penstock brings along; all others are a user's."""
+
+
+def register_format(format: Format) -> Format:
+    """Make a format of results known to runs and to `penstock.export`.
+
+    Parameters
+    ----------
+    format : Format
+        Name, extension, and the function that writes it.
+
+    Returns
+    -------
+    Format
+        The same format.
+
+    Raises
+    ------
+    ValueError
+        If it has the name of a format of Penstock, or no function.
+
+    Examples
+    --------
+    >>> import numpy as np, penstock as ps
+    >>> from penstock.formats import Format, register_format
+    >>> def write_raw(ds, path):
+    ...     ds.signal.values.astype("<f4").tofile(path)
+    >>> _ = register_format(Format("raw", ".raw", 64 << 20, write=write_raw))
+    """
+    if format.name in BUILT_IN:
+        raise ValueError(f"{format.name!r} is a format of Penstock: choose another name")
+    if format.write is None:
+        raise ValueError(f"the format {format.name!r} needs a function in write= that writes it")
+    FORMATS[format.name] = format
+    return format
 
 
 def check_format(name: str) -> Format:

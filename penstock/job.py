@@ -41,6 +41,10 @@ class Job:
     """What tells this input from another, where the path does not."""
     options: dict[str, Any] = field(default_factory=dict)
     """Options of `open_dataset`."""
+    registered: bytes = b""
+    """What the client registered beside what Penstock brings along, for other processes."""
+    marks: Path | None = None
+    """Folder in which tasks are marked while they last; None where they run in the client."""
 
     @property
     def building(self) -> Path:

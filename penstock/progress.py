@@ -148,6 +148,8 @@ class TerminalProgress:
         if isinstance(event, events.RecordingFailed):
             # (the reason stands in the report: here it would be said twice)
             self._progress.console.print(f"[red]failed[/] {escape(shown_text(event.name))}")
+        elif isinstance(event, events.RunWaits):
+            self._progress.console.print(escape(f"penstock: {shown_text(event.reason)}"))
         self._progress.update(
             self._bar, completed=self.tally.fraction, description=self.tally.text()
         )
@@ -165,19 +167,23 @@ class NotebookProgress:
         self.tally = Tally()
         self._html = HTML
         self._shown = 0.0
+        self._waits = ""
         self._display: Any = display(HTML(self._page()), display_id=True)
 
     def _page(self) -> str:
         percent = 100 * self.tally.fraction
         return (
             f'<div><progress max="100" value="{percent:.1f}" style="width:20em"></progress> '
-            f"{percent:.0f} % {html.escape(self.tally.text())}</div>"
+            f"{percent:.0f} % {html.escape(self.tally.text())}"
+            f"{'<br>' if self._waits else ''}{html.escape(self._waits)}</div>"
         )
 
     def __call__(self, event: events.Event) -> None:
         self.tally.hear(event)
         now = time.monotonic()
-        if now - self._shown > 0.2 or isinstance(event, events.RunFinished):
+        waits = event.reason if isinstance(event, events.RunWaits) else ""
+        if waits != self._waits or now - self._shown > 0.2 or isinstance(event, events.RunFinished):
+            self._waits = waits
             self._shown = now
             self._display.update(self._html(self._page()))
 
@@ -203,6 +209,8 @@ class LogProgress:
             self._say(f"failed {event.name}")  # (the reason stands in the report)
         elif isinstance(event, events.RecordingPlanned) and event.note:
             self._say(f"{event.name}: {event.note}")
+        elif isinstance(event, events.RunWaits):
+            self._say(event.reason)
         elif isinstance(event, events.RunFinished):
             self._say(f"{self.tally.text()} in {duration(event.seconds)}")
         elif time.monotonic() - self._said > LOG_INTERVAL:

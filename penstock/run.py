@@ -14,13 +14,16 @@ from typing import TYPE_CHECKING, Any
 import xarray as xr
 
 from penstock import events
+from penstock.attempts import MARKS
 from penstock.blocks import BudgetError
 from penstock.budget import Resources, resources
 from penstock.chain import Chain
 from penstock.cluster import active_client, client_executor, local_processes, thread_executor
+from penstock.dask_logs import quiet_dask
 from penstock.dataset import SIGNAL
 from penstock.durable import sync_file_system
 from penstock.engine import Engine
+from penstock.failures import one_sentence
 from penstock.formats import Format, check_format
 from penstock.identity import dataset_identity
 from penstock.job import Job, result_key
@@ -28,10 +31,12 @@ from penstock.ledger import LOCK, partial_path, remove
 from penstock.local_paths import local_path
 from penstock.memory import MIB, PeakSampler, format_bytes, lean_allocator, single_threaded_kernels
 from penstock.own_folder import own_file, refuse_elsewhere
+from penstock.registrations import registrations
 from penstock.report import Report
 from penstock.sources import resolve_sources
 from penstock.store import fill_shape, spool_bytes, stored_provenance, write_store
 from penstock.work import close_workplaces
+from penstock.worker_watch import wait_for_workers
 
 if TYPE_CHECKING:
     from penstock.pipeline import Pipeline
@@ -142,7 +147,7 @@ def run(
     select: Mapping[str, str] | None = None,
 ) -> Report:
     """Process recordings into a folder (see `Pipeline.run`)."""
-    from penstock.progress import progress_listener
+    from penstock.progress import LogProgress, progress_listener
 
     result_format = check_format(format)
     reading = dict(open_options or {})
@@ -177,6 +182,8 @@ def run(
     finished = client is None and all(map(_is_finished, jobs))
     if client is not None:
         kind = "cluster"
+        waits: list[events.Listener] = [*listeners]
+        wait_for_workers(client, waits if progress is False else [*waits, LogProgress()])
     else:
         # (nothing is started for what is there)
         asked = executor or ("threads" if finished else None)
@@ -204,11 +211,17 @@ def run(
             thread_executor(limits.workers) if client is None else client_executor(client)
         )
         sampler = stack.enter_context(PeakSampler(tree=kind == "processes"))
+        refused: dict[str, str] = {}
         if client is not None:
-            jobs = [stack.enter_context(_spooled(job)) for job in jobs]
-        engine = Engine(pool, limits, heard, client)
+            stack.enter_context(quiet_dask())
+            marks = stack.enter_context(_marks(out))
+            jobs = [
+                replace(job, registered=registrations(), marks=marks)
+                for job in _all_spooled(jobs, stack, refused)
+            ]
+        engine = Engine(pool, limits, heard, client, own=kind == "processes")
         try:
-            engine.run(jobs)
+            engine.run(jobs, refused)
         finally:
             close_workplaces({job.token for job in jobs})
             report.finish(sampler.peak, cluster=kind == "cluster")
@@ -253,8 +266,10 @@ def _exclusive(out: Path) -> Iterator[None]:
             ) from None
         except OSError:
             pass  # a file system without locks: nothing to hold on to
-        yield
-    path.unlink(missing_ok=True)
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
 TRAVELS_BYTES = 1 * MIB
@@ -276,6 +291,30 @@ def _travels(ds: xr.Dataset) -> bool:
     except Exception:  # (an open file, a lock: it can be read here and nowhere else)
         return False
     return len(plain) + sum(sizes) <= TRAVELS_BYTES
+
+
+@contextlib.contextmanager
+def _marks(out: Path) -> Iterator[Path]:
+    """Folder of the marks of tasks under way; what a run left that was killed is removed."""
+    folder = out / MARKS
+    remove(folder)
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        with contextlib.suppress(OSError):
+            remove(folder)
+
+
+def _all_spooled(
+    jobs: list[Job], stack: contextlib.ExitStack, refused: dict[str, str]
+) -> Iterator[Job]:
+    """Jobs as other processes can read them; `refused` takes the reasons of those that cannot."""
+    for job in jobs:
+        try:
+            yield stack.enter_context(_spooled(job))
+        except Exception as error:
+            refused[job.name] = one_sentence(error)
 
 
 @contextlib.contextmanager

@@ -8,7 +8,13 @@ from penstock.cluster import local_processes
 
 
 @pytest.fixture(scope="module")
-def client():
+def before():
+    """What listens already: clusters of other tests."""
+    return _listening()
+
+
+@pytest.fixture(scope="module")
+def client(before):
     with local_processes(1) as client:
         yield client
 
@@ -18,14 +24,17 @@ def _family():
     return [own, *own.children(recursive=True)]
 
 
-def test_nothing_of_local_processes_listens_beyond_this_machine(client):
-    hosts = {
-        c.laddr.ip
+def _listening():
+    return {
+        (one.pid, *c.laddr)
         for one in _family()
         for c in one.net_connections(kind="inet")
         if c.status == psutil.CONN_LISTEN
     }
-    assert hosts == {"127.0.0.1"}
+
+
+def test_nothing_of_local_processes_listens_beyond_this_machine(client, before):
+    assert {host for _, host, *_ in _listening() - before} == {"127.0.0.1"}
 
 
 @pytest.mark.parametrize("of", ["scheduler", "worker"])

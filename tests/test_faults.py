@@ -167,7 +167,7 @@ def test_a_worker_killed_in_a_block_changes_nothing(
     report = pipeline.run(
         source, out, memory="4 GiB", client=client, progress=False, listeners=[kill_one]
     )
-    assert killed
+    assert killed, report
     assert report.ok, report
     assert report.kind == "cluster"
     undisturbed = tmp_path / "undisturbed"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy as np
 from penstock.dataset import (
     check_dataset,
 )
-from penstock.formats import check_format, target_format
+from penstock.formats import Format, check_format, target_format
 from penstock.io.objects import as_dataset
 from penstock.local_paths import local_path
 
@@ -103,7 +103,7 @@ def export(
     path = local_path(path)
     if format is None:
         format = target_format(path).name
-    check_format(format)
+    kind = check_format(format)
     if os.path.exists(path) and not overwrite:
         raise FileExistsError(f"{path} exists: choose another name or give overwrite=True")
     folder = os.path.dirname(path)
@@ -114,6 +114,8 @@ def export(
             f"{path} is the file this dataset is read from: export it under another name"
         )
     options: dict[str, Any] = {"progress": progress, "buffer_bytes": buffer_bytes}
+    if kind.write is not None:
+        return _write_registered(ds, path, kind)
     if format == "zarr":
         from penstock.store import write_store
 
@@ -137,6 +139,23 @@ def export(
     from penstock.io.fif_export import write_fif
 
     return write_fif(ds, path, **options)
+
+
+def _write_registered(ds: xr.Dataset, path: str, kind: Format) -> ExportReport:
+    """Write with the function of a user's format; the file has its name when it is complete."""
+    assert kind.write is not None
+    unfinished = os.path.join(os.path.dirname(path), f".unfinished-{os.path.basename(path)}")
+    try:
+        made = kind.write(ds, unfinished)
+        if not os.path.exists(unfinished):
+            raise ValueError(f"the function of the format {kind.name!r} wrote no file at its path")
+        os.replace(unfinished, path)
+    finally:
+        if os.path.isfile(unfinished):
+            os.unlink(unfinished)
+    if isinstance(made, ExportReport):
+        return replace(made, path=path, format=kind.name)
+    return ExportReport(path, kind.name)
 
 
 def _is_source(ds: xr.Dataset, path: str) -> bool:

@@ -481,3 +481,6 @@ register_reader(
         on_disk="file",
     )
 )
+
+BUILT_IN = readers()
+"""The readers that Penstock brings along; all others are a user's."""

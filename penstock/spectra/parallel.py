@@ -309,8 +309,10 @@ def _of_grid(data: xr.DataArray, n_loops: int) -> _Positions:
 def _bundled(call: _Call) -> bytes:
     import cloudpickle
 
+    from penstock.registrations import registrations
+
     try:
-        bundle: bytes = cloudpickle.dumps(call)
+        bundle: bytes = cloudpickle.dumps((registrations(), cloudpickle.dumps(call)))
     except Exception as error:
         raise TypeError(
             f"func cannot be sent to other processes ({error}): use cores=1, or leave out of it "
@@ -396,7 +398,11 @@ def _work(bundle: bytes, start: int, block: Any) -> tuple[bytes, float]:
 def _unbundled(bundle: bytes) -> _Call:
     import cloudpickle
 
-    call: _Call = cloudpickle.loads(bundle)
+    from penstock.registrations import take_over
+
+    registered, packed = cloudpickle.loads(bundle)
+    take_over(registered)
+    call: _Call = cloudpickle.loads(packed)
     return call
 
 
