@@ -17,6 +17,7 @@ from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from penstock.attributes import as_plain_attributes
+from penstock.damage import is_own_reader, readable, source_of
 from penstock.sampled import SampledIndex as SampledIndex
 from penstock.sampled import sampled_coordinate
 from penstock.sampled import sampled_index as sampled_index
@@ -101,7 +102,11 @@ class LazyArray(BackendArray):
                     wanted.append(unique)
                 in_order = len(unique) == len(inverse) and bool((np.diff(inverse) == 1).all())
                 after.append(slice(None) if in_order else inverse)
-        block = self.read(*wanted)
+        if is_own_reader(self.read):
+            with readable(source_of(self.read), OSError):
+                block = self.read(*wanted)
+        else:
+            block = self.read(*wanted)
         # one axis at a time, from the last: integer indexers drop their axis
         for axis in reversed(range(len(after))):
             if not (isinstance(after[axis], slice) and after[axis] == slice(None)):

@@ -50,6 +50,7 @@ from penstock.shards import (
     read_chunks,
     reading_bytes,
 )
+from penstock.zarr_limits import bounded_codecs
 
 if TYPE_CHECKING:
     import zarr
@@ -195,7 +196,8 @@ def _open_array(path: str, name: str, _version: int) -> tuple[zarr.Array, ArrayF
     import zarr
 
     _configure_zarr()
-    array = zarr.open_array(path, path=name, mode="r")
+    with bounded_codecs():
+        array = zarr.open_array(path, path=name, mode="r")
     form = array_format(array)
     if form is None:
         return array, None
@@ -441,7 +443,7 @@ def open_store(path: str | Path) -> xr.Dataset:
     if not (path / "zarr.json").is_file():
         raise FileNotFoundError(f"{path}: no Zarr (version 3) store there")
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), bounded_codecs():
             warnings.simplefilter("ignore")
             ds = xr.open_dataset(path, engine="zarr", chunks=None, consolidated=False, cache=False)
     except Exception as error:

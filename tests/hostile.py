@@ -179,8 +179,11 @@ def _main() -> None:
     paths = [line for line in sys.stdin.read().splitlines() if line]
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
 
+    class TookTooLong(BaseException):
+        pass
+
     def stop(*_: object) -> None:
-        raise TimeoutError(f"took more than {SECONDS} s")
+        raise TookTooLong(f"took more than {SECONDS} s")
 
     signal.signal(signal.SIGALRM, stop)
     for path in paths:

@@ -14,6 +14,7 @@ import xarray as xr
 from penstock.attributes import as_plain_attributes
 from penstock.dataset import SIGNAL, check_dataset, lazy_variable
 from penstock.io.arrays import COMPONENT, as_dtype, in_memory, number_fields, result_type, stored_as
+from penstock.io.hdf5_chunks import check_chunks
 from penstock.io.hdf5_contents import attribute, text, with_entry_dims
 from penstock.io.hdf5_files import CHUNK_CACHE_BYTES, check_filters
 from penstock.io.hdf5_links import Tree
@@ -207,6 +208,7 @@ def _with_texts(
         is_text = stored[name].kind == "S" or h5py.check_string_dtype(stored[name]) is not None
         free = name not in (*result, *dims, SIGNAL, COMPONENT)
         if is_text and free and dataset.ndim == 1 and dataset.size <= TEXT_ENTRIES:
+            check_chunks(dataset, (slice(0, dataset.size),))
             values = [text(value) or "" for value in dataset.fields(name)[...].tolist()]
             result[name] = xr.Variable(dims, np.array(values, dtype=str))
         else:

@@ -22,8 +22,13 @@ from typing import Any
 
 import h5py
 
+from penstock.io.hdf5_chunks import check_chunks
 from penstock.io.hdf5_files import check_filters, open_file
 from penstock.io.hdf5_types import unknown_type
+from penstock.memory import MIB, format_bytes
+
+DESCRIPTION_BYTES = 1024 * MIB
+"""Most that is read to describe a dataset [bytes]: values along its axes, tables of positions."""
 
 MOST_LINKS = 16
 """Links that one name may lead through, as in the HDF5 library: more are a loop."""
@@ -444,6 +449,13 @@ def read_all(tree: Tree, dataset: h5py.Dataset) -> Any:
             f"{dataset.name} of {dataset.file.filename} describes others and has its values in "
             "files of their own, which is not read: copy them into the file"
         )
+    n_bytes = dataset.size * dataset.id.get_type().get_size()
+    if n_bytes > DESCRIPTION_BYTES:
+        raise LinkError(
+            f"{dataset.name} of {dataset.file.filename} describes others and takes "
+            f"{format_bytes(n_bytes)}, more than is read for that: choose a dataset by its name"
+        )
+    check_chunks(dataset, tuple(slice(0, n) for n in dataset.shape))
     return dataset[...]
 
 

@@ -14,7 +14,7 @@ import xarray as xr
 
 from penstock.io.hdf5_axes import Axes, Axis, child, named_axes, number, parent
 from penstock.io.hdf5_contents import MainDataset, along, attribute, describe, text, texts
-from penstock.io.hdf5_links import LinkError, Tree
+from penstock.io.hdf5_links import LinkError, Tree, read_all
 from penstock.io.packing import Packing
 
 MOST_STEPS = 32
@@ -99,8 +99,8 @@ def nexus_axes(tree: Tree, name: str, dataset: h5py.Dataset) -> Axes | None:
         coords |= _further(tree, home, group, dataset, dims, set(names))
     attrs = {}
     title = child(tree, home, "title")
-    if title is not None and not title.shape and text(title[()]):
-        attrs["title"] = text(title[()])
+    if title is not None and not title.shape and text(read_all(tree, title)):
+        attrs["title"] = text(read_all(tree, title))
     return Axes("NeXus", dims, coords, attrs=attrs, packed=_scaling(tree, home, own, is_signal))
 
 
@@ -191,7 +191,7 @@ def _scaling(tree: Tree, home: str, name: str, is_signal: bool) -> Packing | Non
         stored = child(tree, home, f"{name}_{key}")
         if stored is None and is_signal:
             stored = child(tree, home, key)
-        read[key] = None if stored is None or stored.size != 1 else number(stored[...])
+        read[key] = None if stored is None or stored.size != 1 else number(read_all(tree, stored))
     if read["scaling_factor"] is None and read["offset"] is None:
         return None
     scale = 1.0 if read["scaling_factor"] is None else read["scaling_factor"]

@@ -21,6 +21,7 @@ import numpy as np
 from penstock.buffers import new_array, scratch_buffer
 from penstock.dataset import Indexer, indexer_length
 from penstock.io.arrays import convert
+from penstock.io.hdf5_chunks import check_chunks
 from penstock.io.hdf5_files import check_filters, open_file
 from penstock.io.hdf5_links import reopened
 from penstock.io.packing import Decoding
@@ -85,6 +86,7 @@ class Hdf5Region:
             selection = self._selection(indexers)
             shape = tuple(indexer_length(indexer) for indexer in selection)
             target = out.reshape(*shape, len(fields)) if fields else out.reshape(shape)
+            check_chunks(dataset, selection)
             try:
                 _read_boxes(dataset, self.stored, selection, target, fields, self.decoding)
             except OSError as error:

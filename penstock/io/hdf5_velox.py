@@ -10,7 +10,11 @@ import h5py
 import numpy as np
 
 from penstock.io.hdf5_axes import Axes, Axis, child, named_axes
+from penstock.io.hdf5_chunks import check_chunks
 from penstock.io.hdf5_links import Tree, read_all
+
+MOST_METADATA = 1 << 24
+"""Longest text of metadata [bytes]."""
 
 
 def velox_axes(tree: Tree, name: str, dataset: h5py.Dataset) -> Axes | None:
@@ -46,7 +50,10 @@ def _metadata(tree: Tree, home: str) -> Mapping[str, Any] | None:
     if stored is None or stored.dtype != np.uint8 or stored.ndim != 2 or not stored.size:
         return None
     tree.check_storage(stored)
-    column = read_all(tree, stored)[:, 0] if stored.size < 1 << 24 else stored[:, 0]
+    check_chunks(stored, (slice(0, stored.shape[0]), slice(0, 1)))
+    column = (
+        read_all(tree, stored)[:, 0] if stored.size < MOST_METADATA else stored[:MOST_METADATA, 0]
+    )
     try:
         found = json.loads(bytes(column).rstrip(b"\0").decode("utf-8", "replace"))
     except ValueError:

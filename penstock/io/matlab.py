@@ -16,7 +16,7 @@ import struct
 import threading
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO, Any
 
 import numpy as np
@@ -35,6 +35,7 @@ from penstock.io.arrays import (
 )
 from penstock.io.npy import NpyArray, NpyRegion
 from penstock.io.positioned import SCRATCH_BYTES
+from penstock.io.room import check_room
 
 MATRIX, COMPRESSED = 14, 15
 CLASSES = {
@@ -68,6 +69,8 @@ class Variable:
     stored: np.dtype | None = None
     offset: int | None = None
     """Where its values begin, if they lie there as they are."""
+    held: int = 0
+    """Bytes that all of it has in the file, inflated [bytes]."""
 
     def __str__(self) -> str:
         return f"{self.name} ({' x '.join(map(str, self.shape))})"
@@ -272,7 +275,7 @@ def _variables(path: str) -> list[Variable]:
     try:
         with open(path, "rb") as file:
             head = file.read(128)
-            if len(head) == 128 and head[124:128] in (b"\x00\x01IM", b"\x01\x00MI"):
+            if _is_listed(head):
                 return list(_headers(file, path, "<" if head[126:128] == b"IM" else ">"))
         return _old_variables(path)
     except (struct.error, zlib.error, IndexError, KeyError, EOFError, UnicodeDecodeError) as error:
@@ -280,6 +283,11 @@ def _variables(path: str) -> list[Variable]:
             f"{path} cannot be read as a MATLAB file ({' '.join(str(error).split())}): copy or "
             "save it again"
         ) from error
+
+
+def _is_listed(head: bytes) -> bool:
+    """Whether a file lists its variables with their sizes (not so version 4)."""
+    return len(head) == 128 and head[124:128] in (b"\x00\x01IM", b"\x01\x00MI")
 
 
 def _headers(file: IO[bytes], path: str, order: str) -> Iterator[Variable]:
@@ -296,13 +304,30 @@ def _headers(file: IO[bytes], path: str, order: str) -> Iterator[Variable]:
         offset: int | None = at + 8
         if kind == COMPRESSED:
             head = zlib.decompressobj().decompress(head, HEAD_BYTES)
-            kind, offset, head = struct.unpack(order + "I", head[:4])[0], None, head[8:]
+            kind, inflated = struct.unpack(order + "II", head[:8])
+            offset, head = None, head[8:]
+        else:
+            inflated = n_bytes
         if kind == MATRIX:
             variable = _header(head, order, offset)
             # (a name like that is what MATLAB itself keeps in a file)
             if variable is not None and variable.name and not variable.name.startswith("__"):
-                yield variable
+                yield _checked(replace(variable, held=inflated), path)
         at += 8 + n_bytes
+
+
+def _checked(variable: Variable, path: str) -> Variable:
+    """The variable, if it can have as many values as its header says.
+
+    (A number takes a bit at least, an entry of a cell the eight bytes that say what it is.)
+    """
+    n = math.prod(variable.shape)
+    least = n * 8 if variable.kind == "cell" else n // 8 if variable.kind in NUMBERS else 0
+    if min(variable.shape, default=0) < 0 or least > variable.held:
+        raise ValueError(
+            f"{path} announces {variable} with more values than it has bytes: copy or save it again"
+        )
+    return variable
 
 
 def _header(head: bytes, order: str, offset: int | None) -> Variable | None:
@@ -354,7 +379,10 @@ def _old_variables(path: str) -> list[Variable]:
 
     try:
         found = loadmat(path)
-    except (ValueError, TypeError, NotImplementedError, MatReadError, OSError) as error:
+    except (
+        ValueError, TypeError, NotImplementedError, MatReadError, OSError, MemoryError,
+        OverflowError,
+    ) as error:  # fmt: skip
         raise ValueError(
             f"{path} cannot be read as a MATLAB file ({' '.join(str(error).split())}): save it "
             "again, as version 7 or 7.3"
@@ -383,11 +411,17 @@ def _loaded_variable(path: str, name: str, version: tuple[int, int]) -> Any:
     from scipy.io import loadmat
     from scipy.io.matlab import MatReadError
 
+    with open(path, "rb") as file:
+        listed = list(_variables(path)) if _is_listed(file.read(128)) else []
+    held = sum(variable.held for variable in listed if variable.name == name)
+    held = held or os.path.getsize(path)
+    check_room(2 * held, f"{name} of {path}", "save it as version 7.3, of which parts can be read")
     try:
         # (mat_dtype=True, the classes of MATLAB, would lose imaginary parts)
         return loadmat(path, variable_names=[name])[name]
     except (
-        OSError, ValueError, TypeError, KeyError, NotImplementedError, MatReadError, zlib.error
+        OSError, ValueError, TypeError, KeyError, NotImplementedError, MatReadError, zlib.error,
+        MemoryError, OverflowError,
     ) as error:  # fmt: skip
         raise OSError(
             f"{name} of {path} cannot be read ({' '.join(str(error).split())}): save it again"

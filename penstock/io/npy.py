@@ -7,6 +7,7 @@ from their beginning: they are decompressed once, at the first read, and kept.
 from __future__ import annotations
 
 import functools
+import io
 import math
 import os
 import struct
@@ -35,6 +36,7 @@ from penstock.io.arrays import (
     stored_as,
 )
 from penstock.io.positioned import SCRATCH_BYTES, read_array
+from penstock.io.room import check_room
 
 
 def open_npy(
@@ -153,6 +155,11 @@ def open_npy(
     return described(ds, coords, units, sampling_frequency)
 
 
+MAGIC_BYTES = 8
+HEADER_BYTES = 1 << 20
+"""Largest header of an array [bytes]: a thousand fields take 30 KiB."""
+
+
 @dataclass(frozen=True)
 class NpyArray:
     """Where an array lies and how."""
@@ -204,7 +211,9 @@ class NpyRegion:
             read_array(self.path, self.array.offset, shape, self.array.dtype, picks, out, fields)
         else:
             with _loading:
-                values = _decompressed(self.path, self.member, self.version).transpose(order)
+                values = _decompressed(
+                    self.path, self.member, self.version, self.array.n_bytes
+                ).transpose(order)
             values = values[tuple(p if isinstance(p, slice) else slice(None) for p in picks)]
             for axis, pick in enumerate(picks):
                 if not isinstance(pick, slice):
@@ -217,8 +226,10 @@ def _read_header(file: IO[bytes], path: str, what: str) -> NpyArray:
     try:
         version = npy_format.read_magic(file)
         if version == (1, 0):
+            file = _bounded(file, "<H")
             shape, fortran, dtype = npy_format.read_array_header_1_0(file)
         elif version in ((2, 0), (3, 0)):
+            file = _bounded(file, "<I")
             shape, fortran, dtype = npy_format.read_array_header_2_0(file)
             if version == (3, 0) and dtype.names:  # the same, in UTF-8 instead of Latin-1
                 dtype.names = tuple(name.encode("latin-1").decode() for name in dtype.names)
@@ -227,7 +238,21 @@ def _read_header(file: IO[bytes], path: str, what: str) -> NpyArray:
     except (ValueError, EOFError, SyntaxError, struct.error, tokenize.TokenError) as error:
         text = " ".join(str(error).split())
         raise ValueError(f"{what} has no usable NumPy header ({text}): save it again") from error
-    return NpyArray("", file.tell(), shape, dtype, fortran)
+    if any(n < 0 for n in shape):
+        raise ValueError(f"{what} has no usable NumPy header (the shape {shape}): save it again")
+    return NpyArray("", MAGIC_BYTES + file.tell(), shape, dtype, fortran)
+
+
+def _bounded(file: IO[bytes], size: str) -> IO[bytes]:
+    """What follows the magic text of a file, if it is as long as a header ever is.
+
+    (NumPy reads as many bytes as the file announces before it looks at them.)
+    """
+    announced = file.read(struct.calcsize(size))
+    length = struct.unpack(size, announced)[0]
+    if length > HEADER_BYTES:
+        raise ValueError(f"it announces {length} bytes of header")
+    return io.BytesIO(announced + file.read(length))
 
 
 # ---------------------------------------------------------------------- archives
@@ -260,6 +285,11 @@ def _open_member(path: str, wanted: str | None) -> tuple[NpyArray, bool]:
         raise ValueError(
             f"{path} cannot be read as an .npz archive ({error}): copy or save it again"
         ) from error
+    if array.offset + array.n_bytes > info.file_size:
+        raise ValueError(
+            f"{name} of {path} announces {array.n_bytes} bytes of values, but the archive holds "
+            f"{info.file_size} bytes of it: save it again"
+        )
     if info.compress_type != zipfile.ZIP_STORED:
         return NpyArray(name, 0, array.shape, array.dtype, array.fortran), True
     # sizes in the local header differ from those in the directory of the archive
@@ -275,7 +305,10 @@ _loading = threading.Lock()
 
 
 @functools.lru_cache(maxsize=1)
-def _decompressed(path: str, member: str, version: tuple[int, int]) -> np.ndarray:
+def _decompressed(path: str, member: str, version: tuple[int, int], n_bytes: int) -> np.ndarray:
+    check_room(
+        n_bytes, f"{member} of {path}", "save it without compression (numpy.savez), to read parts"
+    )
     try:
         with np.load(path, allow_pickle=False) as archive:
             return archive[member]

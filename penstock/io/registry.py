@@ -14,6 +14,7 @@ from typing import Any
 
 import xarray as xr
 
+from penstock.damage import is_own_reader, readable
 from penstock.dataset import check_dataset
 from penstock.io.objects import as_dataset, is_object
 from penstock.io.open_options import CASES, check_rate, options_for, takes, with_bads
@@ -171,7 +172,8 @@ def open_dataset(
     if not os.path.exists(path):
         raise FileNotFoundError(not_there(path))
     if engine is None and _is_zarr(path):
-        ds = _open_zarr(path, dict(kwargs, channel_types=channel_types))
+        with readable(path):
+            ds = _open_zarr(path, dict(kwargs, channel_types=channel_types))
         return with_bads(check_rate(ds, rate, path), bads, path)
     reader = _named_reader(engine) if engine is not None else find_reader(path)
     missing = [name for name in reader.requires if importlib.util.find_spec(name) is None]
@@ -189,7 +191,8 @@ def open_dataset(
         options["rate"] = rate
     function = reader.function
     options = options_for(reader.name, function, path, options)
-    ds = check_dataset(function(path, **options))
+    with readable(path) if is_own_reader(function) else contextlib.nullcontext():
+        ds = check_dataset(function(path, **options))
     if sidecars:
         from penstock.io.recording_sidecars import Reopening, with_sidecars
 
@@ -199,7 +202,8 @@ def open_dataset(
             return check_dataset(function(path, **{**options, **taken}))
 
         again = Reopening(reopen, takes(function, "channel_units"), dict(channel_types or {}))
-        ds = with_sidecars(ds, path, again)
+        with readable(path):
+            ds = with_sidecars(ds, path, again)
     return with_bads(check_rate(ds, rate, path), bads, path)
 
 
