@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import h5py
 import numpy as np
 import xarray as xr
 
@@ -27,7 +28,7 @@ from penstock.io.mne.objects import (
     units_of,
 )
 from penstock.io.mne_problems import reading_problem
-from penstock.io.parts import check_parts
+from penstock.io.parts import check_inside, check_parts
 from penstock.messages import warn
 
 OPEN_RECORDINGS = 4
@@ -113,9 +114,35 @@ def _read_raw(path: str, options: dict[str, Any]) -> _Opened:
             raw = mne.io.read_raw(path, preload=False, verbose="warning", **options)
         except Exception as error:
             raise reading_problem(path, error, options) from error
+    check_inside(path, [file for file in raw.filenames if file is not None])
     told = [str(warning.message) for warning in caught]
     told = [text for text in told if not any(phrase in text for phrase in dull)]
     return _Opened(raw, threading.Lock(), told)
+
+
+def _check_hdf5(path: str) -> None:
+    """Raise a ValueError for files in HDF5 (``.snirf``, ``.set``) whose values lie in others.
+
+    MNE-Python would read them, wherever they lie.
+    """
+    if os.path.isdir(path) or not h5py.is_hdf5(path):
+        return
+    from penstock.io.hdf5_links import LinkError, open_tree
+
+    with open_tree(path) as tree:
+        for _, dataset in tree.datasets():
+            try:
+                others = [dataset.file.filename, *tree.check_storage(dataset)]
+            except LinkError as error:
+                raise ValueError(str(error)) from error
+            for other in others:
+                if os.path.abspath(other) != os.path.abspath(path):
+                    raise ValueError(
+                        f"{path} has values of {dataset.name} in {other}, which is not followed: "
+                        "copy them into the file"
+                    )
+        if tree.broken:
+            raise ValueError(f"{path} leads to what is not read: {tree.broken[0]}")
 
 
 def open_mne(
@@ -147,6 +174,7 @@ def open_mne(
         is not 0).
     """
     check_parts(path)
+    _check_hdf5(path)
     own = [name for name in ("preload", "verbose", "fname") if name in options]
     if own:
         raise ValueError(f"{path} cannot be opened with {own[0]!r}: samples are read by region")

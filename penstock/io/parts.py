@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from penstock.io.fif_parts import later_parts, missing_before, next_names, whole_name
@@ -21,7 +22,8 @@ _BESIDE = {
 """Extension of what is opened, and those of its parts."""
 _MASTERS = frozenset({".h5", ".hdf5", ".nxs", ".nx5", ".nexus", ".emd", ".hspy", ".nc", ".cxi"})
 """Extensions of HDF5 files, which may have values in others."""
-_HEADER_BYTES = 1 << 16
+_HEADER_BYTES = 1 << 24
+_LINES = re.MULTILINE | re.IGNORECASE
 
 
 def parts_of(path: str | os.PathLike[str]) -> list[Path]:
@@ -86,6 +88,21 @@ def check_parts(path: str | os.PathLike[str]) -> None:
             raise ValueError(f"{part} is empty (0 bytes): copy or export it again")
 
 
+def check_inside(path: str | os.PathLike[str], files: Iterable[str | os.PathLike[str]]) -> None:
+    """Raise a ValueError if files that a recording is read from lie outside of its folder.
+
+    Links are not looked through: DataLad keeps the files of a folder elsewhere.
+    """
+    whole = os.path.abspath(path)
+    home = whole if os.path.isdir(whole) else os.path.dirname(whole)
+    for file in files:
+        if os.path.commonpath([home, os.path.abspath(file)]) != home:
+            raise ValueError(
+                f"{path} goes on in {file}, outside of its folder, which is not followed: put the "
+                "files of a recording into one folder, and their bare names into its header"
+            )
+
+
 def _named_in(header: Path) -> list[Path]:
     """The files that a BrainVision header names, of those in its folder."""
     parts = [header.with_name(os.path.basename(name)) for name in _names_in(header)]
@@ -98,5 +115,6 @@ def _names_in(header: Path) -> list[str]:
     with contextlib.suppress(OSError), open(header, "rb") as file:
         text = file.read(_HEADER_BYTES).decode("latin-1")
     stem = header.with_suffix("").name
-    names = re.findall(r"^(?:DataFile|MarkerFile)=(.+?)\s*$", text, re.MULTILINE)
+    # (read as MNE-Python's parser reads it: any case, blanks, a colon)
+    names = re.findall(r"^[ \t]*(?:DataFile|MarkerFile)[ \t]*[=:][ \t]*(.+?)\s*$", text, _LINES)
     return [name.replace("$b", stem) for name in names]
