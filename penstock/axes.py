@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from penstock.messages import shown_text
+
 if TYPE_CHECKING:
     import xarray as xr
     from matplotlib.axes import Axes
@@ -25,6 +27,18 @@ BASE_UNITS = (*"msVAWJNFSHTKgΩ", "Hz", "Pa", "eV", "Ohm")
 """Units that take a prefix."""
 NEVER_LARGER = ("s", "K")
 """Of these, units of which nobody writes thousands with a prefix."""
+
+
+LONGEST_NAME = 48
+"""Characters of a name that are drawn beside others."""
+
+
+def drawn_text(text: object, longest: int | None = None) -> str:
+    """Names and units of others in a picture: as they are, where dollars would make formulas."""
+    shown = shown_text(text, lines=True)
+    if longest is not None and len(shown) > longest:
+        shown = f"{shown[: longest - 1]}…"
+    return shown.replace("$", r"\$")
 
 
 def split_units(units: str) -> tuple[int, str] | None:
@@ -68,7 +82,7 @@ class Scale:
         """
         flat = np.concatenate([np.abs(np.asarray(v, dtype=np.float64)).reshape(-1) for v in values])
         largest = float(flat[np.isfinite(flat)].max(initial=0.0))
-        written = "" if units in (None, "1") else str(units)
+        written = "" if units in (None, "1") else drawn_text(units)
         if not largest:
             return cls(1.0, _superscripts(written))
         # (what is 1000 but for rounding counts as 1000)
@@ -85,6 +99,7 @@ class Scale:
 
     def label(self, name: str) -> str:
         """What is written beside an axis: ``frequency [kHz]``."""
+        name = drawn_text(name)
         return f"{name} [{self.units}]" if self.units else name
 
     def formatter(self) -> Formatter:
@@ -240,7 +255,7 @@ class DimAxis:
         (scale or Scale.of(self.units, self.values)).apply(axis, self.name)
         if self.texts:
             axis.set_major_locator(FixedLocator(list(self.values)))
-            axis.set_ticklabels(list(self.texts))
+            axis.set_ticklabels(list(map(drawn_text, self.texts)))
         elif len(self.values) == 1:
             axis.set_major_locator(FixedLocator(list(self.values)))
         else:

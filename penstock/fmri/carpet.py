@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
-from penstock.axes import require_matplotlib
+from penstock.axes import LONGEST_NAME, drawn_text, require_matplotlib
 from penstock.fmri.series import RegionSeries, confound_table
 
 if TYPE_CHECKING:
@@ -342,11 +342,11 @@ def _draw(
         at = times if number < len(traces) else times[carpet.columns]
         colors = ("0.25",) if traced.values.shape[1] == 1 else COLORS
         for column, line in enumerate(traced.values.T):
-            name = traced.names[column] if traced.names else None
+            name = drawn_text(traced.names[column], LONGEST_NAME) if traced.names else None
             color = colors[column % len(colors)]
             upper.plot(at + step / 2, line, color=color, linewidth=0.8, label=name)
         text: dict[str, Any] = {"fontsize": "small", "rotation": 0, "ha": "right", "va": "center"}
-        upper.set_ylabel(traced.label.replace(" ", "\n"), **text)
+        upper.set_ylabel(drawn_text(traced.label).replace(" ", "\n"), **text)
         upper.tick_params(labelbottom=False, bottom=False, labelsize="x-small")
         upper.locator_params(axis="y", nbins=3)
         upper.spines[["top", "right", "bottom"]].set_visible(False)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from penstock.axes import require_matplotlib
+from penstock.axes import drawn_text, require_matplotlib
 from penstock.fmri.carpet import time_axis
 from penstock.fmri.series import RegionSeries, confound_table
 
@@ -164,7 +164,7 @@ def _draw_courses(
         ax.plot(times[part], new[part], color=AFTER, linewidth=1.0, label="after")
         name = first.names[number]
         title = f"{first.dim} {name}" if name.isdecimal() else name
-        ax.set_title(title, loc="left", fontsize="small")
+        ax.set_title(drawn_text(title), loc="left", fontsize="small")
         ax.spines[["top", "right"]].set_visible(False)
         ax.tick_params(labelsize="small")
         ax.locator_params(axis="y", nbins=4)

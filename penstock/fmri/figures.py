@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from penstock.axes import require_matplotlib
+from penstock.axes import LONGEST_NAME, drawn_text, require_matplotlib
 from penstock.fmri.carpet import COLORS, plot_carpet, time_axis
 from penstock.fmri.series import RegionSeries
 from penstock.fmri.view import plot_regions
@@ -98,7 +98,13 @@ def _draw_courses(figure: Any, series: RegionSeries, shown: np.ndarray) -> None:
     for row, (ax, number) in enumerate(zip(axes, shown, strict=True)):
         course = series.read(slice(number, number + 1))[0]
         ax.plot(times, course, color=COLORS[row % len(COLORS)], linewidth=0.8)
-        ax.set_ylabel(series.names[number], fontsize="small", rotation=0, ha="right", va="center")
+        ax.set_ylabel(
+            drawn_text(series.names[number], LONGEST_NAME),
+            fontsize="small",
+            rotation=0,
+            ha="right",
+            va="center",
+        )
         ax.tick_params(labelsize="x-small")
         ax.locator_params(axis="y", nbins=3)
         ax.spines[["top", "right"]].set_visible(False)

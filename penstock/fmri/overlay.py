@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
+from penstock.axes import LONGEST_NAME, drawn_text
 from penstock.fmri.carpet import COLORS
 from penstock.fmri.images import SpatialImage, load_image, nearly_whole, voxel_sizes
 from penstock.fmri.lookup import without_background
@@ -198,7 +199,10 @@ class Overlay:
     def _list_names(self, ax: Axes, colors: np.ndarray, seen: set[int]) -> None:
         from matplotlib.patches import Patch
 
-        patches = [Patch(color=colors[k], label=self.names[k]) for k in sorted(seen)]
+        patches = [
+            Patch(color=colors[k], label=drawn_text(self.names[k], LONGEST_NAME))
+            for k in sorted(seen)
+        ]
         beside: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1.02, 0.5)}
         ax.legend(handles=patches, fontsize="small", frameon=False, handlelength=0.9, **beside)
 

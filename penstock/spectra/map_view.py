@@ -15,6 +15,7 @@ import xarray as xr
 from penstock.axes import (
     DimAxis,
     Scale,
+    drawn_text,
     entry_index,
     labelled_index,
     name_of,
@@ -100,7 +101,7 @@ def draw_map(
     else:
         horizontal = DimAxis.of(array, dims[0])
         vertical = DimAxis(dims[0], _draw_line(ax, colors, horizontal))
-    lines = [_entries_text(array, entries)]
+    lines = [drawn_text(_entries_text(array, entries))]
     missing = int(np.ma.getmaskarray(colors.values).sum())
     if missing:
         lines.append(f"grey: {missing} of {values.size} without a value")
@@ -452,8 +453,8 @@ def _draw_line(ax: Axes, colors: Colors, horizontal: DimAxis) -> np.ndarray:
     values = np.where(hidden, np.nan, np.ma.getdata(colors.values).astype(np.float64))
     if colors.texts_are_words:
         ax.scatter(horizontal.values, values, c=colors.values, cmap=colors.cmap, norm=colors.norm)
-        ax.set_yticks(colors.levels, colors.texts)
-        ax.set_ylabel(colors.name)
+        ax.set_yticks(colors.levels, list(map(drawn_text, colors.texts)))
+        ax.set_ylabel(drawn_text(colors.name))
     else:
         ax.plot(horizontal.values, values, color=LINE, marker="." if values.size <= 256 else "")
         there = values[~hidden]

@@ -15,6 +15,7 @@ import xarray as xr
 from penstock.axes import (
     DimAxis,
     Scale,
+    drawn_text,
     entry_index,
     labelled_index,
     name_of,
@@ -199,7 +200,7 @@ def plot_position(
     broken = int(spectrum.size - np.isfinite(spectrum.values).sum())
     if broken:
         title += f"\n{broken} of {spectrum.size} values are not finite"
-    drawn[0].set_title(title, loc="left", fontsize="medium")
+    drawn[0].set_title(drawn_text(title), loc="left", fontsize="medium")
     return drawn if len(drawn) > 1 else drawn[0]
 
 
@@ -423,7 +424,7 @@ def _label_values(ax: Axes, part: _Part, values: Sequence[np.ndarray]) -> None:
     ax.yaxis.set_major_locator(MultipleLocator(np.pi))
     names = {-1: "−π", 0: "0", 1: "π"}
     ax.yaxis.set_major_formatter(FuncFormatter(lambda v, _=None: names.get(round(v / np.pi), "")))
-    ax.set_ylabel(f"{part.label} [rad]")
+    ax.set_ylabel(drawn_text(f"{part.label} [rad]"))
 
 
 def _without_jumps(x: np.ndarray, angles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
