@@ -14,8 +14,8 @@ from typing import Any
 
 from penstock.failures import Failure, of_error
 from penstock.job import Job, Opened
+from penstock.peaks import process_name
 from penstock.registrations import take_over
-from penstock.work import process_name
 
 MARKS = ".penstock-begun"
 """Folder of marks, beside the results."""

@@ -8,11 +8,31 @@ from __future__ import annotations
 
 import math
 import threading
+import weakref
 from typing import Any
 
 import numpy as np
 
-_local = threading.local()
+
+class _Pool:
+    """What one thread keeps."""
+
+    def __init__(self) -> None:
+        self.scratch: dict[str, np.ndarray] = {}
+        self.free: np.ndarray | None = None
+
+
+class _Local(threading.local):
+    """The pool of this thread."""
+
+    def __init__(self) -> None:
+        self.pool = _Pool()
+        _pools.add(self.pool)
+
+
+_pools: weakref.WeakSet[_Pool] = weakref.WeakSet()
+"""Those of all threads that live."""
+_local = _Local()
 
 
 def scratch_buffer(name: str, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
@@ -21,7 +41,7 @@ def scratch_buffer(name: str, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     Kernels that work through a block in batches keep their batch arrays here. The contents do not
     survive the next request of that name.
     """
-    pool: dict[str, np.ndarray] = _local.__dict__.setdefault("scratch", {})
+    pool = _local.pool.scratch
     dtype = np.dtype(dtype)
     n_bytes = math.prod(shape) * dtype.itemsize
     buffer = pool.get(name)
@@ -33,9 +53,9 @@ def scratch_buffer(name: str, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
 
 def trim_scratch(keep_bytes: int = 8 << 20) -> None:
     """Let go of this thread's scratch arrays above a size: between steps only small ones stay."""
-    pool: dict[str, np.ndarray] = _local.__dict__.get("scratch", {})
+    pool = _local.pool.scratch
     for name in [name for name, buffer in pool.items() if buffer.nbytes > keep_bytes]:
-        del pool[name]
+        pool.pop(name, None)
 
 
 class _Memory(np.ndarray):
@@ -55,7 +75,8 @@ def new_array(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     n_bytes = math.prod(shape) * dtype.itemsize
     if n_bytes < SMALLEST:
         return np.empty(shape, dtype)
-    memory = _local.__dict__.pop("free", None)
+    pool = _local.pool
+    memory, pool.free = pool.free, None
     if memory is None or not n_bytes <= memory.nbytes <= n_bytes + n_bytes // 4:
         memory = None  # (freed before the new array is made)
         memory = _Memory((n_bytes,), np.uint8)
@@ -68,10 +89,21 @@ def recycle(array: np.ndarray) -> None:
     while isinstance(base, np.ndarray) and not isinstance(base, _Memory):
         base = base.base
     if isinstance(base, _Memory):
-        _local.free = base
+        _local.pool.free = base
 
 
-def release_memory() -> None:
-    """Let go of all that this thread keeps."""
-    _local.__dict__.pop("free", None)
-    _local.__dict__.pop("scratch", None)
+def release_memory(*, all_threads: bool = False) -> None:
+    """Let go of all that this thread keeps, or all threads of this process."""
+    for pool in list(_pools) if all_threads else [_local.pool]:
+        pool.free = None
+        pool.scratch.clear()
+
+
+def kept_bytes() -> int:
+    """What the threads of this process keep, to be used again [bytes]."""
+    kept = 0
+    for pool in list(_pools):
+        free = pool.free
+        kept += free.nbytes if free is not None else 0
+        kept += sum(buffer.nbytes for buffer in list(pool.scratch.values()))
+    return kept

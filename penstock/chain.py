@@ -8,9 +8,10 @@ this way, and its memory is a closed formula (`Chain.block_bytes`).
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -29,6 +30,7 @@ from penstock.dataset import (
     read_region,
     reads_fresh,
 )
+from penstock.footprints import READING, StepWatch, at_work, step_name
 from penstock.memory import MIB
 from penstock.processor import Context, Processor
 from penstock.results import fields_of
@@ -44,6 +46,8 @@ class Step:
     state: Any = None
     streamed: bool = False
     """Whether a stage before computes the reduction: then `reduce_dims` may be cut."""
+    measured: float = 0.0
+    """Scratch that it was seen to take, as a multiple of its input, where that is known."""
     reduced: Callable[[Region], Any] | None = None
     """Reads the streamed reduction for a region, where the plan computes it in a stage before."""
 
@@ -169,7 +173,8 @@ class Chain:
             state = None
             if type(processor).prepare is not Processor.prepare:
                 # a prepare that computes does so in this thread: it may be running on a worker
-                with dask.config.set(scheduler="synchronous"):
+                doing = at_work(f"preparing {step_name(processor)}")
+                with doing, dask.config.set(scheduler="synchronous"):
                     state = processor.prepare(chain.lazy(limit, single=True, strict=strict))
             chain = chain.then(processor, state)
         return chain
@@ -178,6 +183,14 @@ class Chain:
     def states(self) -> tuple[Any, ...]:
         """What each step prepared."""
         return tuple(step.state for step in self.steps)
+
+    def with_measured(self, scratch: Mapping[str, float]) -> Chain:
+        """This chain with the scratch that steps were seen to take, by their names."""
+        steps = (
+            replace(step, measured=scratch.get(step_name(step.processor), 0.0))
+            for step in self.steps
+        )
+        return replace(self, steps=tuple(steps)) if scratch else self
 
     def until(self, index: int) -> Chain:
         """The chain up to a step."""
@@ -235,17 +248,23 @@ class Chain:
         known = [step.processor.row_seconds(step.input, step.state) for step in self.steps]
         return sum(seconds for seconds in known if seconds) or None
 
+    def _read_bytes(self, region: Region) -> int:
+        """Memory that reading a region of the source takes, beside the values that are read."""
+        source = self.source.variables[SIGNAL]
+        read = _elements(source, region) * source.dtype.itemsize
+        scratch = float(source.encoding.get("read_scratch", 0.0))
+        extra = int(read * scratch) + int(source.encoding.get("read_scratch_bytes", 0))
+        if source.chunks is not None:
+            extra += chunk_elements(source, region) * source.dtype.itemsize
+        return extra
+
     def block_bytes(self, region: Region) -> BlockBytes:
         """Memory that computing a region takes."""
         regions = self.regions(region)
         source = self.source.variables[SIGNAL]
         n_source = _elements(source, regions[0])
         read = n_source * source.dtype.itemsize
-        scratch = float(source.encoding.get("read_scratch", 0.0))
-        scratch_bytes = int(source.encoding.get("read_scratch_bytes", 0))
-        peak = int(read * (1 + scratch)) + scratch_bytes
-        if source.chunks is not None:
-            peak += chunk_elements(source, regions[0]) * source.dtype.itemsize
+        peak = read + self._read_bytes(regions[0])
         largest = "reading"
         kept: dict[str, int] = {}
         shared = not reads_fresh(source)
@@ -260,6 +279,7 @@ class Chain:
                 kind = type(processor).__module__
                 kept[kind] = max(kept.get(kind, 0), processor.scratch_bytes)
                 extra = processor.kernel_bytes(step.input, source_region)
+                extra = max(extra, int(step.measured * before))
                 alive = before + extra + copy + after
                 if alive > peak:
                     peak, largest = alive, type(processor).__name__
@@ -286,8 +306,10 @@ class Chain:
         regions = self.regions(region)
         clock = {} if seconds is None else seconds
         if given is None:
-            with _timed(clock, "read"):
+            declared = functools.partial(self._read_bytes, regions[0])
+            with _timed(clock, "read"), StepWatch(READING, declared) as watch:
                 block = read_region(self.source, regions[0])
+                watch.made(None, block)
             owned = reads_fresh(self.source.variables[SIGNAL])
         else:
             block, owned = given
@@ -297,8 +319,11 @@ class Chain:
                 continue
             name = type(step.processor).__name__
             try:
-                with _timed(clock, name):
+                known = step.processor
+                declared = functools.partial(_declared, step, block, source, owned=owned)
+                with _timed(clock, name), StepWatch(step_name(known), declared, known) as watch:
                     result = run_step(step, block, source, target, failures, remarks, owned=owned)
+                    watch.made(block, result)
             except Exception as error:
                 error.add_note(f"in {name}, {describe_region(source)}")
                 raise
@@ -338,6 +363,13 @@ def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
     began = time.perf_counter()
     yield
     seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - began
+
+
+def _declared(step: Step, block: np.ndarray, source: Region, *, owned: bool) -> int:
+    """How far a step may raise memory beside its input and its result [bytes]."""
+    processor = step.processor
+    copy = block.nbytes if processor.overwrites and not owned else 0
+    return processor.kernel_bytes(step.input, source) + processor.scratch_bytes + copy
 
 
 def describe_region(region: Region) -> str:

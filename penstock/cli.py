@@ -1,7 +1,8 @@
 """The command line: ``penstock info | plan | run | extract | convert | demo``.
 
 Exit codes: 0 all done, 1 some recordings failed (each is named with its reason) or the workers are
-gone, 2 wrong usage, 130 Ctrl-C, 143 SIGTERM, 129 SIGHUP: 128 and the number of the signal.
+gone, 2 wrong usage, 3 all done, but more memory was taken than planned (the cause is named), 130
+Ctrl-C, 143 SIGTERM, 129 SIGHUP: 128 and the number of the signal.
 """
 
 from __future__ import annotations
@@ -114,6 +115,8 @@ def _fail(error: Exception) -> None:
 
 def _show_warning(message: Any, category: Any, *rest: Any, **more: Any) -> None:
     text = " ".join(str(message).split())
+    if category.__name__ == "OverrunWarning":
+        return  # (what the command says at its end has it)
     if issubclass(category, UserWarning | RuntimeWarning):
         say(f"warning: {text}")
 

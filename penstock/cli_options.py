@@ -56,6 +56,10 @@ Scheduler = Annotated[
 ]
 
 
+OVERRUN_CODE = 3
+"""Exit code of a run that did everything, but took more memory than was planned."""
+
+
 def say(text: str) -> None:
     """Tell people something, on standard error."""
     print(f"penstock: {shown_text(text, lines=True)}", file=sys.stderr)
@@ -91,4 +95,4 @@ def end_with(report: Report) -> None:
     for line in report.failures():
         say(line)
     show(f"report: {report.path}")
-    raise typer.Exit(0 if report.ok else 1)
+    raise typer.Exit(1 if not report.ok else OVERRUN_CODE if report.overruns else 0)

@@ -29,7 +29,9 @@ from penstock.failures import (
     one_sentence,
     seconds_to_wait,
 )
+from penstock.footprints import Footprint
 from penstock.job import Done, Job, Opened
+from penstock.overruns import Overruns
 from penstock.plan import Resources
 from penstock.result_facts import result_note
 from penstock.work import (
@@ -149,10 +151,21 @@ class Engine:
         self.watch = WorkerWatch(client, self.tell, own) if client is not None else None
         self._number = itertools.count()
         self.running: dict[Future[Any], _Task] = {}
+        self.overruns = Overruns()
 
     def tell(self, event: events.Event) -> None:
         for listener in self.heard:
             listener(event)
+        if isinstance(event, events.BlockFinished) and event.footprint is not None:
+            self._hear_memory(event.name, event.process, event.footprint)
+
+    def _hear_memory(self, name: str, process: str, footprint: Footprint) -> None:
+        """Take note of what a block took, and let fewer go on where that was more than planned."""
+        found = self.overruns.hear(name, process, footprint)
+        if found or (self.overruns.probing and len(self.running) > 1):
+            self._recall()
+        for overrun in found:
+            self.tell(events.MemoryOverrun(overrun))
 
     def run(self, jobs: list[Job], refused: Mapping[str, str] | None = None) -> None:
         """Do all jobs; `refused` are recordings that cannot be done, with the reasons."""
@@ -197,10 +210,11 @@ class Engine:
                 return
             # a second round waits at the workers, so that none of them idles while the client hears
             # of a finished block; whichever of them run at once must fit
-            slots = self.limits.workers
-            ahead = 1 if self.limits.threads > slots else 2
-            sizes = sorted((*(t.n_bytes for t in self.running.values()), task.n_bytes))
-            fits = sum(sizes[-slots:]) <= self.limits.available
+            slots = 1 if self.overruns.probing else self.limits.workers
+            ahead = 1 if self.limits.threads > slots or self.overruns.probing else 2
+            tasks = (*self.running.values(), task)
+            sizes = sorted(self._task_bytes(one) for one in tasks)
+            fits = sum(sizes[-slots:]) <= self.limits.available - self.overruns.kept
             if len(self.running) >= slots * ahead or (self.running and not fits):
                 if not self.again:
                     self.again.append(task)
@@ -214,6 +228,20 @@ class Engine:
                 continue
             self.running[future] = task
             future.add_done_callback(lambda f, t=task: self.results.put((t, f)))  # type: ignore[misc]
+
+    def _task_bytes(self, task: _Task) -> int:
+        """What a task takes, as far as is known by now."""
+        if task.block is None or task.recording.job.learned:
+            return task.n_bytes
+        return self.overruns.task_bytes(task.n_bytes)
+
+    def _recall(self) -> None:
+        """Take back what waits for a thread: it was admitted with what was planned."""
+        if self.client is not None:
+            return  # (what workers have is theirs)
+        waiting = [future for future in self.running if future.cancel()]
+        # (in their order: blocks that are read from front to back wait for those before them)
+        self.again.extendleft(self.running.pop(future) for future in reversed(waiting))
 
     def _next_task(self) -> _Task | None:
         for recording in self.active:
@@ -287,6 +315,8 @@ class Engine:
         return _Task(recording, opened.block_bytes, submit, label, 0, stage)
 
     def _open_task(self, recording: _Recording, n_bytes: int) -> _Task:
+        if self.overruns.learned:
+            recording.job = replace(recording.job, learned=dict(self.overruns.learned))
         submit = self._submits(open_recording, recording.job, n_bytes, label="open")
         return _Task(recording, n_bytes, submit, "open")
 
@@ -318,6 +348,7 @@ class Engine:
                 self.tell(block)
         elif isinstance(result, Opened):
             self._tell_planned(result)
+            recording.job = result.job
             recording.start(replace(result, note=""))
         elif isinstance(result, Done):
             if result.opened is not None:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+if TYPE_CHECKING:
+    from penstock.footprints import Footprint
+    from penstock.overruns import Overrun
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,9 @@ class BlockFinished(Event):
     process: str = ""
     """Which process did it: host and process id."""
     peak: int = 0
-    """Highest memory of that process so far [bytes]."""
+    """Highest memory of that process in this run so far [bytes]."""
+    footprint: Footprint | None = None
+    """What is known of the block's memory."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +78,13 @@ class RunWaits(Event):
     """A run waits for something that nobody sees: workers, or blocks that must end."""
 
     reason: str
+
+
+@dataclass(frozen=True)
+class MemoryOverrun(Event):
+    """The run takes more memory than was planned."""
+
+    overrun: Overrun
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ class Job:
     """One recording to process: what, how, where to, within what."""
 
     token: str
-    """Unique to this run and recording."""
+    """Unique to this run and recording: ``run.recording``."""
     name: str
     path: Path | None
     dataset: xr.Dataset | None
@@ -45,6 +45,13 @@ class Job:
     """What the client registered beside what Penstock brings along, for other processes."""
     marks: Path | None = None
     """Folder in which tasks are marked while they last; None where they run in the client."""
+    learned: dict[str, float] = field(default_factory=dict)
+    """Scratch that steps were seen to take in this run, as multiples of their input."""
+
+    @property
+    def run(self) -> str:
+        """Which run it belongs to."""
+        return self.token.partition(".")[0]
 
     @property
     def building(self) -> Path:

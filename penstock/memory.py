@@ -14,7 +14,6 @@ import re
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -99,59 +98,6 @@ def resident(pid: int | None = None) -> int:
 
 
 _PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
-
-
-class PeakSampler:
-    """Follows the memory of this process while it is entered, and keeps the highest value.
-
-    Parameters
-    ----------
-    interval : float, default 0.02
-        Seconds between looks (0.2 for a tree, whose members must be looked for).
-    tree : bool, default False
-        Whether descendants are added.
-    """
-
-    def __init__(self, interval: float | None = None, *, tree: bool = False):
-        self.interval = interval or (0.2 if tree else 0.02)
-        self.peak = 0
-        self._tree = tree
-        self._highest_resident = 0
-        self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
-
-    def __enter__(self) -> PeakSampler:
-        self.sample()
-        self._thread = threading.Thread(target=self._run, name="penstock-memory", daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._stop.set()
-        if self._thread is not None:
-            self._thread.join()
-        self.sample()
-
-    def sample(self) -> int:
-        """Look now; return what is used now [bytes]."""
-        if self._tree:
-            now = tree_pss()
-        else:
-            # PSS walks the page tables: only worth it where resident memory says it may be a peak
-            now = resident()
-            if now <= self._highest_resident:
-                return now
-            self._highest_resident = now + MIB
-            now = pss()
-        self.peak = max(self.peak, now)
-        return now
-
-    def _run(self) -> None:
-        while not self._stop.wait(self.interval):
-            started = time.perf_counter()
-            self.sample()
-            # never spend more than two percent of a core on looking
-            self._stop.wait(50 * (time.perf_counter() - started))
 
 
 def available_memory() -> int:

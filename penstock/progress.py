@@ -55,6 +55,7 @@ class Tally:
         self.blocks = self.blocks_total = 0
         self.bytes = 0
         self.blocks_here = 0
+        self.overruns = 0
 
     def hear(self, event: events.Event) -> None:
         """Take note of an event."""
@@ -67,6 +68,8 @@ class Tally:
             self.blocks += 1
             self.blocks_here += 1
             self.bytes += event.bytes_in
+        elif isinstance(event, events.MemoryOverrun):
+            self.overruns += 1
         elif isinstance(event, events.RecordingFinished):
             self.done += 1
         elif isinstance(event, events.RecordingFailed):
@@ -102,6 +105,8 @@ class Tally:
         parts.append(f"{self.blocks}/{self.blocks_total} blocks")
         if self.bytes:
             parts.append(f"{format_bytes(self.rate)}/s")
+        if self.overruns:
+            parts.append("more memory than planned")
         if self.failed:
             parts.append(f"{self.failed} failed")
         left = self.seconds_left
@@ -150,6 +155,9 @@ class TerminalProgress:
             self._progress.console.print(f"[red]failed[/] {escape(shown_text(event.name))}")
         elif isinstance(event, events.RunWaits):
             self._progress.console.print(escape(f"penstock: {shown_text(event.reason)}"))
+        elif isinstance(event, events.MemoryOverrun):
+            told = shown_text(str(event.overrun))
+            self._progress.console.print(f"[yellow]memory[/] {escape(told)}")
         self._progress.update(
             self._bar, completed=self.tally.fraction, description=self.tally.text()
         )
@@ -207,6 +215,8 @@ class LogProgress:
             )
         elif isinstance(event, events.RecordingFailed):
             self._say(f"failed {event.name}")  # (the reason stands in the report)
+        elif isinstance(event, events.MemoryOverrun):
+            self._say(f"more memory than planned: {event.overrun}")
         elif isinstance(event, events.RecordingPlanned) and event.note:
             self._say(f"{event.name}: {event.note}")
         elif isinstance(event, events.RunWaits):

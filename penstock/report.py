@@ -21,6 +21,7 @@ from penstock.plain_values import to_json
 from penstock.plan import peak_together
 
 if TYPE_CHECKING:
+    from penstock.overruns import Overrun, Overruns
     from penstock.plan import Plan, Plans, Resources
 
 
@@ -194,7 +195,13 @@ class Report:
     failed : dict
         Reason by recording name.
     predicted_memory, peak_memory : int
-        Of all processes together [bytes].
+        Of all processes together, at one moment [bytes]: what this run took, not what the processes
+        took before. Processes of other machines count with their own peaks. Two runs at once in
+        one process share it.
+    process_peaks : dict
+        Highest memory of each process that computed blocks, in this run [bytes].
+    overruns : list of Overrun
+        What took more memory than planned, and what to do; empty where all stayed within its plan.
     seconds : float
         Wall time of the run.
     """
@@ -211,6 +218,7 @@ class Report:
     plans: dict[str, dict[str, Any]] = field(default_factory=dict)
     step_seconds: dict[str, float] = field(default_factory=dict)
     process_peaks: dict[str, int] = field(default_factory=dict)
+    overruns: list[Overrun] = field(default_factory=list)
     predicted_memory: int = 0
     peak_memory: int = 0
     seconds: float = 0.0
@@ -275,12 +283,13 @@ class Report:
             self.seconds = event.seconds
             self.interrupted = event.interrupted
 
-    def finish(self, peak: int, *, cluster: bool) -> None:
-        """Take note of the measured peak: of our processes, or of a cluster's workers beside us."""
-        own = peak
-        if cluster:
-            own += sum(self.process_peaks.values())
-        self.peak_memory = own
+    def finish(self, peak: int, overruns: Overruns) -> list[Overrun]:
+        """Take note of the measured peak, and of what took more than planned."""
+        self.peak_memory = peak
+        if self.blocks:
+            overruns.finish(peak, self.predicted_memory)
+        self.overruns = list(overruns.found)
+        return self.overruns
 
     # ------------------------------------------------------------------ telling
 
@@ -299,6 +308,7 @@ class Report:
                 "predicted_peak": self.predicted_memory,
                 "measured_peak": self.peak_memory,
                 "processes": self.process_peaks,
+                "overruns": [overrun.to_dict() for overrun in self.overruns],
             },
             "blocks": self.blocks,
             "bytes_in": self.bytes_in,
@@ -365,6 +375,7 @@ class Report:
             f"predicted {format_bytes(self.predicted_memory)}, "
             f"budget {format_bytes(self.limits.budget)}"
         )
+        lines += [shown_text(f"warning: {overrun}") for overrun in self.overruns]
         if self.retries:
             lines.append(f"{len(self.retries)} blocks were tried again")
         lines += [shown_text(f"{name}: {note}") for name, note in self.notes.items()]
@@ -383,6 +394,9 @@ class Report:
             "<h3>Memory</h3>",
             memory_bar(base, blocks, self.limits.budget, self.peak_memory),
         ]
+        if self.overruns:
+            told = "".join(f"<li>{html.escape(str(overrun))}</li>" for overrun in self.overruns)
+            parts.append(f"<p><b>Warning: more memory than planned</b></p><ul>{told}</ul>")
         if len(self.process_peaks) > 1:
             rows = [[name, format_bytes(peak)] for name, peak in self.process_peaks.items()]
             parts.append(_html_table(["process", "measured peak"], rows))

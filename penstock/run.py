@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import math
+import threading
 import uuid
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -29,13 +31,15 @@ from penstock.identity import dataset_identity
 from penstock.job import Job, result_key
 from penstock.ledger import LOCK, partial_path, remove
 from penstock.local_paths import local_path
-from penstock.memory import MIB, PeakSampler, format_bytes, lean_allocator, single_threaded_kernels
+from penstock.memory import MIB, format_bytes, lean_allocator, single_threaded_kernels
+from penstock.overruns import OverrunWarning
 from penstock.own_folder import own_file, refuse_elsewhere
+from penstock.peaks import RunWatch
 from penstock.registrations import registrations
 from penstock.report import Report
 from penstock.sources import resolve_sources
 from penstock.store import fill_shape, spool_bytes, stored_provenance, write_store
-from penstock.work import close_workplaces
+from penstock.work import close_run
 from penstock.worker_watch import wait_for_workers
 
 if TYPE_CHECKING:
@@ -158,9 +162,10 @@ def run(
     items = resolve_sources(source, out, name, select)
     client = client if client is not None else active_client()
     named = isinstance(source, Mapping) and not isinstance(source, xr.Dataset)
+    token = uuid.uuid4().hex
     jobs = [
         Job(
-            uuid.uuid4().hex,
+            f"{token}.{number}",
             item.name,
             item.path.absolute() if item.path is not None else None,
             item.dataset,
@@ -175,7 +180,7 @@ def run(
             # (a dataset is open already)
             reading if item.dataset is None else {},
         )
-        for item in items
+        for number, item in enumerate(items)
     ]
     _refuse_own_source(jobs)
     refuse_elsewhere(out, {job.target.parent for job in jobs})
@@ -205,12 +210,13 @@ def run(
         stack.enter_context(_exclusive(out))
         stack.enter_context(lean_allocator())
         stack.enter_context(single_threaded_kernels())
+        watch = stack.enter_context(RunWatch(token, kind))
+        heard.append(watch.hear)
         if kind == "processes" and not finished:
             client = stack.enter_context(local_processes(limits.workers))
         pool = stack.enter_context(
             thread_executor(limits.workers) if client is None else client_executor(client)
         )
-        sampler = stack.enter_context(PeakSampler(tree=kind == "processes"))
         refused: dict[str, str] = {}
         if client is not None:
             stack.enter_context(quiet_dask())
@@ -223,14 +229,35 @@ def run(
         try:
             engine.run(jobs, refused)
         finally:
-            close_workplaces({job.token for job in jobs})
-            report.finish(sampler.peak, cluster=kind == "cluster")
+            overruns = report.finish(watch.peak, engine.overruns)
+            _close(token, {job.token for job in jobs}, client if kind == "cluster" else None)
             if show is not None:
                 show.close()
             report.save()
             with contextlib.suppress(OSError):  # (what is not on disk is found and made again)
                 sync_file_system(out)
+    for overrun in overruns:
+        warnings.warn(str(overrun), OverrunWarning, stacklevel=3)
     return report
+
+
+CLOSING_SECONDS = 10.0
+"""How long workers are waited for that do not answer when a run ends."""
+
+
+def _close(run: str, tokens: set[str], client: Any) -> None:
+    """Leave nothing of a run behind: here, and on the workers of a cluster."""
+    close_run(run, tokens)
+    if client is None:
+        return
+
+    def tell_workers() -> None:
+        with contextlib.suppress(Exception):  # (workers that are gone keep nothing)
+            client.run(close_run, run, tokens, on_error="ignore")
+
+    telling = threading.Thread(target=tell_workers, daemon=True)
+    telling.start()
+    telling.join(CLOSING_SECONDS)
 
 
 def _target(out: Path, name: str, format: Format, *, named: bool) -> Path:

@@ -6,33 +6,37 @@ data go from the source file to the store and nowhere else.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
-import socket
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 import xarray as xr
 
 from penstock.beginning import check_result, may_replace, pick_up, start_store, written_arrays
-from penstock.buffers import recycle
+from penstock.blocks import BudgetError
+from penstock.buffers import recycle, release_memory
 from penstock.chain import Chain
 from penstock.dataset import SIGNAL, reads_fresh
 from penstock.durable import sync_file_system, write_whole
 from penstock.events import BlockFinished
 from penstock.file_facts import array_files
+from penstock.footprints import footprint, forget_tasks, task_at_work
 from penstock.identity import digests_of, key_of
 from penstock.io.recording_sidecars import NOTES, has_sidecars
 from penstock.job import Done, Job, Opened, provenance_of, read_json, result_key, source_identity
 from penstock.ledger import Ledger, clean_leftovers, discard, publish, remove
-from penstock.memory import PeakSampler, use_lean_allocator
+from penstock.memory import trim_heap, use_lean_allocator
 from penstock.own_folder import leads_elsewhere
-from penstock.plan import Stage, make_plan
+from penstock.peaks import WATCH, process_name
+from penstock.plan import Plan, Stage, make_plan
 from penstock.rechunk import (
     PARTIALS,
     SCRATCH,
@@ -52,45 +56,66 @@ from penstock.unfinished import (
 )
 from penstock.whole import exported_files
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
 # ---------------------------------------------------------------------- this process
 
 
-_sampler: PeakSampler | None = None
 _lock = threading.Lock()
 _workplaces: OrderedDict[str, tuple[Stage, ...]] = OrderedDict()
 _WORKPLACES_KEPT = 8
 
 
-def process_name() -> str:
-    """Host and process id."""
-    return f"{socket.gethostname()}:{os.getpid()}"
-
-
-def _peak() -> int:
-    """Highest memory of this process since it first worked; the watcher starts here."""
-    global _sampler
-    with _lock:
-        if _sampler is None:
-            _sampler = PeakSampler().__enter__()
-    return _sampler.peak
-
-
-def close_workplaces(tokens: set[str]) -> None:
-    """Forget opened recordings, and stop watching memory when none is left."""
-    global _sampler
+def close_run(run: str, tokens: set[str]) -> None:
+    """Forget what a run opened in this process, stop watching its memory, and give that back."""
     with _lock:
         for token in tokens:
             _workplaces.pop(token, None)
-        if not _workplaces and _sampler is not None:
-            _sampler.__exit__()
-            _sampler = None
+    WATCH.end(run)
+    _leave_nothing()
+
+
+def _give_up(run: str) -> None:
+    """The same for a run that nobody asks for any more."""
+    with _lock:
+        for token in [token for token in _workplaces if token.startswith(run)]:
+            _workplaces.pop(token, None)
+    _leave_nothing()
+
+
+def _leave_nothing() -> None:
+    if not WATCH.records:
+        forget_tasks()
+        release_memory(all_threads=True)
+        trim_heap()
 
 
 def _set_up_process(job: Job) -> None:
     """On a cluster's worker nobody has set the process up; here the run has done so already."""
-    _peak()
+    WATCH.begin(job.run, forget=_give_up)
     if job.limits.processes > 1:
         _worker_process()
+
+
+def _watched(
+    planned: Callable[..., int], step: str = ""
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Mark a function as a task of so many planned bytes, whose memory is watched."""
+
+    def mark(function: Callable[P, R]) -> Callable[P, R]:
+        @functools.wraps(function)
+        def task(*args: P.args, **kwargs: P.kwargs) -> R:
+            first: Any = args[0]
+            job: Job = getattr(first, "job", first)
+            _set_up_process(job)
+            base = job.limits.base // max(1, job.limits.processes)
+            with task_at_work(planned(*args, **kwargs), base, step):
+                return function(*args, **kwargs)
+
+        return task
+
+    return mark
 
 
 @functools.cache
@@ -120,6 +145,7 @@ def _workplace(opened: Opened) -> tuple[Stage, ...]:
             _workplaces.move_to_end(job.token)
             return stages
     chain = Chain(_open_source(job)).bind(job.processors, opened.states)
+    chain = chain.with_measured(job.learned)
     plan = make_plan(chain, job.limits, name=job.name, format=job.format)
     return _keep(job, _bind_stages(job, plan.with_blocks(opened.blocks).stages))
 
@@ -150,6 +176,7 @@ def _bind_stages(job: Job, stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
 # ---------------------------------------------------------------------- tasks
 
 
+@_watched(lambda job, slot: slot, "opening")
 def open_recording(job: Job, slot: int) -> Opened | Done:
     """Open, prepare and plan a recording, and start (or pick up) its store.
 
@@ -157,7 +184,6 @@ def open_recording(job: Job, slot: int) -> Opened | Done:
 
     A recording of a single block is processed here as well: one task instead of three.
     """
-    _set_up_process(job)
     identity = source_identity(job)
     key = key_of(job.pipeline, identity, job.format, job.dtype)
     _publish_sidecar(job)
@@ -170,7 +196,7 @@ def open_recording(job: Job, slot: int) -> Opened | Done:
         notes.append(damaged)
     source = _open_source(job)
     chain = Chain(source).prepared(job.processors, slot, strict=True)
-    plan = make_plan(chain, job.limits, name=job.name, format=job.format)
+    job, chain, plan = _planned(job, chain)
     parts = digests_of(job.pipeline, identity, job.format, job.dtype)
     plan, finished, note = pick_up(job, key, parts, plan)
     notes.append(note)
@@ -199,6 +225,16 @@ def open_recording(job: Job, slot: int) -> Opened | Done:
     return opened
 
 
+def _planned(job: Job, chain: Chain) -> tuple[Job, Chain, Plan]:
+    """The plan, with what steps were seen to take where that leaves blocks that fit."""
+    if job.learned:
+        with contextlib.suppress(BudgetError):
+            known = chain.with_measured(job.learned)
+            return job, known, make_plan(known, job.limits, name=job.name, format=job.format)
+        job = replace(job, learned={})  # (one block at a time, as far as the engine can tell)
+    return job, chain, make_plan(chain, job.limits, name=job.name, format=job.format)
+
+
 def _publish_sidecar(job: Job) -> None:
     """End what a run began that was killed between publishing a result and its provenance."""
     left = (job.building / "plan.json").exists() and job.coming_sidecar.exists()
@@ -211,9 +247,9 @@ def _publish_sidecar(job: Job) -> None:
         os.replace(job.coming_sidecar, job.sidecar)
 
 
+@_watched(lambda opened, number, block: opened.block_bytes)
 def run_block(opened: Opened, number: int, block: int) -> BlockFinished:
     """Compute one block, write it, note it in the ledger."""
-    _set_up_process(opened.job)
     job = opened.job
     stage = _workplace(opened)[number]
     region = stage.grid.region(block)
@@ -262,7 +298,15 @@ def run_block(opened: Opened, number: int, block: int) -> BlockFinished:
         recycle(values)
     seconds["write"] = time.perf_counter() - began
     return BlockFinished(
-        job.name, number, block, stage.block.read, n_bytes, seconds, process_name(), _peak()
+        job.name,
+        number,
+        block,
+        stage.block.read,
+        n_bytes,
+        seconds,
+        process_name(),
+        WATCH.peak(job.run),
+        footprint(),
     )
 
 
@@ -277,9 +321,9 @@ def run_stage(opened: Opened, number: int) -> tuple[BlockFinished, ...]:
     return tuple(run_block(opened, number, block) for block in numbers)
 
 
+@_watched(lambda opened: opened.finish_bytes, "writing the result")
 def finish_recording(opened: Opened) -> Done:
     """Check that every block is there, export where another format is asked, publish."""
-    _set_up_process(opened.job)
     job = opened.job
     ledger = Ledger(job.building / "ledger")
     finished = ledger.finished()
@@ -331,6 +375,8 @@ def finish_recording(opened: Opened) -> Done:
         publish(job.exported, job.target, overwrite=replaces)
         os.replace(job.coming_sidecar, job.sidecar)
     discard(job.building)
+    with _lock:
+        _workplaces.pop(job.token, None)
     return Done(job.target, blocks=blocks, facts=facts)
 
 

@@ -40,6 +40,7 @@ def main() -> None:
             {
                 "predicted": report.predicted_memory,
                 "measured_inside": report.peak_memory,
+                "overruns": [str(overrun) for overrun in report.overruns],
                 "base": report.limits.base,
                 "budget": report.limits.budget,
                 "failed": report.failed,

@@ -36,9 +36,3 @@ def place(request: pytest.FixtureRequest, _clients: dict[str, Any]) -> dict[str,
         )
         _clients[request.param] = Client(cluster, set_as_default=False), cluster
     return {"client": _clients[request.param][0]}
-
-
-def in_this_process(place: dict[str, Any]) -> bool:
-    """Whether the workers of a place are threads that Dask started in this process."""
-    client = place.get("client")
-    return client is not None and not getattr(client.cluster, "processes", True)

@@ -135,10 +135,11 @@ def measured(case: dict[str, Any], out: Path, images: Path) -> tuple[dict[str, A
     """Run a case in a fresh process; what it says, and the highest PSS of its tree."""
     case = {**case, "out": str(out), "pipeline": {"pipeline": case["pipeline"]}}
     text = json.dumps(case).replace("{images}", str(images))
+    paths = [str(HERE), os.environ.get("PYTHONPATH", "")]
     process = subprocess.Popen(
         [sys.executable, str(HERE / "memory_case.py"), text],
         stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": str(HERE)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
     )
     peak = 0
     while process.poll() is None:
@@ -162,6 +163,8 @@ def test_measured_is_below_predicted_is_below_budget(
         shown = {key: format_bytes(said[key]) for key in ("predicted", "base", "budget")}
         text = f"measured {format_bytes(highest)}, {shown}"
         assert peak <= said["predicted"] <= said["budget"], text
+        assert said["measured_inside"] >= 0.85 * peak, text
+        assert not said["overruns"]
         blocks = said["predicted"] - said["base"]
         if blocks <= 100 * MIB or name == "processes" or said["predicted"] <= 1.5 * highest:
             return

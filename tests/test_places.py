@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
-from places import in_this_process
 
 import penstock as ps
 from penstock.eeg import HighPassFilter, Rereference, Resample
@@ -117,8 +116,8 @@ def test_the_same_everywhere(job: Job, place: dict[str, Any], tmp_path: Path) ->
     )
     assert report.ok, report.failed
     assert report.predicted_memory <= 3 * 2**30
-    if not in_this_process(place):  # (what other tests took here before would count as the run's)
-        assert report.peak_memory <= report.predicted_memory
+    assert report.peak_memory <= report.predicted_memory
+    assert not report.overruns
     (made,) = report.outputs.values()
     result = ps.open_dataset(made)
     for name in expected.data_vars:
