@@ -24,6 +24,7 @@ from penstock.unfinished import (
     with_outline,
 )
 from penstock.whole import export_damage, store_damage
+from penstock.zarr_files import group_document, write_document
 
 
 def check_result(job: Job, key: str) -> str | None:
@@ -163,10 +164,7 @@ def start_store(
 ) -> None:
     """Make the empty arrays of all stages; `plan.json` comes last and says that they are there."""
     job.building.mkdir(parents=True, exist_ok=True)
-    job.scratch.mkdir(exist_ok=True)
-    import zarr
-
-    zarr.create_group(job.scratch, overwrite=True, attributes={"penstock": {"scratch": True}})
+    write_document(job.scratch, group_document({"penstock": {"scratch": True}}))
     fields = fields_of(chain.output)
     if fields is not None:
         about["results"] = list(fields)

@@ -9,23 +9,21 @@ specification.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import math
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from penstock.buffers import new_array
 from penstock.dataset import Indexer, indexer_length
-
-if TYPE_CHECKING:
-    import zarr
 
 COMPRESSOR, COMPRESSION_LEVEL = "lz4", 5
 WORTH_COMPRESSING = 0.8
@@ -104,34 +102,84 @@ def of_volumes(dims: tuple[str, ...]) -> bool:
     return dims[:3] == VOLUME_DIMS and dims[3:] in ((), ("time",))
 
 
-def array_format(array: zarr.Array) -> ArrayFormat | None:
-    """How an array is stored, if it is stored the way Penstock does; None for other codecs."""
-    metadata: Any = array.metadata.to_dict()
+def array_format(document: Mapping[str, Any]) -> ArrayFormat | None:
+    """How an array is stored, if it is stored the way Penstock does; None for others.
+
+    Parameters
+    ----------
+    document : mapping
+        What ``zarr.json`` says of the array.
+    """
+    with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError, OverflowError):
+        return _format(document)
+    return None  # (zarr-python knows more kinds, and what is wrong with a document)
+
+
+def _format(document: Mapping[str, Any]) -> ArrayFormat | None:
     keys = {"name": "default", "configuration": {"separator": "/"}}
-    if array.ndim == 0 or array.dtype.kind not in "biufc":
+    grid = document["chunk_grid"]
+    kind = document["data_type"]
+    if kind not in _NUMBERS or document["zarr_format"] != 3 or document["node_type"] != "array":
         return None
-    if metadata.get("chunk_key_encoding") != keys or metadata.get("storage_transformers"):
+    if grid["name"] != "regular" or document["chunk_key_encoding"] != keys:
         return None
-    codecs, shards = list(metadata["codecs"]), None
+    if document.get("storage_transformers") or not document["shape"]:
+        return None
+    dtype = np.dtype(kind).newbyteorder("<")
+    shape, unit = _sizes(document["shape"], 0), _sizes(grid["configuration"]["chunk_shape"], 1)
+    chunks, shards = unit, None
+    codecs = list(document["codecs"])
     if [codec["name"] for codec in codecs] == ["sharding_indexed"]:
         sharding = codecs[0]["configuration"]
         index = [_little_endian(codec) or codec["name"] for codec in sharding["index_codecs"]]
         if sharding.get("index_location", "end") != "end" or index != [True, "crc32c"]:
             return None
-        codecs, shards = list(sharding["codecs"]), array.shards
-    order = tuple(range(array.ndim))
+        codecs, shards = list(sharding["codecs"]), unit
+        chunks = _sizes(sharding["chunk_shape"], 1)
+        if any(whole % part for whole, part in zip(unit, chunks, strict=True)):
+            return None
+    order = tuple(range(len(shape)))
     if codecs and codecs[0]["name"] == "transpose":
-        order = tuple(codecs.pop(0)["configuration"]["order"])
-    one_byte = array.dtype.itemsize == 1
+        turned = tuple(codecs.pop(0)["configuration"]["order"])
+        if sorted(turned) != list(order):
+            return None
+        order = turned
+    one_byte = dtype.itemsize == 1
     if not codecs or not (_little_endian(codecs[0]) or (codecs[0]["name"] == "bytes" and one_byte)):
         return None
     if [codec["name"] for codec in codecs[1:]] not in ([], ["blosc"]):
         return None
-    dtype = array.dtype.newbyteorder("<")
-    fill = array.fill_value
     shuffle = codecs[1]["configuration"]["shuffle"] if len(codecs) == 2 else None
-    volumes = of_volumes(tuple(map(str, array.metadata.dimension_names or ())))
-    return ArrayFormat(array.shape, array.chunks, shards, dtype, fill, order, shuffle, volumes)
+    if len(shape) != len(chunks) or shuffle not in (None, "shuffle", "bitshuffle", "noshuffle"):
+        return None
+    fill = _fill_value(document["fill_value"], dtype)
+    volumes = of_volumes(tuple(map(str, document.get("dimension_names") or ())))
+    return ArrayFormat(shape, chunks, shards, dtype, fill, order, shuffle, volumes)
+
+
+_NUMBERS = (
+    *("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
+    *("float16", "float32", "float64", "complex64", "complex128"),
+)
+_FLOATS = {"NaN": np.nan, "Infinity": np.inf, "-Infinity": -np.inf}
+
+
+def _sizes(given: Any, least: int) -> tuple[int, ...]:
+    if not all(type(size) is int and size >= least for size in given):
+        raise ValueError("sizes are whole numbers")
+    return tuple(given)
+
+
+def _fill_value(given: Any, dtype: np.dtype) -> Any:
+    """The fill value of a document; a ValueError where it is not written in the usual way."""
+    if dtype.kind == "c":
+        real, imaginary = (_fill_value(part, np.dtype(np.float64)) for part in given)
+        return dtype.type(complex(real, imaginary))
+    if isinstance(given, str):
+        given = _FLOATS[given]
+    if dtype.kind != "f" and dtype.type(given) != given:
+        raise ValueError("not a value of this type")
+    return dtype.type(given)
 
 
 def _little_endian(codec: Any) -> bool:

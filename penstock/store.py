@@ -15,7 +15,7 @@ import os
 import uuid
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,15 +34,13 @@ from penstock.dataset import (
     sampled_coordinate,
     sampled_index,
 )
-from penstock.durable import sync_file_system, write_whole
+from penstock.durable import sync_file_system
 from penstock.file_facts import array_files, file_facts
 from penstock.ledger import partial_path, publish, remove
 from penstock.local_paths import local_path
 from penstock.memory import MIB
 from penstock.plain_values import from_json, read_text
 from penstock.shards import (
-    COMPRESSION_LEVEL,
-    COMPRESSOR,
     ArrayFormat,
     array_format,
     encode_shard,
@@ -50,6 +48,7 @@ from penstock.shards import (
     read_chunks,
     reading_bytes,
 )
+from penstock.zarr_files import array_document, read_document, write_document, write_plain
 from penstock.zarr_limits import bounded_codecs
 
 if TYPE_CHECKING:
@@ -164,7 +163,7 @@ def write_buffer_bytes(block_bytes: int) -> int:
     return 4 * min(block_bytes, CHUNK_BYTES)
 
 
-def check_alignment(region: Mapping[str, slice], dims: tuple[str, ...], array: zarr.Array) -> None:
+def check_alignment(region: Mapping[str, slice], dims: tuple[str, ...], array: _Stored) -> None:
     """Refuse to write a region that shares a shard (or chunk) with its neighbours.
 
     Two tasks writing parts of one shard lose data without a word; nothing may get that far.
@@ -191,26 +190,51 @@ def _configure_zarr() -> None:
     zarr.config.set({"async.concurrency": 2, "threading.max_workers": 2})
 
 
+@dataclass(frozen=True)
+class _Stored:
+    """An array of a store: what it says of itself, and how its files lie where we know."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    dims: tuple[str, ...]
+    attributes: Mapping[str, Any]
+    chunks: tuple[int, ...]
+    shards: tuple[int, ...] | None
+    form: ArrayFormat | None
+    array: zarr.Array | None = None
+    """Where its files are for zarr-python to read."""
+
+
 @functools.lru_cache(maxsize=64)
-def _open_array(path: str, name: str, _version: int) -> tuple[zarr.Array, ArrayFormat | None]:
+def _open_array(path: str, name: str, _version: int) -> _Stored:
+    folder = Path(path, name)
+    with contextlib.suppress(OSError, ValueError):
+        document = read_document(folder)
+        form = array_format(document)
+        if form is not None:
+            about = stored_provenance(Path(path)) or {}
+            noted = about.get("files", {}).get(name)
+            whole = bool(about.get("scratch")) or (noted is not None and noted[0] == form.n_files)
+            form = replace(form, whole=whole)
+            dims = tuple(map(str, document.get("dimension_names") or ()))
+            attributes = dict(document.get("attributes") or {})
+            dtype = form.dtype.newbyteorder("=")
+            return _Stored(form.shape, dtype, dims, attributes, form.chunks, form.shards, form)
     import zarr
 
     _configure_zarr()
     with bounded_codecs():
         array = zarr.open_array(path, path=name, mode="r")
-    form = array_format(array)
-    if form is None:
-        return array, None
-    about = stored_provenance(Path(path)) or {}
-    noted = about.get("files", {}).get(name)
-    whole = bool(about.get("scratch")) or (noted is not None and noted[0] == form.n_files)
-    return array, replace(form, whole=whole)
+    dims = tuple(map(str, getattr(array.metadata, "dimension_names", None) or ()))
+    attributes = dict(array.attrs)
+    return _Stored(
+        array.shape, array.dtype, dims, attributes, array.chunks, array.shards, None, array
+    )
 
 
 def stored_format(path: Path, name: str) -> ArrayFormat | None:
     """How an array of values lies in its files; None where that is not Penstock's way."""
-    form = _open_array(str(path), name, store_version(path))[1]
-    return form
+    return _open_array(str(path), name, store_version(path)).form
 
 
 def store_version(path: Path) -> int:
@@ -234,9 +258,11 @@ def create_group(path: Path, ds: xr.Dataset, attrs: Mapping[str, Any]) -> None:
     small = ds.drop_vars([*large_variables(ds), *sampled]).copy()
     attributes = {key: value for key, value in ds.attrs.items() if key != "penstock"}
     small.attrs = {**_json_attrs(attributes), "penstock": {**attrs, "sampled": sampled}}
-    for name in small.variables:
-        small[name].encoding = {}
-        small[name].attrs = _json_attrs(small[name].attrs)
+    for variable in small.variables.values():
+        variable.encoding = {}
+        variable.attrs = _json_attrs(variable.attrs)
+    if write_plain(small, path):
+        return
     # (strings of variable length are part of Zarr 3; those of fixed length are not yet)
     texts = {
         name: (variable.dims, variable.values.astype(object), variable.attrs)
@@ -267,10 +293,6 @@ def create_array(
     stored as they lie in images and in blocks: a run of them together, x before y before z. Whoever
     opens the store finds (x, y, z, time) all the same.
     """
-    import zarr
-    from zarr.codecs import BloscCodec, TransposeCodec
-
-    _configure_zarr()
     dtype = np.dtype(dtype)
     volumes = of_volumes(dims)
     if chunks is None:
@@ -278,34 +300,25 @@ def create_array(
     else:
         whole = tuple(-(-n // c) * c for n, c in zip(block, chunks, strict=True))
         shards = None if whole == chunks else whole
-    zarr.create_array(
-        path,
-        name=name,
-        shape=shape,
+    document = array_document(
+        shape,
+        dtype,
+        dims,
+        _json_attrs(attrs or {}),
         chunks=tuple(max(1, n) for n in chunks),
         shards=shards,
-        dtype=dtype,
+        fill_value=np.nan if dtype.kind in "fc" else 0,
         # Within a chunk time varies fastest: values of one voxel are alike, which saves a third of
         # the bytes of images (measured), and turning 1 MiB around stays in the cache.
-        filters=[TransposeCodec(order=(2, 1, 0, 3)[: len(shape)])] if volumes else None,
+        order=(2, 1, 0, 3)[: len(shape)] if volumes else None,
         # bitshuffle groups the bits that change little between samples. On filtered float32 EEG
         # lz4 encodes 4 x as fast as zstd-3 for 2-4 % more bytes (benchmarks/run.py eeg --only
         # codecs); zstd took more of a filter's time than the filter.
         # Images are grouped by bytes: read and written 1.3 to 2 x as fast, 5 % fewer bytes
         # (measured images) to 26 % more (simulated whole numbers).
-        compressors=BloscCodec(
-            cname=COMPRESSOR,
-            clevel=COMPRESSION_LEVEL,
-            shuffle="shuffle" if volumes else "bitshuffle",
-        )
-        if compress
-        else None,
-        dimension_names=dims,
-        attributes=_json_attrs(attrs or {}),
-        fill_value=np.nan if dtype.kind in "fc" else 0,
-        # a block of plain fill value (a silent stretch) is written like any other
-        config={"write_empty_chunks": True},
+        shuffle=("shuffle" if volumes else "bitshuffle") if compress else None,
     )
+    write_document(path / name, document)
 
 
 def write_block(
@@ -316,7 +329,8 @@ def write_block(
     What was written is added to `noted`: the array, with the folder that it is in, the first of
     its files and how many follow along each dim, and size and checksum of each.
     """
-    array, form = _open_array(str(path), name, store_version(path))
+    array = _open_array(str(path), name, store_version(path))
+    form = array.form
     place = f"{path.name}/{name}"
     if not array.shape:  # a single value is a file of its own
         import zarr
@@ -383,20 +397,21 @@ def large_variables(ds: xr.Dataset) -> list[str]:
 
 def read_array(path: str, name: str, version: int, *indexers: Indexer) -> np.ndarray:
     """Read a region of a stored array (slices and integer positions)."""
-    array, form = _open_array(path, name, version)
-    if form is not None:
-        return read_chunks(Path(path, name), form, indexers)
+    stored = _open_array(path, name, version)
+    if stored.array is None:
+        assert stored.form is not None
+        return read_chunks(Path(path, name), stored.form, indexers)
     if all(isinstance(indexer, slice) for indexer in indexers):
-        return np.asarray(array[indexers])
-    return np.asarray(array.oindex[indexers])
+        return np.asarray(stored.array[indexers])
+    return np.asarray(stored.array.oindex[indexers])
 
 
 def stored_variable(path: Path, name: str) -> xr.Variable:
     """A lazily read variable over a stored array."""
     version = store_version(path)
-    array, form = _open_array(str(path), name, version)
-    dims = tuple(array.metadata.dimension_names or ())
-    if len(dims) != array.ndim:
+    array = _open_array(str(path), name, version)
+    dims, form = array.dims, array.form
+    if len(dims) != len(array.shape):
         raise ValueError(f"{path}: array {name!r} has no dimension names: not a Penstock store")
     if form is not None:
         scratch, scratch_bytes = 0.0, reading_bytes(form)
@@ -406,11 +421,11 @@ def stored_variable(path: Path, name: str) -> xr.Variable:
         shard = math.prod(array.shards or array.chunks) * array.dtype.itemsize
         scratch, scratch_bytes = 0.5, 6 * unit + 2 * shard
     return lazy_variable(
-        tuple(map(str, dims)),
+        dims,
         functools.partial(read_array, str(path), name, version),
         array.shape,
         array.dtype,
-        {key: value for key, value in array.attrs.items() if key != "_FillValue"},
+        {key: value for key, value in array.attributes.items() if key != "_FillValue"},
         encoding={
             "interleaved": form is not None and form.order[:3] == (2, 1, 0),
             "read_scratch": scratch,
@@ -505,10 +520,10 @@ def stored_provenance(path: Path) -> dict[str, Any] | None:
 
 def add_provenance(path: Path, facts: Mapping[str, Any]) -> None:
     """Add to what a store says of its making."""
-    about = json.loads((path / "zarr.json").read_text())
+    about = read_document(path)
     attributes = about.setdefault("attributes", {})
     attributes["penstock"] = {**attributes.get("penstock", {}), **_json_attrs(facts)}
-    write_whole(path / "zarr.json", json.dumps(about, indent=2).encode())
+    write_document(path, about)
 
 
 def write_store(ds: xr.Dataset, path: str | Path, *, overwrite: bool = False) -> Path:

@@ -55,6 +55,7 @@ from penstock.unfinished import (
     read_begun,
 )
 from penstock.whole import exported_files
+from penstock.zarr_files import array_dims
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -452,14 +453,12 @@ _SEVERAL_RATES = ("zarr", "edf")
 
 def _passed_through(job: Job) -> list[str]:
     """Signals of other sampling frequencies, which processors of values leave as they are."""
-    from penstock.store import open_store
-
     if all(processor.selects for processor in job.processors):
         return []
     if job.format not in _SEVERAL_RATES:
         return []  # (the export says that they are left out)
-    ds = open_store(job.store)
-    beside = [str(name) for name in ds.data_vars if str(name).startswith(f"{SIGNAL}_")]
     return [
-        name for name in beside if f"channel{name.removeprefix(SIGNAL)}" in map(str, ds[name].dims)
+        name
+        for name, dims in array_dims(job.store)
+        if name.startswith(f"{SIGNAL}_") and f"channel{name.removeprefix(SIGNAL)}" in dims
     ]
