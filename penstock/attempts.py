@@ -41,9 +41,13 @@ def attempt(task: Callable[..., Any], about: Job | Opened, *rest: Any, label: st
         return of_error(error)
 
 
-def was_begun(job: Job, label: str) -> bool:
-    """Whether a task was begun and not ended."""
-    return job.marks is not None and _mark(job.marks, job, label).exists()
+def begun_by(job: Job, label: str) -> str:
+    """The process that began a task and did not end it; nothing where none did."""
+    if job.marks is None:
+        return ""
+    with contextlib.suppress(FileNotFoundError):
+        return _mark(job.marks, job, label).read_text() or "another process"
+    return ""
 
 
 def forget_begun(job: Job, label: str) -> None:

@@ -177,7 +177,7 @@ def _worker_process() -> type:
     class WorkerProcess(SubprocessWorker):
         def __init__(self, *args: Any, environment: dict[str, str], **kwargs: Any) -> None:
             self.environment = environment
-            self.ends: list[tuple[float, int]] = []
+            self.ends: dict[int, int] = {}
             self.closing = False
             super().__init__(*args, **kwargs)
 
@@ -202,9 +202,9 @@ def _worker_process() -> type:
             while soon < BROKEN and self.process is not None:
                 began = time.monotonic()
                 code = await self.process.wait()
-                if self.closing:
+                if self.closing or self.process is None:
                     return
-                self.ends.append((time.monotonic(), code))
+                self.ends[self.process.pid] = code
                 soon = soon + 1 if time.monotonic() - began < 1 else 0
                 await self._start_process()
                 if self.closing and self.process is not None:
@@ -217,18 +217,17 @@ def _worker_process() -> type:
     return WorkerProcess
 
 
-def exit_reason(client: Any) -> str:
-    """How the local process ended that ended last, in words; nothing where none of ours did."""
+def exit_reason(client: Any, process: str) -> str:
+    """How a local process of ours (``host:id``) ended, in words; nothing where it is not ours."""
     workers = getattr(getattr(client, "cluster", None), "workers", None) or {}
     kept = [worker for worker in workers.values() if hasattr(worker, "ends")]
     code: int | None = None
     began = time.monotonic()
     while kept and code is None and time.monotonic() < began + 2:
         # (Dask may know of it before the system says how it ended)
-        ends = [end for worker in kept for end in worker.ends if end[0] > began - 2]
-        if ends:
-            code = max(ends)[1]
-        else:
+        codes = {str(pid): end for worker in kept for pid, end in worker.ends.items()}
+        code = codes.get(process.rpartition(":")[-1])
+        if code is None:
             time.sleep(0.05)
     if code is None:
         return ""

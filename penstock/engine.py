@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from penstock import events
-from penstock.attempts import attempt, forget_begun, was_begun
+from penstock.attempts import attempt, begun_by, forget_begun
 from penstock.cluster import exit_reason
 from penstock.failures import (
     RETRIES,
@@ -383,7 +383,7 @@ class Engine:
                 if due <= LOOK_EVERY and self.later:
                     return None
                 self._look()
-                if self.again:
+                if self.again or not self.running:
                     return None
             else:
                 if self.running.pop(future, None) is not None:
@@ -396,11 +396,18 @@ class Engine:
             return
         stuck = self.watch.look()
         for future, task in list(self.running.items()) if stuck else ():
-            begun = was_begun(task.recording.job, task.label)
+            begun = begun_by(task.recording.job, task.label)
             if getattr(future, "key", None) in stuck and not begun:
                 del self.running[future]
                 future.cancel()
                 self.again.append(task)
+        for future, task in list(self.running.items()) if self.watch.nobody else ():
+            if task.alone and begun_by(task.recording.job, task.label):
+                del self.running[future]
+                future.cancel()
+                if task.block is not None:
+                    task.recording.running -= 1
+                self._failed(task, Failure("its worker ended", begun_before=True))
 
     # ------------------------------------------------------------------ failures
 
@@ -417,8 +424,8 @@ class Engine:
         """What it means that Dask, not the task, says that it was not done."""
         kind = type(error).__name__
         if kind == "KilledWorker":
-            begun = was_begun(task.recording.job, task.label)
-            return Failure("its worker ended", may_pass=True, begun_before=begun)
+            begun = begun_by(task.recording.job, task.label)
+            return Failure("its worker ended", may_pass=True, begun_before=bool(begun))
         if isinstance(error, CancelledError) or kind in ("CommClosedError", "FutureCancelledError"):
             if self.watch is not None:
                 self.watch.check_connection()
@@ -469,10 +476,11 @@ class Engine:
 
     def _crash(self, task: _Task) -> str:
         """Why a recording is given up whose task ended every worker that it was given to."""
-        what = {"open": "opening it", "finish": "writing its result"}.get(
+        what = {"open": "opening or processing it", "finish": "writing its result"}.get(
             task.label, f"block {task.block} of stage {task.stage + 1}"
         )
-        how = exit_reason(self.client) or "out of memory, or a crash in compiled code"
+        by = begun_by(task.recording.job, task.label)
+        how = exit_reason(self.client, by) or "out of memory, or a crash in compiled code"
         return (
             f"{what} ended the worker process {task.losses} times ({how}): run it with one block "
             "less at once, or look for the crash on a small part of it"

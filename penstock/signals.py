@@ -44,4 +44,5 @@ def ending_signals() -> Iterator[None]:
         yield
     finally:
         for one, handler in before.items():
-            signal.signal(one, handler)
+            # (what comes while a stopped command ends must not change how it ends)
+            signal.signal(one, signal.SIG_IGN if came else handler)

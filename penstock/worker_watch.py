@@ -51,6 +51,8 @@ class WorkerWatch:
         self._since: float | None = None
         self._said = ""
         self._idle = 0
+        self.nobody = False
+        """Whether there was no worker at all when they were last looked at."""
 
     # ------------------------------------------------------------------ looking
 
@@ -84,6 +86,7 @@ class WorkerWatch:
             If nobody could work for as long as a run is patient.
         """
         workers = self.workers() if self.check_connection() else None
+        self.nobody = workers == {}
         text, patience = self._state(workers)
         now = time.monotonic()
         if not text or patience is None:

@@ -117,8 +117,10 @@ def recording(how: str = "", channels: int = 4) -> xr.Dataset:
 
 def open_numbers(path: str, *, dtype: Any = None) -> xr.Dataset:
     """A reader that a user might register: four channels of float32; it fails where it is told."""
-    fail(_asked(xr.Dataset(attrs={"how": Path(path).stem.replace("-", " ")}), "open"))
-    return ps.make_dataset(np.fromfile(path, "<f4").reshape(4, -1), sampling_frequency=100.0)
+    how = Path(path).stem.replace("-", " ")
+    fail(_asked(xr.Dataset(attrs={"how": how}), "open"))
+    values = np.fromfile(path, "<f4").reshape(4, -1)
+    return ps.make_dataset(values, sampling_frequency=100.0).assign_attrs(how=how)
 
 
 def write_numbers(ds: xr.Dataset, path: str) -> None:
