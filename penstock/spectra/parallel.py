@@ -141,6 +141,10 @@ def parallel_compute(
         for part in _in_parallel(submit, positions, len(results), n, each):
             results += part
             show(len(results))
+    except BaseException as error:
+        if not isinstance(error, Exception):
+            _end_local()
+        raise
     finally:
         show.close()
     return results
@@ -321,6 +325,9 @@ def _bundled(call: _Call) -> bytes:
     return bundle
 
 
+_executors: list[Any] = []
+"""The one that the last call used."""
+
 Submit = Callable[[int, Any], Any]
 """Sends a stretch of positions (its start, its values); returns a future of `_work`."""
 
@@ -334,7 +341,17 @@ def _local(call: _Call, n: int) -> tuple[Submit, Any]:
 
     bundle = _bundled(call)
     executor = get_reusable_executor(max_workers=n, timeout=IDLE_SECONDS)
+    _executors[:] = [executor]
     return functools.partial(executor.submit, _work, bundle), executor.submit(_unbundled, bundle)
+
+
+def _end_local() -> None:
+    """After Ctrl-C: end the processes; a function that hangs would hold up the end of the program.
+
+    Waiting for it would be waiting for ever, and the next call starts new ones.
+    """
+    while _executors:
+        _executors.pop().shutdown(wait=False, kill_workers=True)
 
 
 def _on_cluster(call: _Call, client: Any) -> Submit:
@@ -368,8 +385,10 @@ def _in_parallel(
             seconds = took / len(results)
             yield results
     finally:
-        for future in waiting:
-            future.cancel()
+        # (after Ctrl-C processes are killed, and what they were at is told of as it is)
+        if not isinstance(sys.exc_info()[1], KeyboardInterrupt | SystemExit):
+            for future in waiting:
+                future.cancel()
 
 
 def _block_size(positions: _Positions, left: int, n: int, seconds: float) -> int:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -173,3 +175,36 @@ def test_a_script_needs_no_guard(tmp_path: Path) -> None:
     )
     assert done.stdout.split("\n")[:2] == ["main runs", "180.0"]
     assert "2 processes, up after" in done.stderr
+
+
+HANGING = """
+import os, sys, time
+import numpy as np
+from penstock.spectra import parallel_compute
+
+main = os.getpid()
+
+def hang(row, main=main):
+    if os.getpid() != main:
+        open(sys.argv[1], "w").close()
+        time.sleep(1000)
+    time.sleep(0.02)
+
+parallel_compute(np.ones((20000, 2)), hang, cores=2, lengthy_computation=True)
+"""
+
+
+def test_ctrl_c_ends_a_call_whose_function_hangs(tmp_path) -> None:
+    begun = tmp_path / "begun"
+    script = HANGING.replace("sys.argv[1]", repr(str(begun)))
+    call = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True)
+    try:
+        deadline = time.monotonic() + 60
+        while not begun.exists():
+            assert time.monotonic() < deadline, "no process came up"
+            time.sleep(0.05)
+        call.send_signal(signal.SIGINT)
+        _, said = call.communicate(timeout=60)
+    finally:
+        call.kill()
+    assert said.rstrip().splitlines()[-1] == "KeyboardInterrupt"
