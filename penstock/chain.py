@@ -114,7 +114,8 @@ class Chain:
         processor = self._check(processor)
         chain = self.ready_for(processor)
         before = chain.output
-        after = processor.outline(before, state)
+        with _sized(processor):
+            after = processor.outline(before, state)
         return replace(chain, steps=(*chain.steps, Step(processor, before, after, state)))
 
     def ready_for(self, processor: Processor) -> Chain:
@@ -174,7 +175,7 @@ class Chain:
             if type(processor).prepare is not Processor.prepare:
                 # a prepare that computes does so in this thread: it may be running on a worker
                 doing = at_work(f"preparing {step_name(processor)}")
-                with doing, dask.config.set(scheduler="synchronous"):
+                with doing, dask.config.set(scheduler="synchronous"), _sized(processor):
                     state = processor.prepare(chain.lazy(limit, single=True, strict=strict))
             chain = chain.then(processor, state)
         return chain
@@ -370,6 +371,18 @@ def _declared(step: Step, block: np.ndarray, source: Region, *, owned: bool) -> 
     processor = step.processor
     copy = block.nbytes if processor.overwrites and not owned else 0
     return processor.kernel_bytes(step.input, source) + processor.scratch_bytes + copy
+
+
+@contextlib.contextmanager
+def _sized(processor: Processor) -> Iterator[None]:
+    """Parameters so large, or so small, that a computer has no numbers for them, as a sentence."""
+    try:
+        yield
+    except OverflowError as error:
+        raise ValueError(
+            f"{type(processor).__name__}: its parameters are too large or too small to work with "
+            f"({error}): check them"
+        ) from error
 
 
 def describe_region(region: Region) -> str:

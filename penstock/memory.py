@@ -53,8 +53,13 @@ def parse_bytes(text: int | float | str) -> int:
     return int(amount)
 
 
+_MOST = 1 << 80
+"""Bytes that are written as a number."""
+
+
 def format_bytes(amount: float) -> str:
     """Bytes for people: three digits and a binary unit."""
+    amount = max(-_MOST, min(amount, _MOST))  # (a parameter may ask for anything)
     for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
         if abs(amount) < 1000 or unit == "TiB":
             break

@@ -71,7 +71,7 @@ def _parse_step(step: Any, number: int, allow: Sequence[str]) -> Processor:
         return positional(*given) if isinstance(given, list) else positional(given)
     except TypeError as error:
         raise TypeError(f"step {number}: {_parameter_error(cls, given, error)}") from error
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise ValueError(f"step {number}: {cls.__name__}: {error}") from error
 
 

@@ -534,7 +534,10 @@ def _coerce(value: Any, hint: Any) -> tuple[bool, Any]:
         value = value.item()
     if hint is float:
         ok = isinstance(value, int | float) and not isinstance(value, bool)
-        return ok, float(value) if ok and not isinstance(value, float) else value
+        try:
+            return ok, float(value) if ok and not isinstance(value, float) else value
+        except OverflowError:  # (a whole number with more digits than floats have)
+            return False, value
     if hint is int:
         if isinstance(value, float) and value.is_integer():
             return True, int(value)

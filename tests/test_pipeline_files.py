@@ -400,3 +400,28 @@ def test_provenance_rebuilds_the_pipeline(small: xr.Dataset, tmp_path: Path) -> 
     assert again.run(small, tmp_path, memory="3 GiB", progress=False).skipped == ["dataset"]
     assert about["pipeline"] == pipeline.canonical()
     assert not math.isnan(about["pipeline"][0]["parameters"]["freq"])
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        {"HighPassFilter": {"freq": 1e-308}},
+        {"HighPassFilter": {"freq": 1.0, "filter_length": 10**18}},
+        {"HighPassFilter": {"freq": 1.0, "filter_length": "1e300s"}},
+        {"HighPassFilter": {"freq": 10**400}},
+        {"HighPassFilter": {"freq": float("nan")}},
+        {"Resample": {"sfreq": 1e308}},
+        {"UpSample": {"factor": 10**18}},
+        {"AASCorrection": {"window_size": 10**400}},
+        {"SmoothVolumes": {"fwhm": 1e9}},
+        {"ExtractSpheres": {"seeds": [[0, 0, 0]], "radius": 1e308}},
+        {"FindPeaksCWT": {"widths": [1e308]}},
+        {"Fit": {"model": "gaussian", "fixed": 3.0}},
+        {"CleanSignals": {"t_r": 10**400}},
+    ],
+)
+def test_enormous_numbers_are_one_sentence(step: Any, small: xr.Dataset) -> None:
+    with pytest.raises((ValueError, TypeError)) as error:
+        ps.Pipeline.from_dict([step]).plan(small, memory="2 GiB")
+    assert str(error.value).isprintable()
+    assert len(str(error.value)) < 1500

@@ -16,6 +16,8 @@ LENGTH_FACTORS = {"hann": 3.1, "hamming": 3.3, "blackman": 5.0}
 """Filter length x transition width of each window (MNE's values)."""
 
 MAX_FFT = 1 << 18
+MOST_TAPS = 1 << 24
+"""Longest filter [samples]: at 1 kHz more than four hours."""
 """Longest FFT [samples]. Longer filters are evaluated in parts, so that scratch stays bounded."""
 SCRATCH_BYTES = 8 << 20
 """What `overlap_save` takes beside its result (measured: 4 MiB, and 8 MiB in float64 with the
@@ -241,7 +243,12 @@ def _n_taps(given: str | int, automatic: float, sampling_frequency: float) -> in
                 f"filter_length={given!r} must be a number of samples, a time such as '10s' or "
                 "'500ms', or 'auto'"
             ) from None
-        n_taps = max(math.ceil(seconds * sampling_frequency), 1)
+        n_taps = max(math.ceil(min(seconds * sampling_frequency, 2.0 * MOST_TAPS)), 1)
+    if n_taps > MOST_TAPS:
+        raise ValueError(
+            f"the filter would be longer than {MOST_TAPS} samples: make its transition wider, or "
+            "filter_length shorter"
+        )
     if n_taps <= 0:
         raise ValueError(f"filter_length={given!r} must be positive")
     return n_taps + 1 - n_taps % 2

@@ -150,6 +150,10 @@ def _filter(
     return SeparableOperator((along[0], along[1], along[2]), np.dtype(dtype))
 
 
+LARGEST_WIDTH = 1000.0
+"""Of a kernel [mm]: five times a head."""
+
+
 @dataclass(frozen=True, repr=False)
 class SmoothVolumes(Processor):
     """Smooth every volume with a Gaussian filter.
@@ -202,6 +206,8 @@ class SmoothVolumes(Processor):
             return
         if not np.all(np.isfinite(self.fwhm)) or np.min(self.fwhm) < 0:
             raise ValueError(f"fwhm={self.fwhm!r} must not be negative: widths in mm")
+        if np.max(self.fwhm) > LARGEST_WIDTH:
+            raise ValueError(f"fwhm={self.fwhm!r} must be at most {LARGEST_WIDTH:g}: widths in mm")
         if not np.any(self.fwhm):
             warnings.warn(
                 f"fwhm={self.fwhm!r}: volumes are not smoothed (fwhm=None says so)",

@@ -150,6 +150,9 @@ def _epsilon(dtype: np.dtype) -> float:
 
 # ---------------------------------------------------------------------- spheres
 
+LARGEST_RADIUS = 1e6
+"""Of a sphere [mm]: far more than any image is wide."""
+
 
 @dataclass(frozen=True, repr=False)
 class ExtractSpheres(_Extract):
@@ -232,6 +235,8 @@ class ExtractSpheres(_Extract):
                 raise ValueError(f"{name} has {len(value)} entries for {n} seeds: give one each")
         if self.radius is not None and not np.min(self.radius) >= 0:
             raise ValueError(f"radius={self.radius!r} must not be negative: mm")
+        if self.radius is not None and np.max(self.radius) > LARGEST_RADIUS:
+            raise ValueError(f"radius={self.radius!r} must be at most {LARGEST_RADIUS:g}: mm")
 
     @property
     def averages(self) -> NanPolicy:

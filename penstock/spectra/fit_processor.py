@@ -174,7 +174,7 @@ class Fit(Processor):
                 "ds.assign_coords(deviation=(ds.signal.dims, values)), Fit(sigma='deviation'); or "
                 "as an array to fit_positions"
             )
-        if self.fixed is not None:
+        if isinstance(self.fixed, Mapping):
             plain = {str(name): float(value) for name, value in self.fixed.items()}
             object.__setattr__(self, "fixed", plain or None)
         super().__post_init__()

@@ -47,6 +47,8 @@ def gaussian_wavelet(points: float, width: float) -> np.ndarray:
     return np.asarray(gaussian(points, width))
 
 
+WIDEST = 1e7
+"""Of a wavelet [points]."""
 WAVELETS: dict[str, Callable[..., Any] | None] = {"ricker": None, "gaussian": gaussian_wavelet}
 """Wavelets that have a name."""
 
@@ -283,6 +285,8 @@ class FindPeaksCWT(Processor):
         super().__post_init__()
 
     def validate(self) -> None:
+        if max(self.widths, default=0.0) > WIDEST:
+            raise ValueError(f"widths must be at most {WIDEST:g} points, got {max(self.widths):g}")
         self._search(1)
         if self.max_peaks is not None and self.max_peaks < 1:
             raise ValueError(f"max_peaks={self.max_peaks} must be at least 1")
