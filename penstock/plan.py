@@ -445,5 +445,5 @@ def _too_small(chain: Chain, limits: Resources, name: str) -> BudgetError:
         f"{name}: {cost.largest_step} needs {format_bytes(peak)} for its smallest block"
         f"{f' ({where})' if where else ''}, but the budget of {format_bytes(limits.budget)} leaves "
         f"{format_bytes(max(0, limits.available))} beside the {format_bytes(limits.base)} that the "
-        f"process itself takes: allow {format_bytes(math.ceil(need / MIB) * MIB)} or use {advice}"
+        f"process itself takes: allow {format_bytes(-(-need // MIB) * MIB)} or use {advice}"
     )
