@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import math
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
@@ -19,11 +20,13 @@ import numpy as np
 
 from penstock.buffers import kept_bytes
 from penstock.memory import MIB, PROCESS_ALLOWANCE
-from penstock.peaks import WATCH
+from penstock.peaks import SHARE_OF_CORE, WATCH
 
 if TYPE_CHECKING:
     from penstock.processor import Processor
 
+MARKS_A_BLOCK = 5
+"""How often memory is looked at for a usual block, beside the first time."""
 READING = "reading"
 """The step that is no processor's."""
 SLACK_BYTES = 16 * MIB
@@ -111,6 +114,8 @@ class Tasks:
     busy: tuple[str, ...] = ()
     starts: int = 0
     done: int = 0
+    due: float = 0.0
+    """When a block may be measured again."""
     warm: set[str] = field(default_factory=set)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -131,6 +136,7 @@ class Tasks:
         """A task begins in a thread."""
         with self._lock:
             if not self.planned:  # (a new run)
+                self.due = 0.0
                 self.base = base = max(base, WATCH.mark() + PROCESS_ALLOWANCE)
                 self.excess, self.highest, self.busy, self.done = 0, 0, (), 0
                 self.warm.clear()
@@ -170,9 +176,13 @@ def task_at_work(planned: int, base: int = 0, step: str = "") -> Iterator[Task]:
     task = Task(planned, step)
     _tasks.begin(thread, task, base)
     task.starts = _tasks.starts
-    if _is_alone(task):
+    began = time.perf_counter()
+    if _is_alone(task) and began > _tasks.due:
         task.began = task.highest = WATCH.mark()
         task.kept = kept_bytes()
+        # (many small blocks: not all of them are looked at)
+        cost = (1 + MARKS_A_BLOCK) * (time.perf_counter() - began)
+        _tasks.due = began + cost / SHARE_OF_CORE
     try:
         yield task
     finally:

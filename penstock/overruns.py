@@ -209,7 +209,8 @@ class Overruns:
             measured = max(peak, predicted + over)
             step, n = Counter(self._busy).most_common(1)[0] if self._busy else ("", 1)
             about = format_bytes((measured - predicted) / n)
-            advice = f"about {about} more than it declares, in each of {n} at once" if step else ""
+            each = f" for each of {n} at once" if n > 1 else ""
+            advice = f"about {about} more than planned{each}" if step else ""
             found = [Overrun(step, "peak", predicted, measured, advice)]
         self.found += found
         return found

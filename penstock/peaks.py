@@ -47,11 +47,31 @@ class Reading(NamedTuple):
     """Which part of what is resident are pages of files: those it may share with others."""
 
 
+class _OwnFiles:
+    """Files in which the kernel tells of this process; opening them takes longer than reading."""
+
+    def __init__(self) -> None:
+        self._files: dict[tuple[int, str], int] = {}
+
+    def number(self, name: str, flags: int) -> int:
+        """Descriptor of a file; a process that was forked has its own."""
+        key = (os.getpid(), name)
+        if key not in self._files:
+            self._files[key] = os.open(f"/proc/self/{name}", flags | os.O_CLOEXEC)
+        return self._files[key]
+
+
+_own = _OwnFiles()
+
+
 def read_memory(pid: int | None = None) -> Reading:
     """Memory of a process at this moment (of this one by default)."""
     try:
-        with open(f"/proc/{pid or os.getpid()}/status", "rb") as file:
-            text = file.read()
+        if pid is None:
+            text = os.pread(_own.number("status", os.O_RDONLY), 8192, 0)
+        else:
+            with open(f"/proc/{pid}/status", "rb") as file:
+                text = file.read()
         return Reading(*(_kib(text, name) for name in (b"VmRSS:", b"VmHWM:", b"RssFile:")))
     except (OSError, ValueError):
         return Reading(resident(pid))
@@ -65,8 +85,7 @@ def _kib(text: bytes, name: bytes) -> int:
 def _new_mark() -> bool:
     """Start a new high-water mark of this process; False where the system does not let us."""
     try:
-        with open("/proc/self/clear_refs", "wb") as file:
-            file.write(b"5")
+        os.write(_own.number("clear_refs", os.O_WRONLY), b"5")
     except OSError:
         return False
     return True
@@ -174,7 +193,8 @@ class Watch:
             if run in self.records:
                 self.look()
             record = self.records.pop(run, None)
-            self._ended.append(run)
+            if run not in self._ended:
+                self._ended.append(run)
             thread = None
             if not self.records and self._thread is not None:
                 thread, self._thread = self._thread, None
@@ -183,9 +203,12 @@ class Watch:
             thread.join()
         return record.peak if record is not None else 0
 
+    def has_ended(self, run: str) -> bool:
+        """Whether a run was told to be over: what still comes of it is late."""
+        return run in self._ended
+
     def peak(self, run: str) -> int:
-        """Highest memory of this process since the run began here [bytes]."""
-        self.look()
+        """Highest memory of this process since the run began here, at the last look [bytes]."""
         record = self.records.get(run)
         return record.peak if record is not None else 0
 
@@ -361,6 +384,7 @@ class RunWatch:
     @property
     def peak(self) -> int:
         """Highest memory of the run so far, all its processes together [bytes]."""
+        WATCH.look()
         own = WATCH.peak(self._run)
         if self._group is None:
             return own

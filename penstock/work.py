@@ -111,8 +111,12 @@ def _watched(
             job: Job = getattr(first, "job", first)
             _set_up_process(job)
             base = job.limits.base // max(1, job.limits.processes)
-            with task_at_work(planned(*args, **kwargs), base, step):
-                return function(*args, **kwargs)
+            try:
+                with task_at_work(planned(*args, **kwargs), base, step):
+                    return function(*args, **kwargs)
+            finally:
+                if WATCH.has_ended(job.run):  # (it went on after the run was interrupted)
+                    close_run(job.run, {job.token})
 
         return task
 
@@ -298,6 +302,7 @@ def run_block(opened: Opened, number: int, block: int) -> BlockFinished:
     if reads_fresh(stage.chain.source.variables[SIGNAL]):
         recycle(values)
     seconds["write"] = time.perf_counter() - began
+    taken = footprint()
     return BlockFinished(
         job.name,
         number,
@@ -307,7 +312,7 @@ def run_block(opened: Opened, number: int, block: int) -> BlockFinished:
         seconds,
         process_name(),
         WATCH.peak(job.run),
-        footprint(),
+        taken,
     )
 
 
