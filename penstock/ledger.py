@@ -31,6 +31,11 @@ def partial_path(target: Path) -> Path:
     return target.with_name(f".{target.name}.partial")
 
 
+def replaced_path(target: Path) -> Path:
+    """Where a result that is being replaced stands for a moment."""
+    return target.with_name(f".{target.name}.replaced")
+
+
 def publish(finished: Path, target: Path, *, overwrite: bool) -> None:
     """Give a finished file or folder its final name in one step.
 
@@ -39,7 +44,7 @@ def publish(finished: Path, target: Path, *, overwrite: bool) -> None:
     FileExistsError
         If the target exists and `overwrite` is False.
     """
-    aside = target.with_name(f".{target.name}.replaced")
+    aside = replaced_path(target)
     if os.path.lexists(target):  # (a link is replaced, not followed)
         if not overwrite:
             raise FileExistsError(f"{target} exists: use overwrite to replace it")

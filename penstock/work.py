@@ -31,8 +31,17 @@ from penstock.file_facts import array_files
 from penstock.footprints import footprint, forget_tasks, task_at_work
 from penstock.identity import digests_of, key_of
 from penstock.io.recording_sidecars import NOTES, has_sidecars
-from penstock.job import Done, Job, Opened, provenance_of, read_json, result_key, source_identity
-from penstock.ledger import Ledger, clean_leftovers, discard, publish, remove
+from penstock.job import (
+    Done,
+    Job,
+    Opened,
+    provenance_of,
+    read_json,
+    result_key,
+    result_provenance,
+    source_identity,
+)
+from penstock.ledger import Ledger, clean_leftovers, discard, publish, remove, replaced_path
 from penstock.memory import trim_heap, use_lean_allocator
 from penstock.own_folder import leads_elsewhere
 from penstock.peaks import WATCH, process_name
@@ -196,7 +205,9 @@ def open_recording(job: Job, slot: int) -> Opened | Done:
     if job.target.exists():
         damaged = check_result(job, key)
         if damaged is None:
-            discard(job.building)  # (left by a run killed between publishing and cleaning up)
+            # (left by a run killed between publishing and cleaning up)
+            discard(job.building)
+            remove(replaced_path(job.target))
             return Done(job.target, skipped=True)
         notes.append(damaged)
     source = _open_source(job)
@@ -331,6 +342,10 @@ def run_stage(opened: Opened, number: int) -> tuple[BlockFinished, ...]:
 def finish_recording(opened: Opened) -> Done:
     """Check that every block is there, export where another format is asked, publish."""
     job = opened.job
+    if _was_published(opened):
+        discard(job.building)
+        remove(replaced_path(job.target))
+        return Done(job.target)
     ledger = Ledger(job.building / "ledger")
     finished = ledger.finished()
     for number, count in enumerate(opened.counts):
@@ -384,6 +399,19 @@ def finish_recording(opened: Opened) -> Done:
     with _lock:
         _workplaces.pop(job.token, None)
     return Done(job.target, blocks=blocks, facts=facts)
+
+
+def _was_published(opened: Opened) -> bool:
+    """Whether this was done by a worker that was lost before it could say so."""
+    job = opened.job
+    _publish_sidecar(job)
+    if job.building.exists():
+        exported = job.exported.parent.is_dir() and not job.exported.exists()
+        left = not job.store.exists() if job.format == "zarr" else exported
+        if not left or job.coming_sidecar.exists():
+            return False
+    about = result_provenance(job)
+    return about is not None and about.get("key") == opened.key
 
 
 def _redo_lost(opened: Opened, ledger: Ledger) -> tuple[BlockFinished, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 import signal
 import subprocess
@@ -239,3 +240,17 @@ def test_an_edf_that_does_not_fit_leaves_no_file(tmp_path: Path, small: xr.Datas
     with pytest.raises(OSError, match=r"."):
         ps.export(small, tmp_path / "missing" / "x.edf")
     assert not list(tmp_path.rglob("*.edf"))
+
+
+def test_runs_killed_at_random_instants_end_with_the_same_bytes(tmp_path: Path) -> None:
+    seed = int.from_bytes(os.urandom(4)) if "CI" not in os.environ else 1
+    done = subprocess.run(
+        [sys.executable, str(HERE / "kill_fuzz.py"), str(tmp_path), str(seed), "10"],
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    print(done.stdout, done.stderr)
+    found = json.loads(done.stdout.strip().splitlines()[-1])
+    assert found["identical"] == found["kills"] == 10, found

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
+import operator
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -20,6 +26,7 @@ from interrupted import (
     recording,
 )
 
+import penstock
 import penstock as ps
 from penstock.eeg import HighPassFilter, Rereference
 from penstock.ledger import Ledger, partial_path
@@ -82,7 +89,7 @@ def left(tmp_path_factory: pytest.TempPathFactory) -> Left:
 
 @given(data=st.data())
 @settings(
-    max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
+    max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
 )
 def test_any_file_may_be_damaged(left: Left, data: st.DataObject) -> None:
     name = data.draw(st.sampled_from(sorted(left.cases)))
@@ -207,3 +214,61 @@ def test_the_provenance_of_a_result_is_text_that_json_reads(left: Left) -> None:
     left.resumed("exported", None)
     about = json.loads((left.folder / "exported" / "again" / "r.edf.penstock.json").read_text())
     assert list(about["files"]) == ["r.edf"]
+
+
+STEPS = (
+    "penstock.work.add_provenance",
+    "penstock.work.sync_file_system",
+    "penstock.work.publish",
+    "penstock.work.discard",
+    "penstock.durable.os.replace",
+)
+
+
+class Ended(Exception):
+    """As if the process had ended here."""
+
+
+@contextmanager
+def ended_at(step: str, count: int, after: bool) -> Iterator[None]:
+    """Let the process come to its end before or after a call of a function."""
+    done = operator.attrgetter(step.removeprefix("penstock."))(penstock)
+    calls = itertools.count()
+
+    def ends(*args: Any, **options: Any) -> Any:
+        last = next(calls) == count
+        found = done(*args, **options) if after or not last else None
+        if last:
+            raise Ended
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(step, ends)
+        yield
+
+
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("name", ["edf", "zarr, replaced"])
+def test_publishing_may_end_anywhere(tmp_path: Path, step: str, name: str) -> None:
+    format, _, replaced = name.partition(", ")
+    source = recording(tmp_path / "r.zarr", channels=1, samples=5000)
+    options = {**OPTIONS, "format": format, "overwrite": bool(replaced)}
+    assert FILTERED.run(source, tmp_path / "whole", **options).ok
+    whole = contents(tmp_path / "whole")
+    ended = 0
+    # (before one renaming is after the one before it)
+    whens = (True,) if step.endswith("os.replace") else (False, True)
+    for count, after in itertools.product(range(30), whens):
+        out = tmp_path / f"{count}-{after}"
+        if replaced:
+            other = ps.Pipeline([ps.Apply(np.negative, core_dims=())])
+            assert other.run(source, out, **OPTIONS, format=format).ok
+        with ended_at(step, count, after), contextlib.suppress(Ended):
+            report = FILTERED.run(source, out, **options)
+            if report.ok:
+                break
+        ended += 1
+        report = FILTERED.run(source, out, **options)
+        assert report.ok, (count, after, report)
+        assert contents(out) == whole, (count, after)
+    assert ended
