@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass, replace
 from typing import Any
@@ -152,6 +153,12 @@ def _choose(
     free_shape = tuple(sizes[dim] for dim in free)
     n_free = math.prod(free_shape)
 
+    @functools.cache
+    def alone_bytes() -> BlockBytes:
+        """Of everything as one block."""
+        return chain.block_bytes(Grid(chain.dims, chain.shape, chain.shape).region(0))
+
+    @functools.cache
     def choice(n_rows: int, length: int | None = None) -> Choice:
         rows = dict(zip(free, fill_shape(free_shape, n_rows), strict=True))
         block = {dim: rows.get(dim, sizes[dim]) for dim in chain.dims}
@@ -161,7 +168,7 @@ def _choose(
         cost = block_cost(chain, grid, write=write)
         overhead = 0.0
         if length is not None:
-            alone = chain.block_bytes(Grid(chain.dims, chain.shape, chain.shape).region(0))
+            alone = alone_bytes()
             per_element = alone.source_elements / max(1, math.prod(chain.shape))
             asked = math.prod(min(b, s) for b, s in zip(grid.block, chain.shape, strict=True))
             overhead = max(0.0, cost.source_elements / max(1e-9, per_element * asked) - 1)

@@ -95,17 +95,17 @@ class Chain:
     @property
     def dims(self) -> tuple[str, ...]:
         """Dims of the result's signal."""
-        return tuple(map(str, self.output[SIGNAL].dims))
+        return tuple(map(str, self.output.variables[SIGNAL].dims))
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of the result's signal."""
-        return tuple(self.output[SIGNAL].shape)
+        return tuple(self.output.variables[SIGNAL].shape)
 
     @property
     def dtype(self) -> np.dtype:
         """Type of the result's values."""
-        return np.dtype(self.output[SIGNAL].dtype)
+        return np.dtype(self.output.variables[SIGNAL].dtype)
 
     # ------------------------------------------------------------------ building
 
@@ -122,7 +122,7 @@ class Chain:
         """This chain, reading whole numbers as floats if the next processor computes with those."""
         if processor.selects or processor.takes_integers:
             return self
-        if self.output[SIGNAL].dtype.kind not in "biu":
+        if self.output.variables[SIGNAL].dtype.kind not in "biu":
             return self
         if not all(step.processor.selects for step in self.steps):
             return self  # (a step before has made them: it knows why)
@@ -139,13 +139,13 @@ class Chain:
                 f"run {type(processor).__name__} on one of them afterwards"
             )
         processor = processor.bound(before)
-        missing = [dim for dim in processor.core_dims if dim not in before[SIGNAL].dims]
+        missing = [dim for dim in processor.core_dims if dim not in before.variables[SIGNAL].dims]
         if missing:
             named = [f.name for f in fields(processor) if f.name in ("core_dim", "core_dims")]
             other = f"name another one in {named[0]}=" if named else "use another processor"
             raise ValueError(
                 f"{type(processor).__name__} needs the dim {missing[0]!r}, but the data have "
-                f"{tuple(before[SIGNAL].dims)}: rename a dim, or {other}"
+                f"{tuple(before.variables[SIGNAL].dims)}: rename a dim, or {other}"
             )
         return processor
 
@@ -225,7 +225,7 @@ class Chain:
             free = True
             for step in self.steps:
                 processor = step.processor
-                if dim not in step.input[SIGNAL].dims:
+                if dim not in step.input.variables[SIGNAL].dims:
                     break  # made by this step: only its kernel knows how
                 if dim not in processor.core_dims:
                     continue

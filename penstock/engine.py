@@ -53,7 +53,13 @@ class _Recording:
     """A recording under way."""
 
     job: Job
+    order: int = 0
+    """Which one of all it is: earlier ones come first."""
+    queued: bool = False
+    """Whether it stands among those that may have something to do."""
     opened: Opened | None = None
+    finished: dict[int, set[int]] = field(default_factory=dict)
+    """Blocks by stage that are left out: an interrupted run did them."""
     stage: int = 0
     numbers: Iterator[int] = field(default_factory=lambda: iter(()))
     upcoming: int | None = None
@@ -63,7 +69,9 @@ class _Recording:
     """Whether a task of it ended its worker, and waits until all others are done."""
 
     def start(self, opened: Opened) -> None:
-        self.opened = opened
+        # (what is sent with every block says nothing of the others)
+        self.opened = replace(opened, note="", finished={})
+        self.finished = opened.finished
         self.stage = -1
         self._next_stage()
 
@@ -71,7 +79,7 @@ class _Recording:
         assert self.opened is not None
         self.stage += 1
         if self.stage < len(self.opened.counts):
-            done = self.opened.finished.get(self.stage, set())
+            done = self.finished.get(self.stage, set())
             count = self.opened.counts[self.stage]
             self.numbers = (n for n in range(count) if n not in done)
         self.upcoming = next(self.numbers, None)
@@ -141,7 +149,9 @@ class Engine:
         self.heard = heard
         self.client = client
         self.results: queue.SimpleQueue[tuple[_Task, Future[Any]]] = queue.SimpleQueue()
-        self.active: list[_Recording] = []
+        self.active: dict[_Recording, None] = {}
+        self.ready: list[tuple[int, _Recording]] = []
+        """Active recordings that may have something to do, the earliest first (a heap)."""
         self.waiting: deque[_Recording] = deque()
         self.again: deque[_Task] = deque()
         self.later: list[tuple[float, int, _Task]] = []
@@ -151,6 +161,8 @@ class Engine:
         self.watch = WorkerWatch(client, self.tell, own) if client is not None else None
         self._number = itertools.count()
         self.running: dict[Future[Any], _Task] = {}
+        self._largest = 0
+        """No task that is running was planned with more bytes."""
         self.overruns = Overruns()
 
     def tell(self, event: events.Event) -> None:
@@ -174,7 +186,7 @@ class Engine:
         self.tell(events.RunStarted(n, self.limits.workers, self.limits.budget))
         for name, reason in (refused or {}).items():
             self.tell(events.RecordingFailed(name, reason))
-        self.waiting.extend(_Recording(job) for job in jobs)
+        self.waiting.extend(_Recording(job, order) for order, job in enumerate(jobs))
         interrupted = False
         try:
             while self._has_work():
@@ -202,7 +214,7 @@ class Engine:
 
     def _fill(self) -> None:
         """Submit while there is work, room in the window, and memory for it."""
-        while not any(task.alone for task in self.running.values()):
+        while not self._one_alone():
             while self.later and self.later[0][0] <= time.monotonic():
                 self.again.append(heapq.heappop(self.later)[-1])
             task = self.again[0] if self.again else self._next_task() or self._next_suspect()
@@ -212,10 +224,8 @@ class Engine:
             # of a finished block; whichever of them run at once must fit
             slots = 1 if self.overruns.probing else self.limits.workers
             ahead = 1 if self.limits.threads > slots or self.overruns.probing else 2
-            tasks = (*self.running.values(), task)
-            sizes = sorted(self._task_bytes(one) for one in tasks)
-            fits = sum(sizes[-slots:]) <= self.limits.available - self.overruns.kept
-            if len(self.running) >= slots * ahead or (self.running and not fits):
+            full = len(self.running) >= slots * ahead
+            if full or (self.running and not self._fits(task, slots)):
                 if not self.again:
                     self.again.append(task)
                 return
@@ -226,8 +236,23 @@ class Engine:
             except Exception as error:
                 self._not_sent(task, error)
                 continue
+            self._largest = max(self._largest if self.running else 0, task.n_bytes)
             self.running[future] = task
             future.add_done_callback(lambda f, t=task: self.results.put((t, f)))  # type: ignore[misc]
+
+    def _one_alone(self) -> bool:
+        """Whether a task is running that nothing may run beside."""
+        return len(self.running) == 1 and next(iter(self.running.values())).alone
+
+    def _fits(self, task: _Task, slots: int) -> bool:
+        """Whether a task and the largest of those that may run beside it fit the budget."""
+        available = self.limits.available - self.overruns.kept
+        planned = max(self._largest, task.n_bytes)
+        most = max(planned, self.overruns.task_bytes(planned))
+        if min(slots, len(self.running) + 1) * most <= available:
+            return True  # (so it is nearly always: a thousand workers need not be looked through)
+        sizes = sorted(self._task_bytes(one) for one in (*self.running.values(), task))
+        return sum(sizes[-slots:]) <= available
 
     def _task_bytes(self, task: _Task) -> int:
         """What a task takes, as far as is known by now."""
@@ -243,35 +268,47 @@ class Engine:
         # (in their order: blocks that are read from front to back wait for those before them)
         self.again.extendleft(self.running.pop(future) for future in reversed(waiting))
 
+    def _wake(self, recording: _Recording) -> None:
+        """Something about a recording has changed: it may have something to do."""
+        if not recording.queued and recording in self.active:
+            recording.queued = True
+            heapq.heappush(self.ready, (recording.order, recording))
+
     def _next_task(self) -> _Task | None:
-        for recording in self.active:
-            opened = recording.opened
-            if opened is None or recording.finishing:
-                continue
-            number = recording.next_block()
-            if number is not None:
-                if recording.in_order:
-                    if recording.running >= self._readers():
-                        continue
-                    if self.client is not None:
-                        recording.take_stage()
-                        return self._stage_task(recording, opened, recording.stage)
-                recording.take()
-                return self._block_task(recording, opened, recording.stage, number)
-            if recording.blocks_done:
-                recording.finishing = True
-                return _Task(
-                    recording,
-                    opened.finish_bytes,
-                    self._submits(finish_recording, opened, label="finish"),
-                    "finish",
-                )
+        while self.ready:
+            recording = self.ready[0][-1]
+            task = self._task_of(recording) if recording in self.active else None
+            if task is not None:
+                return task
+            recording.queued = False
+            heapq.heappop(self.ready)
         # a few recordings are open at a time: enough that one is ready when another ends
-        under_way = sum(not recording.suspended for recording in self.active)
-        if self.waiting and under_way < 2 * self.limits.workers:
+        suspended = sum(one.suspended for one in {task.recording for task in self.suspects})
+        if self.waiting and len(self.active) - suspended < 2 * self.limits.workers:
             recording = self.waiting.popleft()
-            self.active.append(recording)
+            self.active[recording] = None
             return self._open_task(recording, self.limits.available // self.limits.workers)
+        return None
+
+    def _task_of(self, recording: _Recording) -> _Task | None:
+        """What is to be done next for a recording; None where it waits for what is running."""
+        opened = recording.opened
+        if opened is None or recording.finishing:
+            return None
+        number = recording.next_block()
+        if number is not None:
+            if recording.in_order:
+                if recording.running >= self._readers():
+                    return None
+                if self.client is not None:
+                    recording.take_stage()
+                    return self._stage_task(recording, opened, recording.stage)
+            recording.take()
+            return self._block_task(recording, opened, recording.stage, number)
+        if recording.blocks_done:
+            recording.finishing = True
+            submit = self._submits(finish_recording, opened, label="finish")
+            return _Task(recording, opened.finish_bytes, submit, "finish")
         return None
 
     def _readers(self) -> int:
@@ -349,13 +386,13 @@ class Engine:
         elif isinstance(result, Opened):
             self._tell_planned(result)
             recording.job = result.job
-            recording.start(replace(result, note=""))
+            recording.start(result)
         elif isinstance(result, Done):
             if result.opened is not None:
                 self._tell_planned(result.opened)
             for block in result.blocks:
                 self.tell(block)
-            self.active.remove(recording)
+            del self.active[recording]
             self.tell(
                 events.RecordingFinished(
                     recording.job.name,
@@ -364,6 +401,7 @@ class Engine:
                     result_note(result.facts),
                 )
             )
+        self._wake(recording)
 
     def _tell_planned(self, opened: Opened) -> None:
         finished = sum(map(len, opened.finished.values()))
@@ -415,6 +453,7 @@ class Engine:
         """A task that could not even be submitted."""
         if task.block is not None:
             task.recording.running -= 1
+            self._wake(task.recording)
         if self.watch is not None and not self.watch.check_connection():
             self._failed(task, Failure("the Dask scheduler does not answer", may_pass=True))
             return
@@ -466,7 +505,7 @@ class Engine:
 
     def _give_up(self, recording: _Recording, reason: str) -> None:
         """Nothing more is done for a recording; the others go on."""
-        self.active.remove(recording)
+        del self.active[recording]
         self.again = deque(t for t in self.again if t.recording is not recording)
         self.suspects = deque(t for t in self.suspects if t.recording is not recording)
         self.later = [entry for entry in self.later if entry[-1].recording is not recording]

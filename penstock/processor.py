@@ -252,7 +252,7 @@ class Processor:
         """
         margin = self.margin(ds) if self.core_dims else None
         source: Region = {}
-        for dim in map(str, ds[SIGNAL].dims):
+        for dim in map(str, ds.variables[SIGNAL].dims):
             size = ds.sizes[dim]
             indexer = region.get(dim)
             if dim not in self.core_dims and isinstance(indexer, slice | np.ndarray):
