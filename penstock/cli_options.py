@@ -92,7 +92,7 @@ def client_at(scheduler: str | None) -> Iterator[Any]:
 def end_with(report: Report) -> None:
     """Say what a run did, and where its report is; exit with its code."""
     show(report.summary())
-    for line in report.failures():
+    for line in report.told_failures():
         say(line)
     show(f"report: {report.path}")
     raise typer.Exit(1 if not report.ok else OVERRUN_CODE if report.overruns else 0)

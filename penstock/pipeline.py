@@ -224,24 +224,28 @@ class Pipeline:
             If the budget cannot be kept, with what would make it fit.
         """
         from penstock.io import open_dataset
+        from penstock.plan_many import plan_many
         from penstock.run import executor_kind
-        from penstock.sources import resolve_sources
+        from penstock.sources import SourceItem, resolve_sources
 
         check_format(format)
         client = client if client is not None else active_client()
         several = not (isinstance(source, xr.Dataset | str | Path) or is_object(source))
         options = {**self.open_options, **(open_options or {})}
-        plans = []
         items = resolve_sources(source, name=name, select=select)
         kind = executor_kind(self, None, [item.dataset for item in items])
-        for item in items:
+        limits = resources(memory, workers, kind=kind, client=client, modules=self.modules)
+
+        def plan_one(item: SourceItem) -> Plan:
             ds = item.dataset
             if ds is None:
                 ds = open_dataset(item.path or "", **options)
-            limits = resources(memory, workers, kind=kind, client=client, modules=self.modules)
             chain = Chain(ds).bind(self.processors)
-            plans.append(make_plan(chain, limits, name=item.name, format=format))
-        return plans[0] if len(plans) == 1 and not several else Plans(plans)
+            return make_plan(chain, limits, name=item.name, format=format)
+
+        if len(items) == 1 and not several:
+            return plan_one(items[0])
+        return Plans(plan_many(plan_one, items))
 
     def run(
         self,

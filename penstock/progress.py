@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import sys
 import time
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeGuard
 
 from penstock import events
 from penstock.memory import format_bytes
@@ -13,8 +13,15 @@ from penstock.messages import shown_text
 
 LOG_INTERVAL = 30.0
 """Seconds between lines where nobody watches."""
+UPDATE_INTERVAL = 0.1
+"""Seconds between changes of a bar: blocks may follow each other faster than anybody looks."""
+NAMED = 20
+"""So many recordings are named that fail or go on; of thousands the report says the rest."""
 SHOW_AFTER = 2.0
 """Seconds of work after which progress is shown where nobody asked for it or against it."""
+
+
+_FREQUENT = (events.BlockFinished, events.RecordingPlanned, events.RecordingFinished)
 
 
 class ProgressListener(Protocol):
@@ -55,6 +62,7 @@ class Tally:
         self.blocks = self.blocks_total = 0
         self.bytes = 0
         self.blocks_here = 0
+        self._under_way: dict[str, list[int]] = {}
         self.overruns = 0
 
     def hear(self, event: events.Event) -> None:
@@ -64,24 +72,26 @@ class Tally:
         elif isinstance(event, events.RecordingPlanned):
             self.blocks_total += event.blocks
             self.blocks += event.finished
+            self._under_way[event.name] = [event.finished, event.blocks]
         elif isinstance(event, events.BlockFinished):
+            if event.name in self._under_way:
+                self._under_way[event.name][0] += 1
             self.blocks += 1
             self.blocks_here += 1
             self.bytes += event.bytes_in
         elif isinstance(event, events.MemoryOverrun):
             self.overruns += 1
-        elif isinstance(event, events.RecordingFinished):
+        elif isinstance(event, events.RecordingFinished | events.RecordingFailed):
             self.done += 1
-        elif isinstance(event, events.RecordingFailed):
-            self.done += 1
-            self.failed += 1
+            self.failed += isinstance(event, events.RecordingFailed)
+            self._under_way.pop(event.name, None)
 
     @property
     def fraction(self) -> float:
         """Part of the work that is done, 0 to 1."""
         if self.recordings > 1:
-            inside = self.blocks / max(1, self.blocks_total)
-            return max(self.done / self.recordings, min(0.99, inside * self.done / self.recordings))
+            parts = sum(done / max(1, n) for done, n in self._under_way.values())
+            return min(1.0, (self.done + 0.99 * parts) / self.recordings)
         return self.blocks / max(1, self.blocks_total)
 
     @property
@@ -102,7 +112,8 @@ class Tally:
         parts = []
         if self.recordings > 1:
             parts.append(f"{self.done}/{self.recordings} recordings")
-        parts.append(f"{self.blocks}/{self.blocks_total} blocks")
+        if self.blocks_total or not self.done:
+            parts.append(f"{self.blocks}/{self.blocks_total} blocks")
         if self.bytes:
             parts.append(f"{format_bytes(self.rate)}/s")
         if self.overruns:
@@ -145,12 +156,15 @@ class TerminalProgress:
         )
         self._progress.start()
         self._bar = self._progress.add_task("planning", total=1.0)
+        self._shown = 0.0
 
     def __call__(self, event: events.Event) -> None:
         from rich.markup import escape
 
         self.tally.hear(event)
         if isinstance(event, events.RecordingFailed):
+            if self.tally.failed > NAMED:
+                return  # (how many they are stands in the bar)
             # (the reason stands in the report: here it would be said twice)
             self._progress.console.print(f"[red]failed[/] {escape(shown_text(event.name))}")
         elif isinstance(event, events.RunWaits):
@@ -158,6 +172,9 @@ class TerminalProgress:
         elif isinstance(event, events.MemoryOverrun):
             told = shown_text(str(event.overrun))
             self._progress.console.print(f"[yellow]memory[/] {escape(told)}")
+        if time.monotonic() - self._shown < UPDATE_INTERVAL and event.__class__ in _FREQUENT:
+            return
+        self._shown = time.monotonic()
         self._progress.update(
             self._bar, completed=self.tally.fraction, description=self.tally.text()
         )
@@ -204,20 +221,23 @@ class LogProgress:
 
     def __init__(self) -> None:
         self.tally = Tally()
+        self._notes = 0
         self._said = time.monotonic()
 
     def __call__(self, event: events.Event) -> None:
         self.tally.hear(event)
         if isinstance(event, events.RunStarted):
             self._say(
-                f"{event.recordings} recording{'s' if event.recordings > 1 else ''}, "
-                f"{event.concurrency} workers, budget {format_bytes(event.budget)}"
+                f"{event.recordings} recording{'s' if event.recordings > 1 else ''}"
+                + f", {event.concurrency} workers, budget {format_bytes(event.budget)}"
+                * bool(event.budget)
             )
-        elif isinstance(event, events.RecordingFailed):
+        elif isinstance(event, events.RecordingFailed) and self.tally.failed <= NAMED:
             self._say(f"failed {event.name}")  # (the reason stands in the report)
         elif isinstance(event, events.MemoryOverrun):
             self._say(f"more memory than planned: {event.overrun}")
-        elif isinstance(event, events.RecordingPlanned) and event.note:
+        elif self._has_note(event) and self._notes < NAMED:
+            self._notes += 1
             self._say(f"{event.name}: {event.note}")
         elif isinstance(event, events.RunWaits):
             self._say(event.reason)
@@ -225,6 +245,10 @@ class LogProgress:
             self._say(f"{self.tally.text()} in {duration(event.seconds)}")
         elif time.monotonic() - self._said > LOG_INTERVAL:
             self._say(self.tally.text())
+
+    @staticmethod
+    def _has_note(event: events.Event) -> TypeGuard[events.RecordingPlanned]:
+        return isinstance(event, events.RecordingPlanned) and bool(event.note)
 
     def _say(self, text: str) -> None:
         self._said = time.monotonic()

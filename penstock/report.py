@@ -24,6 +24,11 @@ if TYPE_CHECKING:
     from penstock.overruns import Overrun, Overruns
     from penstock.plan import Plan, Plans, Resources
 
+LINES_SHOWN = 20
+"""So many failures, and notes, are told where a report is printed; its files hold all of them."""
+ROWS_SHOWN = 1000
+"""Rows of a table of the page; the JSON file holds all of them."""
+
 
 # ---------------------------------------------------------------------- plans
 
@@ -350,12 +355,17 @@ class Report:
 
     def failures(self) -> list[str]:
         """Names and reasons of what failed; a reason that several share stands once."""
-        lines = []
-        for reason in dict.fromkeys(self.failed.values()):
-            names = [name for name, other in self.failed.items() if other == reason]
-            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-            lines.append(shown_text(f"{', '.join(names[:3])}{more}: {reason}"))
-        return lines
+        return _by_text(self.failed)
+
+    def told_failures(self) -> list[str]:
+        """The same, as many as people read; the others are in the report's files."""
+        return self._few(self.failures())
+
+    def _few(self, lines: list[str]) -> list[str]:
+        if len(lines) <= LINES_SHOWN:
+            return lines
+        where = self.path.with_suffix(".json").name
+        return [*lines[:LINES_SHOWN], f"and {len(lines) - LINES_SHOWN} more: see {where}"]
 
     def summary(self) -> str:
         """What was done, how fast, in how much memory, and what is to be noted."""
@@ -378,11 +388,11 @@ class Report:
         lines += [shown_text(f"warning: {overrun}") for overrun in self.overruns]
         if self.retries:
             lines.append(f"{len(self.retries)} blocks were tried again")
-        lines += [shown_text(f"{name}: {note}") for name, note in self.notes.items()]
+        lines += self._few(_by_text(self.notes))
         return "\n".join(lines)
 
     def __str__(self) -> str:
-        return "\n".join([self.summary(), *(f"FAILED {line}" for line in self.failures())])
+        return "\n".join([self.summary(), *(f"FAILED {line}" for line in self.told_failures())])
 
     __repr__ = __str__
 
@@ -399,10 +409,10 @@ class Report:
             parts.append(f"<p><b>Warning: more memory than planned</b></p><ul>{told}</ul>")
         if len(self.process_peaks) > 1:
             rows = [[name, format_bytes(peak)] for name, peak in self.process_peaks.items()]
-            parts.append(_html_table(["process", "measured peak"], rows))
+            parts.append(self._table(["process", "measured peak"], rows))
         if self.failed:
             rows = [[name, reason] for name, reason in self.failed.items()]
-            parts += ["<h3>Failed</h3>", _html_table(["recording", "reason"], rows)]
+            parts += ["<h3>Failed</h3>", self._table(["recording", "reason"], rows)]
         if self.step_seconds:
             parts += ["<h3>Time by step (all workers added up)</h3>", self._time_bars()]
             rate = format_bytes(self.bytes_in / max(1e-9, self.seconds))
@@ -410,12 +420,13 @@ class Report:
                 f"<p>{_counted(self.blocks)}, {format_bytes(self.bytes_in)} read ({rate}/s), "
                 f"{len(self.retries)} retries, {self.limits.workers} workers ({self.kind})</p>"
             )
+        skipped = set(self.skipped)
         outputs = [
-            [name, str(path), "was there" if name in self.skipped else self.notes.get(name, "")]
-            for name, path in list(self.outputs.items())[:1000]
+            [name, str(path), "was there" if name in skipped else self.notes.get(name, "")]
+            for name, path in self.outputs.items()
         ]
         if outputs:
-            parts += ["<h3>Results</h3>", _html_table(["recording", "result", ""], outputs)]
+            parts += ["<h3>Results</h3>", self._table(["recording", "result", ""], outputs)]
         for title, picture in self.figures.items():
             source = base64.b64encode(picture).decode()
             parts.append(
@@ -429,6 +440,14 @@ class Report:
             more = f" (largest of {len(self.plans)})" if len(self.plans) > 1 else ""
             parts += [f"<h3>Plan of {_escaped(name)}{more}</h3>", _plan_body(plan)]
         return f"<div>{''.join(parts)}</div>"
+
+    def _table(self, header: list[str], rows: list[list[str]]) -> str:
+        """A table of as many rows as a page holds well."""
+        more = ""
+        if len(rows) > ROWS_SHOWN:
+            where = html.escape(self.path.with_suffix(".json").name)
+            more = f"<p>and {len(rows) - ROWS_SHOWN} more: see {where}</p>"
+        return _html_table(header, rows[:ROWS_SHOWN]) + more
 
     def _time_bars(self) -> str:
         total = sum(self.step_seconds.values()) or 1.0
@@ -469,3 +488,15 @@ def _shown(parameters: Mapping[str, Any]) -> str:
 
 def _counted(blocks: int) -> str:
     return "1 block" if blocks == 1 else f"{blocks} blocks"
+
+
+def _by_text(texts: Mapping[str, str]) -> list[str]:
+    """Names with what is said of them; what is said of several stands once."""
+    names: dict[str, list[str]] = {}
+    for name, text in texts.items():
+        names.setdefault(text, []).append(name)
+    lines = []
+    for text, told in names.items():
+        more = f" and {len(told) - 3} more" if len(told) > 3 else ""
+        lines.append(shown_text(f"{', '.join(told[:3])}{more}: {text}"))
+    return lines
