@@ -108,7 +108,7 @@ def test_many_plans_hold_no_datasets(tmp_path: Path) -> None:
     many = pipeline.plan(paths, memory="1 GiB", workers=2)
     assert isinstance(many, Plans)
     assert [plan.name for plan in many] == [str(i) for i in range(30)]
-    assert {**many[0].to_dict(), "name": ""} == {**one.to_dict(), "name": ""}
+    assert many[0].to_dict()["stages"] == one.to_dict()["stages"]
     assert not any("source" in s.chain.source.attrs or s.chain.steps for s in many[3].stages)
 
 
