@@ -5,15 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from penstock.blocks import BudgetError
 from penstock.cluster import CERTIFICATE_MODULES
 from penstock.memory import (
-    MIB,
     PROCESS_ALLOWANCE,
-    THREAD_ALLOWANCE,
     available_memory,
     cpu_count,
-    format_bytes,
     parse_bytes,
     process_base,
     worker_base,
@@ -53,12 +49,8 @@ def resources(
 ) -> Resources:
     """Budget and bases of a run on this machine or on a cluster.
 
-    `modules` are those that its processors import (`Processor.modules`).
-
-    Raises
-    ------
-    BudgetError
-        If the processes alone take more than the budget.
+    `modules` are those that its processors, its readers and its format import. Where the processes
+    alone take more than the budget, planning says so, and how much would suffice.
     """
     if workers is not None and workers < 1:
         raise ValueError(f"workers must be at least 1, got {workers}")
@@ -83,12 +75,4 @@ def resources(
         budget = limit or budget
     else:
         budget = parse_bytes(memory)
-    found = Resources(budget, n, 1 + processes, base, threads)
-    if found.available < THREAD_ALLOWANCE:
-        raise BudgetError(
-            f"the budget of {format_bytes(budget)} is less than the {format_bytes(base)} that the "
-            f"{'process takes' if found.processes == 1 else f'{found.processes} processes take'} "
-            "before any data: "
-            f"allow at least {format_bytes(base + 64 * MIB)}"
-        )
-    return found
+    return Resources(budget, n, 1 + processes, base, threads)

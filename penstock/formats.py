@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from penstock.memory import MIB
-
 
 @dataclass(frozen=True)
 class Format:
@@ -18,8 +16,8 @@ class Format:
     name: str
     suffix: str
     """What the names of files end in."""
-    export_bytes: int = 0
-    """Memory of exporting a finished result (see `penstock.io.export`), its libraries included."""
+    modules: tuple[str, ...] = ()
+    """Modules imported when a result is written: memory of the process, known before it begins."""
     several: bool = False
     """Whether it can hold several results at every position."""
     contents: str = ""
@@ -68,19 +66,30 @@ FORMATS = {
     each.name: each
     for each in (
         Format("zarr", ".zarr", several=True),
-        Format("edf", ".edf", 48 * MIB, contents=RECORDINGS),
+        Format("edf", ".edf", ("penstock.io.edf_export",), contents=RECORDINGS),
         Format(
             "fif",
             ".fif",
-            160 * MIB,
+            (
+                "penstock.io.fif_export",
+                "penstock.io.mne.raw",
+                "mne.cov",
+                "mne.epochs",
+                "dask.array",
+            ),
             contents=RECORDINGS,
             endings=("_raw", "raw", "raw_sss", "raw_tsss", "_meg", "_eeg", "_ieeg"),
         ),
-        Format("nifti", ".nii.gz", 96 * MIB, contents=VOLUMES),
-        Format("nii", ".nii", 96 * MIB, contents=VOLUMES),
-        Format("parquet", ".parquet", 128 * MIB, contents=TABLES),
-        Format("csv", ".csv", 64 * MIB, contents=TABLES),
-        Format("tsv", ".tsv", 64 * MIB, contents=TABLES),
+        Format("nifti", ".nii.gz", ("penstock.io.nifti_write", "nibabel"), contents=VOLUMES),
+        Format("nii", ".nii", ("penstock.io.nifti_write", "nibabel"), contents=VOLUMES),
+        Format(
+            "parquet",
+            ".parquet",
+            ("penstock.io.table_export", "pyarrow.parquet"),
+            contents=TABLES,
+        ),
+        Format("csv", ".csv", ("penstock.io.table_export",), contents=TABLES),
+        Format("tsv", ".tsv", ("penstock.io.table_export",), contents=TABLES),
     )
 }
 

@@ -103,6 +103,13 @@ class Pipeline:
 
         return pipeline_html(self)
 
+    def modules_of_run(self, paths: Iterable[str | Path | None], format: str) -> tuple[str, ...]:
+        """Modules that a run imports beside Penstock's own: for its files, steps and results."""
+        from penstock.io.registry import reading_modules
+
+        reading = reading_modules(path for path in paths if path is not None)
+        return (*self.modules, *reading, *check_format(format).modules)
+
     @property
     def modules(self) -> tuple[str, ...]:
         """Modules that the processors import on first use."""
@@ -234,7 +241,8 @@ class Pipeline:
         options = {**self.open_options, **(open_options or {})}
         items = resolve_sources(source, name=name, select=select)
         kind = executor_kind(self, None, [item.dataset for item in items])
-        limits = resources(memory, workers, kind=kind, client=client, modules=self.modules)
+        modules = self.modules_of_run([item.path for item in items], format)
+        limits = resources(memory, workers, kind=kind, client=client, modules=modules)
 
         def plan_one(item: SourceItem) -> Plan:
             ds = item.dataset

@@ -15,6 +15,7 @@ from penstock.blocks import (
     BudgetError,
     Choice,
     Grid,
+    RowTooLarge,
     block_cost,
     choose_block,
 )
@@ -25,7 +26,9 @@ from penstock.chain import BlockBytes, Chain
 from penstock.dask_chunks import chunk_elements, run_of_chunks
 from penstock.dataset import SIGNAL
 from penstock.formats import check_format
+from penstock.io.export_memory import export_bytes
 from penstock.memory import MIB, THREAD_ALLOWANCE, format_bytes
+from penstock.refusals import refusal, told
 from penstock.results import fields_of
 from penstock.store import QUANTUM, fill_shape
 
@@ -207,7 +210,7 @@ def make_plan(
     Raises
     ------
     BudgetError
-        If even one block of the smallest kind does not fit, with what would make it fit.
+        If even one block of the smallest kind does not fit, with the budget that does.
     """
     kind = check_format(format)
     fields = fields_of(chain.output)
@@ -217,23 +220,49 @@ def make_plan(
             f"written as {format.upper()}: use format 'zarr'"
         )
     kind.check_dims(chain.dims)
-    export_bytes = kind.export_bytes
+    exporting = export_bytes(chain.output, format)
     # (some readers hold the whole file, some steps an atlas: of the process, not of a block)
     resident = chain.resident_bytes * max(1, limits.processes - 1)
     limits = replace(limits, base=limits.base + resident)
     copies = _copy_stages(chain)
-    if limits.available - THREAD_ALLOWANCE < export_bytes:
-        need = math.ceil((limits.base + export_bytes + THREAD_ALLOWANCE) / MIB) * MIB
-        raise BudgetError(
-            f"{name}: writing a result as {format.upper()} takes {format_bytes(export_bytes)}, but "
-            f"the budget of {format_bytes(limits.budget)} leaves {format_bytes(limits.available)} "
-            f"beside the process itself: allow {format_bytes(need)}, or use the format 'zarr'"
-        )
+    found = _fitting(chain, limits, name, exporting, copies)
+    if found is not None:
+        return found
+
+    def fits(budget: int) -> bool:
+        more = replace(limits, budget=budget)
+        return _fitting(chain, more, name, exporting, copies) is not None
+
+    raise refusal(chain, limits, name, format, exporting, fits)
+
+
+def row_refusal(
+    chain: Chain, limits: Resources, error: RowTooLarge, *, name: str, format: str
+) -> BudgetError:
+    """Say with which budget a row can be looked at beforehand, and the run goes through."""
+    resident = chain.resident_bytes * max(1, limits.processes - 1)
+    enough = limits.base + resident + error.need + THREAD_ALLOWANCE
+    try:
+        make_plan(chain, replace(limits, budget=enough), name=name, format=format)
+    except BudgetError as more:
+        return more
+    return BudgetError(
+        f"{name}: one row takes {format_bytes(error.need)} and cannot be cut, but only "
+        f"{format_bytes(limits.available)} are left for it: allow {told(enough)}"
+    )
+
+
+def _fitting(
+    chain: Chain, limits: Resources, name: str, exporting: int, copies: list[Stage]
+) -> Plan | None:
+    """The plan with the most blocks at once that fits the budget; None if not even one does."""
+    if limits.available - THREAD_ALLOWANCE < exporting:
+        return None
     attempts = itertools.product((MARGIN_LIMIT, math.inf), range(limits.workers, 0, -1))
     for overhead, n in attempts:
         slot = limits.available // n
         if n > 1:  # (one exports while the others keep their blocks)
-            slot = min(slot, (limits.available - export_bytes - THREAD_ALLOWANCE) // (n - 1))
+            slot = min(slot, (limits.available - exporting - THREAD_ALLOWANCE) // (n - 1))
         slot -= THREAD_ALLOWANCE
         if slot < max((stage.block.peak for stage in copies), default=0):
             continue
@@ -258,9 +287,9 @@ def make_plan(
             limits.base,
             limits.budget,
             reason,
-            export_bytes,
+            exporting,
         )
-    raise _too_small(chain, limits, name)
+    return None
 
 
 def _stages(
@@ -413,37 +442,3 @@ def side_chain(ds: Any, name: str) -> Chain:
     """A chain without steps over a side variable."""
     renamed = ds[[name]].rename({name: SIGNAL})
     return Chain(renamed)
-
-
-def _too_small(chain: Chain, limits: Resources, name: str) -> BudgetError:
-    """Say which processor needs what, and the two changes that would make it fit."""
-    cuttable = chain.cuttable()
-    source = chain.source.variables[SIGNAL]
-    if source.encoding.get("sequential"):  # (cut in file order only)
-        cuttable = {dim: free for dim, free in cuttable.items() if dim == source.dims[-1]}
-    block = {
-        dim: 1 if dim in cuttable else size
-        for dim, size in zip(chain.dims, chain.shape, strict=True)
-    }
-    for dim, is_free in cuttable.items():
-        if not is_free:
-            block[dim] = min(QUANTUM, chain.output.sizes[dim])
-    grid = Grid(chain.dims, chain.shape, tuple(block.values()))
-    region, cost = grid.middle(), block_cost(chain, grid)
-    peak = cost.peak
-    need = limits.base + peak + THREAD_ALLOWANCE
-    where = ", ".join(
-        f"{dim} {region[dim].start}"  # type: ignore[union-attr]
-        for dim in chain.dims
-        if cuttable.get(dim)
-    )
-    whole = [dim for dim in chain.dims if dim not in cuttable]
-    advice = "a shorter recording (Crop)" if "time" in whole else "smaller core dims"
-    if any(not is_free for is_free in cuttable.values()):
-        advice = "a smaller margin (shorter filters or windows)"
-    return BudgetError(
-        f"{name}: {cost.largest_step} needs {format_bytes(peak)} for its smallest block"
-        f"{f' ({where})' if where else ''}, but the budget of {format_bytes(limits.budget)} leaves "
-        f"{format_bytes(max(0, limits.available))} beside the {format_bytes(limits.base)} that the "
-        f"process itself takes: allow {format_bytes(-(-need // MIB) * MIB)} or use {advice}"
-    )

@@ -31,7 +31,13 @@ from penstock.identity import dataset_identity
 from penstock.job import Job, result_key
 from penstock.ledger import LOCK, partial_path, remove
 from penstock.local_paths import local_path
-from penstock.memory import MIB, format_bytes, lean_allocator, single_threaded_kernels
+from penstock.memory import (
+    MIB,
+    THREAD_ALLOWANCE,
+    format_bytes,
+    lean_allocator,
+    single_threaded_kernels,
+)
 from penstock.overruns import OverrunWarning
 from penstock.own_folder import own_file, refuse_elsewhere
 from penstock.peaks import RunWatch
@@ -39,7 +45,7 @@ from penstock.registrations import registrations
 from penstock.report import Report
 from penstock.sources import resolve_sources
 from penstock.store import fill_shape, spool_bytes, stored_provenance, write_store
-from penstock.work import close_run
+from penstock.work import close_run, refuse_budget
 from penstock.worker_watch import wait_for_workers
 
 if TYPE_CHECKING:
@@ -193,8 +199,11 @@ def run(
         # (nothing is started for what is there)
         asked = executor or ("threads" if finished else None)
         kind = executor_kind(pipeline, asked, [item.dataset for item in items], trying=True)
-    limits = resources(memory, workers, kind=kind, client=client, modules=pipeline.modules)
+    modules = pipeline.modules_of_run([job.path for job in jobs], format)
+    limits = resources(memory, workers, kind=kind, client=client, modules=modules)
     jobs = [replace(job, limits=limits) for job in jobs]
+    if limits.available < THREAD_ALLOWANCE:
+        refuse_budget(jobs)
     for folder in {out, *(job.target.parent for job in jobs)}:
         _make_folder(folder)
     recorded = [processor.recorded() for processor in pipeline]

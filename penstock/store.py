@@ -474,7 +474,7 @@ def open_store(path: str | Path) -> xr.Dataset:
         ds[name].encoding.update({k: encoding[k] for k in ("compressors",) if k in encoding})
     for other, variable in ds.data_vars.items():
         if other not in large and variable.nbytes <= 16 * MIB:
-            ds[other] = variable.load()
+            ds[other] = (variable.dims, _plain_texts(variable.load().values), variable.attrs)
     for dim, regular in about.get("sampled", {}).items():
         if dim in ds.sizes:
             ds = ds.assign_coords(
@@ -491,8 +491,8 @@ def open_store(path: str | Path) -> xr.Dataset:
     for label, coordinate in ds.coords.items():
         if label not in about.get("sampled", {}):
             values = coordinate.load().values
-            if values.dtype.kind in "OT":  # back to the strings that NumPy users expect
-                texts = np.asarray(values.tolist(), dtype=str).reshape(values.shape)
+            if values.dtype.kind in "OT":
+                texts = _plain_texts(values)
                 ds = ds.assign_coords({label: (coordinate.dims, texts, coordinate.attrs)})
     ds.attrs = as_plain_attributes(ds.attrs)
     ds.attrs["store"] = str(path)
@@ -502,6 +502,13 @@ def open_store(path: str | Path) -> xr.Dataset:
         return check_dataset(ds)
     except (ValueError, TypeError) as error:
         raise type(error)(f"{path}: {error}") from None
+
+
+def _plain_texts(values: np.ndarray) -> np.ndarray:
+    """Strings of variable length as those that NumPy users expect; other values as they are."""
+    if values.dtype.kind not in "OT":
+        return values
+    return np.asarray(values.tolist(), dtype=str).reshape(values.shape)
 
 
 def sidecar_path(target: Path) -> Path:

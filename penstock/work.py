@@ -21,7 +21,7 @@ import numpy as np
 import xarray as xr
 
 from penstock.beginning import check_result, may_replace, pick_up, start_store, written_arrays
-from penstock.blocks import BudgetError
+from penstock.blocks import BudgetError, RowTooLarge
 from penstock.buffers import recycle, release_memory
 from penstock.chain import Chain
 from penstock.dataset import SIGNAL, reads_fresh
@@ -30,6 +30,7 @@ from penstock.events import BlockFinished
 from penstock.file_facts import array_files
 from penstock.footprints import footprint, forget_tasks, task_at_work
 from penstock.identity import digests_of, key_of
+from penstock.io.export_memory import EXPORT_BUFFER_BYTES
 from penstock.io.recording_sidecars import NOTES, has_sidecars
 from penstock.job import (
     Done,
@@ -45,7 +46,7 @@ from penstock.ledger import Ledger, clean_leftovers, discard, publish, remove, r
 from penstock.memory import trim_heap, use_lean_allocator
 from penstock.own_folder import leads_elsewhere
 from penstock.peaks import WATCH, process_name
-from penstock.plan import Plan, Stage, make_plan
+from penstock.plan import Plan, Stage, make_plan, row_refusal
 from penstock.rechunk import (
     PARTIALS,
     SCRATCH,
@@ -211,7 +212,14 @@ def open_recording(job: Job, slot: int) -> Opened | Done:
             return Done(job.target, skipped=True)
         notes.append(damaged)
     source = _open_source(job)
-    chain = Chain(source).prepared(job.processors, slot, strict=True)
+    try:
+        chain = Chain(source).prepared(job.processors, slot, strict=True)
+    except RowTooLarge as error:
+        if slot < job.limits.available:
+            raise  # (it is tried again with all that there is)
+        raise row_refusal(
+            Chain(source).bind(job.processors), job.limits, error, name=job.name, format=job.format
+        ) from None
     job, chain, plan = _planned(job, chain)
     parts = digests_of(job.pipeline, identity, job.format, job.dtype)
     plan, finished, note = pick_up(job, key, parts, plan)
@@ -249,6 +257,27 @@ def _planned(job: Job, chain: Chain) -> tuple[Job, Chain, Plan]:
             return job, known, make_plan(known, job.limits, name=job.name, format=job.format)
         job = replace(job, learned={})  # (one block at a time, as far as the engine can tell)
     return job, chain, make_plan(chain, job.limits, name=job.name, format=job.format)
+
+
+def refuse_budget(jobs: list[Job]) -> None:
+    """Say how much the largest of some recordings needs, where the budget holds not even processes.
+
+    Raises
+    ------
+    BudgetError
+        With a budget that it goes through with.
+    """
+
+    def size(job: Job) -> int:
+        if job.dataset is not None:
+            return int(job.dataset[SIGNAL].nbytes)
+        with contextlib.suppress(OSError):
+            return os.stat(job.path or "").st_size
+        return 0
+
+    job = max(jobs, key=size)
+    chain = Chain(_open_source(job)).bind(job.processors)
+    make_plan(chain, job.limits, name=job.name, format=job.format)
 
 
 def _publish_sidecar(job: Job) -> None:
@@ -379,7 +408,13 @@ def finish_recording(opened: Opened) -> Done:
         remove(job.exported.parent)
         job.exported.parent.mkdir()
         ranges = _ranges(opened, ledger)
-        result = export(open_store(job.store), job.exported, format=job.format, ranges=ranges)
+        result = export(
+            open_store(job.store),
+            job.exported,
+            format=job.format,
+            ranges=ranges,
+            buffer_bytes=EXPORT_BUFFER_BYTES,
+        )
         facts |= export_facts(result)
         about = {**(stored_provenance(job.store) or {}), **facts}
         about.pop("sampled", None)

@@ -137,10 +137,12 @@ def write_records(
                     row = records[i, record_bytes - reserved :]
                     row[: len(tals)] = np.frombuffer(tals, np.uint8)
                 write_at(fd, records, position)
+                del digital, records  # (before the next block is read)
                 continue
             position += 2 * group.samples * channels.start
             for i in range(n_records):
                 write_at(fd, digital[i], position + i * record_bytes)
+            del digital
     if not single or os.fstat(fd).st_size < header_bytes + layout.n_records * record_bytes:
         _write_annotations(fd, annotations, header_bytes, record_bytes, reserved)
 

@@ -125,7 +125,7 @@ def export(
         from penstock.io.left_out import left_out
         from penstock.io.nifti_write import write_nifti
 
-        write_nifti(ds, path, overwrite=overwrite)
+        write_nifti(ds, path, overwrite=overwrite, block_bytes=buffer_bytes)
         return ExportReport(path, format, notes=tuple(left_out(ds, format)))
     if format in ("parquet", "csv", "tsv"):
         from penstock.io.table_export import write_table

@@ -48,7 +48,7 @@ def write_fif(
     """
     if importlib.util.find_spec("mne") is None:
         raise MissingExtraError(f'writing {path} needs mne: pip install "penstock[eeg]"')
-    from penstock.io.mne.raw import to_mne
+    from penstock.io.mne.raw import CountedRaw, to_mne
 
     notes: list[str] = []
     others = [str(n) for n in ds.data_vars if str(n).startswith(f"{SIGNAL}_")]
@@ -57,13 +57,14 @@ def write_fif(
         warn(notes[0], stacklevel=4)
     dims = {dim for name in others for dim in ds[name].dims} - set(ds[SIGNAL].dims)
     raw: Any = to_mne(ds.drop_vars(others).drop_dims(dims, errors="ignore"), notes=notes)
+    raw.__class__ = CountedRaw
     renamed = _ascii_names(raw)
     _check_contents(raw, notes)
     raw._raw_extras[0]["source"].progress = progress
     folder, name = os.path.split(path)
     # MNE-Python holds a buffer about three times in float64; split files name each other, so they
     # are written under their final names, in a folder of their own
-    most = max(1, min(buffer_bytes // (32 * len(raw.ch_names)), len(raw.times)))
+    most = max(1, min(buffer_bytes // (32 * len(raw.ch_names)), raw.n_times))
     buffer = _buffer_that_keeps_all(raw, most)
     work = tempfile.mkdtemp(prefix=f".{name}.", suffix=".part", dir=folder)
     try:
@@ -117,7 +118,7 @@ def _buffer_that_keeps_all(raw: Any, most: int) -> int:
     """
     annotations = raw.annotations
     marked = [text.upper().startswith("BAD_ACQ_SKIP") for text in annotations.description]
-    length = len(raw.times)
+    length = raw.n_times
     begun = annotations.onset[marked] - raw.first_time
     starts = raw.time_as_index(begun, use_rounding=True)
     ends = raw.time_as_index(begun + annotations.duration[marked], use_rounding=True)

@@ -19,7 +19,7 @@ from penstock.dataset import SIGNAL, Region, check_dataset, read_region, samplin
 from penstock.io.arrays import COMPONENT
 from penstock.io.nifti_fields import SECONDS, fields_of, restore_fields
 from penstock.io.nifti_time import SECONDS_ASSUMED
-from penstock.io.publish import published_file
+from penstock.io.publish import KeptOpen, published_file
 from penstock.local_paths import local_path
 from penstock.voxels import image_affine
 
@@ -129,6 +129,7 @@ def write_nifti(
             block = read_region(ds, {dim: region[dim] for dim in map(str, ds[SIGNAL].dims)})
             axes = [ds[SIGNAL].dims.index(dim) for dim in reversed(sizes)]
             _write(out, block.transpose(axes), stored, target)
+            del block  # (before the next one is read)
             if progress is not None:
                 progress(done / len(regions))
     return Path(target)
@@ -265,7 +266,7 @@ def _repetition_time(ds: xr.Dataset) -> float:
 @contextlib.contextmanager
 def _compressed(file: io.FileIO, target: str, level: int) -> Iterator[IO[bytes]]:
     """What values are written to: the file itself, or through gzip."""
-    with io.BufferedWriter(_Kept(file), 1 << 20) as buffered:
+    with io.BufferedWriter(KeptOpen(file), 1 << 20) as buffered:
         if not target.lower().endswith(".gz"):
             yield cast("IO[bytes]", buffered)
             return
@@ -275,19 +276,6 @@ def _compressed(file: io.FileIO, target: str, level: int) -> Iterator[IO[bytes]]
         # neither name nor time: the same values give the same bytes
         with kind("", "wb", level, buffered, mtime=0) as out:
             yield cast("IO[bytes]", out)
-
-
-class _Kept(io.RawIOBase):
-    """A file that stays open when what writes to it is closed."""
-
-    def __init__(self, file: io.FileIO):
-        self._file = file
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: Any) -> int:
-        return self._file.write(data)
 
 
 def _regions(sizes: dict[str, int], itemsize: int, block_bytes: int) -> Iterator[Region]:

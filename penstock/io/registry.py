@@ -7,7 +7,7 @@ import fnmatch
 import importlib
 import importlib.util
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,8 @@ class Reader:
     """What a recording of this format is: a ``"file"``, a ``"folder"``, or ``"either"``."""
     folder_holds: str = ""
     """Pattern of a file in folders with a shared extension, by which they are told from others."""
+    modules: tuple[str, ...] = ()
+    """Further modules that reading imports: memory of the process beside what it takes anyway."""
 
     @property
     def function(self) -> Callable[..., xr.Dataset]:
@@ -290,6 +292,17 @@ def _readers_by_extension(path: str) -> list[Reader]:
     return sorted(longest, key=lambda reader: reader.can_open is None)
 
 
+def reading_modules(paths: Iterable[str | os.PathLike[str]]) -> tuple[str, ...]:
+    """Modules that reading some files imports, as their names tell."""
+    modules: dict[str, None] = {}
+    # (a run of many recordings has few kinds of names)
+    for path in {os.path.splitext(path)[1].lower(): os.fspath(path) for path in paths}.values():
+        for reader in _readers_by_extension(path)[:1]:
+            own = [reader.open.partition(":")[0]] if isinstance(reader.open, str) else []
+            modules |= dict.fromkeys((*reader.requires, *own, *reader.modules))
+    return tuple(modules)
+
+
 def is_recording_folder(path: str | os.PathLike[str]) -> bool:
     """Whether a folder is one recording (``.mff``, ``.ds``, ``.zarr``), not a place of several."""
     text = os.fspath(path)
@@ -406,8 +419,20 @@ def _mne_reader(
     folder_holds: str = "",
 ) -> None:
     function = "penstock.io.mne_raw:open_mne"
+    needs, loads = ("mne",), ("mne.io",)
     register_reader(
-        Reader(name, extensions, function, can_open, shared, ("mne",), "eeg", on_disk, folder_holds)
+        Reader(
+            name,
+            extensions,
+            function,
+            can_open,
+            shared,
+            needs,
+            "eeg",
+            on_disk,
+            folder_holds,
+            loads,
+        )
     )
 
 

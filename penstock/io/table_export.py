@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+import io
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,11 +16,16 @@ import pandas as pd
 from penstock.dataset import SIGNAL, make_dataset, read_region
 from penstock.io.export import ExportReport
 from penstock.io.left_out import left_out
-from penstock.io.publish import published_file
+from penstock.io.publish import KeptOpen, published_file
 from penstock.io.registry import MissingExtraError
 
 if TYPE_CHECKING:
     import xarray as xr
+
+PARQUET_CHUNK_BYTES = 2048
+"""What a writer of Parquet keeps of every column of every group of rows (measured)."""
+COLUMN_BYTES = 1 << 20
+"""Of one column in one group of a Parquet file."""
 
 
 def write_table(
@@ -50,39 +58,117 @@ def write_table(
             "export it as .zarr"
         )
     across, along = map(str, signal.dims)
-    names = column_names(ds, across)
-    n_rows = signal.sizes[along]
-    # (values, their frame, and what the library makes of it)
-    step = max(1, buffer_bytes // (4 * max(1, len(names)) * 8))
-
-    def frame(start: int) -> pd.DataFrame:
-        rows = slice(start, min(start + step, n_rows))
-        values = read_region(ds, {across: slice(0, len(names)), along: rows})
-        table = pd.DataFrame(values.T, columns=names)
-        if along in ds.coords and along not in names:
-            table.insert(0, along, ds[along].isel({along: rows}).values)
-        return table
-
+    table = _Table(ds, across, along, column_names(ds, across))
     with published_file(path) as file:
         if format == "parquet":
-            import pyarrow as pa
-            from pyarrow import parquet
-
-            first = pa.Table.from_pandas(frame(0), preserve_index=False)
-            with parquet.ParquetWriter(file, first.schema) as writer:
-                for start in range(0, max(1, n_rows), step):
-                    table = pa.Table.from_pandas(
-                        frame(start), schema=first.schema, preserve_index=False
-                    )
-                    writer.write_table(table)
-                    _tell(progress, start + step, n_rows)
+            _write_parquet(file, table, buffer_bytes, progress)
         else:
-            separator = "," if format == "csv" else "\t"
-            for start in range(0, max(1, n_rows), step):
-                text = frame(start).to_csv(sep=separator, index=False, header=start == 0)
-                file.write(text.encode())
-                _tell(progress, start + step, n_rows)
+            _write_text(file, table, "," if format == "csv" else "\t", buffer_bytes, progress)
     return ExportReport(path, format, notes=tuple(left_out(ds, format)))
+
+
+@dataclass(frozen=True)
+class _Table:
+    """A signal of two dims as columns, the coordinate of its rows before them."""
+
+    ds: xr.Dataset
+    across: str
+    along: str
+    names: list[str]
+
+    @property
+    def n_rows(self) -> int:
+        return int(self.ds.sizes[self.along])
+
+    @property
+    def has_places(self) -> bool:
+        """Whether a first column says where rows lie."""
+        return self.along in self.ds.coords and self.along not in self.names
+
+    def places(self, rows: slice) -> np.ndarray:
+        """The first column."""
+        return self.ds[self.along].isel({self.along: rows}).values
+
+    def values(self, rows: slice) -> np.ndarray:
+        """Values (column, row)."""
+        return read_region(self.ds, {self.across: slice(0, len(self.names)), self.along: rows})
+
+    def parts(self, n_rows: int) -> Iterator[slice]:
+        """Rows to read one after the other, `n_rows` at a time; a table without rows has one."""
+        for start in range(0, max(1, self.n_rows), n_rows):
+            yield slice(start, min(start + n_rows, self.n_rows))
+
+
+def text_rows(n_columns: int, itemsize: int, buffer_bytes: int) -> int:
+    """Rows of a table of text that are read at once: while written they are there twice."""
+    return max(1, buffer_bytes // (2 * itemsize * max(1, n_columns)))
+
+
+def parquet_rows(n_columns: int, n_rows: int, itemsize: int, buffer_bytes: int) -> int:
+    """Rows of a group of a Parquet file.
+
+    A group is in memory while it is written; of every group, the file says something about every
+    column, which is kept to the end. What both take together is least where they take the same.
+    """
+    least = math.sqrt(n_rows * PARQUET_CHUNK_BYTES / itemsize)
+    rows = max(int(least), buffer_bytes // (itemsize * max(1, n_columns)))
+    # (what a column is encoded in takes ten times its part of a group)
+    return max(1, min(rows, COLUMN_BYTES // itemsize))
+
+
+def _write_text(
+    file: io.FileIO,
+    table: _Table,
+    separator: str,
+    buffer_bytes: int,
+    progress: Callable[[float], None] | None,
+) -> None:
+    itemsize = table.ds[SIGNAL].dtype.itemsize
+    names = pd.Index(table.names, dtype=object)
+    bytes_out = io.BufferedWriter(KeptOpen(file), 1 << 20)
+    with io.TextIOWrapper(bytes_out, "utf-8", newline="") as text:
+        for rows in table.parts(text_rows(len(names), itemsize, buffer_bytes)):
+            frame = pd.DataFrame(table.values(rows).T, columns=names, copy=False)
+            if table.has_places:
+                frame.insert(0, table.along, table.places(rows))
+            # (some rows at a time become text: as many as pandas takes by itself)
+            header = rows.start == 0
+            frame.to_csv(text, sep=separator, index=False, header=header, lineterminator="\n")
+            del frame  # (before the next one is read)
+            _tell(progress, rows.stop, table.n_rows)
+
+
+def _write_parquet(
+    file: io.FileIO,
+    table: _Table,
+    buffer_bytes: int,
+    progress: Callable[[float], None] | None,
+) -> None:
+    """Write columns as they are: a frame of pandas takes many times what wide tables do."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    dtype = table.ds[SIGNAL].dtype.newbyteorder("=")
+    fields = [(name, pa.from_numpy_dtype(dtype)) for name in table.names]
+    if table.has_places:
+        places = table.places(slice(0, min(1, table.n_rows)))
+        fields.insert(0, (table.along, pa.array(places).type))
+    schema = pa.schema(fields)
+    step = parquet_rows(len(table.names), table.n_rows, dtype.itemsize, buffer_bytes)
+    # (measured values hardly repeat: looking for those that do takes time, memory and disk)
+    repeats = dtype.kind not in "fc"
+    with parquet.ParquetWriter(file, schema, use_dictionary=repeats) as writer:
+        for rows in table.parts(step):
+            values = table.values(rows)
+            columns = [
+                pa.array(np.ascontiguousarray(column, dtype), from_pandas=True) for column in values
+            ]
+            if table.has_places:
+                columns.insert(0, pa.array(table.places(rows)))
+            group = pa.Table.from_arrays(columns, schema=schema)
+            writer.write_table(group, row_group_size=max(1, group.num_rows))
+            del values, columns, group  # (before the next are read)
+            _tell(progress, rows.stop, table.n_rows)
 
 
 def read_table(path: Path) -> xr.Dataset:

@@ -106,6 +106,19 @@ class DatasetRaw(mne.io.BaseRaw):
                 source.progress(min(1.0, times.stop / source.n_times))
 
 
+class CountedRaw(DatasetRaw):
+    """A recording that is only written.
+
+    MNE-Python's writer asks for all times just to count them: an array as long as the recording,
+    made by numba, which takes 100 MiB once it is loaded.
+    """
+
+    @property
+    def times(self) -> range:  # type: ignore[override]
+        """As many as there are samples."""
+        return range(self.n_times)
+
+
 def to_mne(
     ds: xr.Dataset, *, preload: bool = False, notes: list[str] | None = None
 ) -> mne.io.BaseRaw | mne.EpochsArray:
