@@ -102,10 +102,11 @@ def pick_up(
 
 
 def _fits(begun: Begun, plan: Plan, job: Job) -> bool:
-    """Whether the blocks that a result was begun with are within the budget of this run."""
+    """Whether the blocks that a result was begun with are within what this run may use."""
     if len(begun.blocks) != len(plan.stages):
         return False
-    return plan.with_blocks(map(tuple, begun.blocks)).block_bytes <= job.limits.available
+    limits = job.limits.with_resident(plan.resident // job.limits.hosts)
+    return plan.with_blocks(map(tuple, begun.blocks)).block_bytes <= limits.largest_task
 
 
 def _not_this_work(job: Job, begun: Begun, parts: dict[str, str], n: int) -> str:

@@ -24,6 +24,7 @@ from penstock.cli_options import (
     Naming,
     Precision,
     Scheduler,
+    Where,
     Workers,
     app,
     client_at,
@@ -277,6 +278,9 @@ def plan(
             help="What would be written: zarr, edf, fif, nifti, nii, parquet, csv or tsv."
         ),
     ] = "zarr",
+    dtype: Precision = None,
+    executor: Where = None,
+    scheduler: Scheduler = None,
     allow: Allow = None,
     name: Naming = None,
     *,
@@ -304,15 +308,19 @@ def plan(
     if readable:
         # (names of results depend on what was given, not on what it was found to mean)
         several = readable if len(readable) > 1 else readable[0]
-        plans = steps.plan(
-            several if failed else _one(files),
-            memory=memory,
-            workers=workers,
-            format=format,
-            open_options=reading,
-            name=name,
-            select=select,
-        )
+        with client_at(scheduler) as client:
+            plans = steps.plan(
+                several if failed else _one(files),
+                memory=memory,
+                workers=workers,
+                format=format,
+                dtype=dtype,
+                executor=executor,
+                client=client,
+                open_options=reading,
+                name=name,
+                select=select,
+            )
         show(plans)
     raise typer.Exit(1 if failed else 0)
 
@@ -333,9 +341,7 @@ def run(
     format: Format = "zarr",
     overwrite: Annotated[bool, typer.Option(help="Replace results that are there.")] = False,
     dtype: Precision = None,
-    executor: Annotated[
-        str | None, typer.Option(help="threads or processes (default: what the pipeline needs).")
-    ] = None,
+    executor: Where = None,
     scheduler: Scheduler = None,
     quiet: Annotated[bool, typer.Option(help="No progress.")] = False,
     allow: Allow = None,

@@ -50,6 +50,10 @@ Precision = Annotated[
         "--dtype", help="Precision: float32 or float64 (default: what holds the values exactly)."
     ),
 ]
+Where = Annotated[
+    str | None,
+    typer.Option("--executor", help="threads or processes (default: what the pipeline needs)."),
+]
 Scheduler = Annotated[
     str | None,
     typer.Option(help="Address of a Dask scheduler to run on, e.g. tcp://127.0.0.1:8786."),

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from penstock import events
+from penstock.admission import Admitted
 from penstock.attempts import attempt, begun_by, forget_begun
 from penstock.cluster import exit_reason
 from penstock.failures import (
@@ -41,6 +42,7 @@ from penstock.work import (
     run_stage,
 )
 from penstock.worker_watch import WorkerWatch
+from penstock.workers import worker_processes
 
 LOOK_EVERY = 5.0
 """Seconds in which nothing is heard before the workers are looked at."""
@@ -120,7 +122,7 @@ class _Recording:
 class _Task:
     recording: _Recording
     n_bytes: int
-    submit: Callable[[], Future[Any]]
+    submit: Callable[[Executor], Future[Any]]
     label: str
     """What the task is called where it leaves its mark (see `penstock.attempts`)."""
     block: int | None = None
@@ -130,6 +132,8 @@ class _Task:
     """How often its worker ended while it was under way."""
     alone: bool = False
     """Whether nothing else runs beside it: what ends its worker is then known."""
+    pool: Executor | None = None
+    """Where it runs, if not where all do."""
 
 
 class Engine:
@@ -143,7 +147,9 @@ class Engine:
         client: Any,
         *,
         own: bool = False,
+        modules: tuple[str, ...] = (),
     ):
+        self.modules = modules
         self.pool = pool
         self.limits = limits
         self.heard = heard
@@ -232,7 +238,7 @@ class Engine:
             if self.again:
                 self.again.popleft()
             try:
-                future = task.submit()
+                future = task.submit(task.pool or self.pool)
             except Exception as error:
                 self._not_sent(task, error)
                 continue
@@ -287,7 +293,8 @@ class Engine:
         if self.waiting and len(self.active) - suspended < 2 * self.limits.workers:
             recording = self.waiting.popleft()
             self.active[recording] = None
-            return self._open_task(recording, self.limits.available // self.limits.workers)
+            share = self.limits.available // self.limits.workers
+            return self._open_task(recording, min(share, self.limits.largest_task))
         return None
 
     def _task_of(self, recording: _Recording) -> _Task | None:
@@ -343,8 +350,17 @@ class Engine:
 
     def _submits(
         self, task: Callable[..., Any], about: Job | Opened, *rest: Any, label: str
-    ) -> Callable[[], Future[Any]]:
-        return lambda: self.pool.submit(attempt, task, about, *rest, label=label)
+    ) -> Callable[[Executor], Future[Any]]:
+        """How a task is submitted; on workers it begins as soon as their memory holds it."""
+        if self.client is not None:
+            if isinstance(about, Opened):
+                n_bytes = about.finish_bytes if task is finish_recording else about.block_bytes
+                share = (n_bytes - about.kept_in_all, about.job.token, about.kept)
+            else:
+                share = (int(rest[0]), about.token, 0)
+            job = about.job if isinstance(about, Opened) else about
+            task = Admitted(task, job.run, self.modules, *share)
+        return lambda pool: pool.submit(attempt, task, about, *rest, label=label)
 
     def _stage_task(self, recording: _Recording, opened: Opened, stage: int) -> _Task:
         label = f"{stage}"
@@ -459,6 +475,19 @@ class Engine:
             return
         self._failed(task, of_error(error))
 
+    def _larger_workers(self, n_bytes: int) -> Executor | None:
+        """Workers that hold a task; smaller ones have joined since the plan was made."""
+        base = max((group.base for group in self.limits.groups), default=0)
+        try:
+            known = worker_processes(self.client, self.modules)
+        except (ValueError, RuntimeError):
+            return None
+        names = [one.name for one in known if one.usable is None or one.usable - base >= n_bytes]
+        if not names:
+            return None
+        executor: Executor = self.client.get_executor(pure=False, workers=names)
+        return executor
+
     def _lost(self, task: _Task, error: BaseException) -> Failure:
         """What it means that Dask, not the task, says that it was not done."""
         kind = type(error).__name__
@@ -478,9 +507,16 @@ class Engine:
 
     def _failed(self, task: _Task, failure: Failure) -> None:
         recording = task.recording
-        if failure.row_too_large and task.n_bytes < self.limits.available:
-            self.again.append(self._open_task(recording, self.limits.available))
+        if failure.row_too_large and task.n_bytes < self.limits.largest_task:
+            self.again.append(self._open_task(recording, self.limits.largest_task))
             return
+        if failure.larger_worker and task.pool is None:
+            task.pool = self._larger_workers(failure.larger_worker)
+            if task.pool is not None:
+                recording.running += task.block is not None
+                self.again.append(task)
+                return
+            failure = replace(failure, may_pass=True)  # (others may be there in a moment)
         if failure.begun_before:
             task.losses += 1
             if not task.alone and task.losses < 3:

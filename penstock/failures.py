@@ -57,13 +57,16 @@ class Failure:
     """Whether trying again may help."""
     row_too_large: bool = False
     """Whether more memory for this task alone would help."""
+    larger_worker: int = 0
+    """What a worker must be able to take for the task, where this one cannot [bytes]."""
     begun_before: bool = False
     """Whether the task was begun by a process that did not end it."""
 
 
 def of_error(error: BaseException) -> Failure:
     """The failure that an error of a task means."""
-    return Failure(one_sentence(error), may_pass(error), isinstance(error, RowTooLarge))
+    larger = int(getattr(error, "larger_worker", 0))
+    return Failure(one_sentence(error), may_pass(error), isinstance(error, RowTooLarge), larger)
 
 
 def told(task: Callable[P, T]) -> Callable[P, T | Failure]:

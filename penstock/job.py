@@ -99,6 +99,10 @@ class Opened:
     """Whether a stage reads its source from front to back."""
     block_bytes: int
     finish_bytes: int
+    kept: int = 0
+    """What a process keeps of the recording beside its blocks [bytes]."""
+    kept_in_all: int = 0
+    """The same in all processes: `block_bytes` and `finish_bytes` hold it."""
     finished: dict[int, set[int]] = field(default_factory=dict)
     note: str = ""
     key: str = ""

@@ -15,10 +15,12 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import psutil
+
+from penstock.machine import available_memory as available_memory
+from penstock.machine import cpu_count as cpu_count
 
 MIB = 1 << 20
 
@@ -103,29 +105,6 @@ def resident(pid: int | None = None) -> int:
 
 
 _PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
-
-
-def available_memory() -> int:
-    """Memory this process may still take [bytes]: up to the cgroup's limit, or what is free."""
-    free = int(psutil.virtual_memory().available)
-    for limit, usage in (
-        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-        (
-            "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-            "/sys/fs/cgroup/memory/memory.usage_in_bytes",
-        ),
-    ):
-        with contextlib.suppress(OSError, ValueError):
-            free = min(free, int(Path(limit).read_text()) - int(Path(usage).read_text()))
-            break
-    return max(free, 0)
-
-
-def cpu_count() -> int:
-    """Cores this process may use (affinity and cgroup respected)."""
-    from dask.system import CPU_COUNT
-
-    return int(CPU_COUNT)
 
 
 # ---------------------------------------------------------------------- process-wide settings
@@ -223,6 +202,18 @@ def process_now() -> int:
     return resident() + PROCESS_ALLOWANCE
 
 
+class _Base:
+    """What `process_base` found last."""
+
+    lock = threading.Lock()
+    found = 0
+
+
+GROWN, SHRUNK = 8 * MIB, 32 * MIB
+"""By how much memory may have changed and count as the same: what a plan said stays true of a run
+that follows it (what grew is within the allowance of a process)."""
+
+
 def process_base(modules: tuple[str, ...] = ()) -> int:
     """What this process uses before any block, with all that a run imports loaded [bytes].
 
@@ -237,7 +228,11 @@ def process_base(modules: tuple[str, ...] = ()) -> int:
         with contextlib.suppress(ImportError):  # (whoever needs it says how to install it)
             importlib.import_module(module)
     trim_heap()
-    return max(int(psutil.Process().memory_info().rss), pss())
+    now = max(int(psutil.Process().memory_info().rss), pss())
+    with _Base.lock:
+        if not _Base.found - SHRUNK <= now <= _Base.found + GROWN:
+            _Base.found = now
+        return _Base.found
 
 
 @functools.cache

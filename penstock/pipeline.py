@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -192,6 +193,8 @@ class Pipeline:
         memory: int | float | str | None = None,
         workers: int | None = None,
         format: str = "zarr",
+        dtype: str | None = None,
+        executor: str | None = None,
         client: Any = None,
         open_options: Mapping[str, Any] | None = None,
         name: str | None = None,
@@ -199,17 +202,32 @@ class Pipeline:
     ) -> Plan | Plans:
         """Blocks, concurrency and predicted peak memory. Computes nothing and reads no samples.
 
+        The plan is that of `run` with the same arguments: blocks, processes and predicted memory
+        are those of its report. (Where processors hold Python's lock and no executor is named, a
+        run tries a small dataset at two positions to choose between threads and processes; a plan
+        guesses.)
+
         Parameters
         ----------
-        source : path, pattern, folder, dataset, or a list of them
+        source : path, pattern, folder, dataset, a list of them, or a mapping
             What would be processed.
         memory : str or int, optional
             Budget of the whole run, all processes added up, e.g. ``"512 MiB"``. Default: half of
-            what is available.
+            what is available to this job; on a cluster what its workers may take. A block also
+            stays below the memory limit of the worker that runs it.
         workers : int, optional
-            Threads (or processes) at work at once. Default: the cores there are.
+            Threads (or processes) at work at once. Default: the cores there are; of processes as
+            many as memory holds.
         format : {"zarr", "edf", "fif", "nifti", "nii", "parquet", "csv", "tsv"}
             What would be written.
+        dtype : {"float32", "float64"}, optional
+            Precision in which files would be read (see `run`).
+        executor : {"threads", "processes"}, optional
+            Where it would run. Default: threads, or processes where a processor holds Python's
+            lock. An active `distributed.Client` comes first.
+        client : distributed.Client, optional
+            Cluster that it would run on; its workers are asked what they take and may take.
+            Default: the active client, if there is one.
         open_options : mapping, optional
             Options of `open_dataset` for every file.
         name : str, optional
@@ -232,28 +250,34 @@ class Pipeline:
         """
         from penstock.io import open_dataset
         from penstock.plan_many import plan_many
-        from penstock.run import executor_kind
+        from penstock.run import as_workers_see, executor_kind
         from penstock.sources import SourceItem, resolve_sources
 
         check_format(format)
         client = client if client is not None else active_client()
         several = not (isinstance(source, xr.Dataset | str | Path) or is_object(source))
         options = {**self.open_options, **(open_options or {})}
+        dtype = dtype or options.pop("dtype", None)
         items = resolve_sources(source, name=name, select=select)
-        kind = executor_kind(self, None, [item.dataset for item in items])
+        kind = "cluster"
+        if client is None:
+            kind = executor_kind(self, executor, [item.dataset for item in items])
         modules = self.modules_of_run([item.path for item in items], format)
         limits = resources(memory, workers, kind=kind, client=client, modules=modules)
 
         def plan_one(item: SourceItem) -> Plan:
-            ds = item.dataset
-            if ds is None:
-                ds = open_dataset(item.path or "", **options)
-            chain = Chain(ds).bind(self.processors)
-            return make_plan(chain, limits, name=item.name, format=format)
+            with contextlib.ExitStack() as stack:
+                ds = item.dataset
+                if ds is None:
+                    ds = open_dataset(item.path or "", dtype=dtype, **options)
+                elif kind != "threads":
+                    ds = stack.enter_context(as_workers_see(ds, dtype))
+                chain = Chain(ds).bind(self.processors)
+                return make_plan(chain, limits, name=item.name, format=format)
 
         if len(items) == 1 and not several:
             return plan_one(items[0])
-        return Plans(plan_many(plan_one, items))
+        return Plans.within(limits, plan_many(plan_one, items))
 
     def run(
         self,
@@ -285,9 +309,12 @@ class Pipeline:
         out : path
             Folder for the results, one a recording, and the report.
         memory : str or int, optional
-            Budget of the whole run, all processes added up. Default: half of what is available.
+            Budget of the whole run, all processes added up. Default: half of what is available to
+            this job; on a cluster what its workers may take. A block also stays below the memory
+            limit of the worker that runs it.
         workers : int, optional
-            Threads (or processes) at work at once. Default: the cores there are.
+            Threads (or processes) at work at once. Default: the cores there are; of processes as
+            many as memory holds.
         format : {"zarr", "edf", "fif", "nifti", "nii", "parquet", "csv", "tsv"}
             What to write.
         overwrite : bool, default False

@@ -84,6 +84,8 @@ class Plan:
     budget: int
     reason: str
     export_bytes: int = 0
+    resident: int = 0
+    """Of `base`: what readers and steps keep in all processes as long as they work [bytes]."""
 
     @property
     def block_bytes(self) -> int:
@@ -129,6 +131,7 @@ class Plan:
             "processes": self.processes,
             "concurrency": self.concurrency,
             "task_bytes": self.task_bytes,
+            "resident": self.resident,
             "reason": self.reason,
             "stages": [
                 {
@@ -166,17 +169,23 @@ class Plan:
 class Plans(tuple[Plan, ...]):
     """Plans of several recordings that run with one budget."""
 
+    limits: Resources | None = None
+
+    @classmethod
+    def within(cls, limits: Resources | None, plans: Iterable[Plan]) -> Plans:
+        """Plans of recordings that share what there is."""
+        made = cls(plans)
+        made.limits = limits
+        return made
+
     @property
     def predicted_memory(self) -> int:
         """Peak of the whole run [bytes]: blocks of several recordings run side by side."""
-        first = self[0]
-        together = peak_together(
-            first.base,
-            first.budget,
-            min(first.workers, self.n_blocks),
-            max(plan.task_bytes for plan in self),
-        )
-        return max(*(plan.predicted_memory for plan in self), together)
+        highest = max(plan.predicted_memory for plan in self)
+        if self.limits is None or len(self) < 2:
+            return highest
+        largest = max(plan.task_bytes + plan.resident for plan in self)
+        return max(highest, peak_together(self.limits, self.n_blocks, largest))
 
     @property
     def n_blocks(self) -> int:
@@ -222,16 +231,16 @@ def make_plan(
     kind.check_dims(chain.dims)
     exporting = export_bytes(chain.output, format)
     # (some readers hold the whole file, some steps an atlas: of the process, not of a block)
-    resident = chain.resident_bytes * max(1, limits.processes - 1)
-    limits = replace(limits, base=limits.base + resident)
+    alone, limits = limits, limits.with_resident(chain.resident_bytes)
+    resident = limits.base - alone.base
     copies = _copy_stages(chain)
-    found = _fitting(chain, limits, name, exporting, copies)
+    found = _fitting(chain, limits, name, exporting, copies, resident)
     if found is not None:
         return found
 
     def fits(budget: int) -> bool:
         more = replace(limits, budget=budget)
-        return _fitting(chain, more, name, exporting, copies) is not None
+        return _fitting(chain, more, name, exporting, copies, resident) is not None
 
     raise refusal(chain, limits, name, format, exporting, fits)
 
@@ -240,8 +249,8 @@ def row_refusal(
     chain: Chain, limits: Resources, error: RowTooLarge, *, name: str, format: str
 ) -> BudgetError:
     """Say with which budget a row can be looked at beforehand, and the run goes through."""
-    resident = chain.resident_bytes * max(1, limits.processes - 1)
-    enough = limits.base + resident + error.need + THREAD_ALLOWANCE
+    base = limits.with_resident(chain.resident_bytes).base
+    enough = base + error.need + THREAD_ALLOWANCE
     try:
         make_plan(chain, replace(limits, budget=enough), name=name, format=format)
     except BudgetError as more:
@@ -253,43 +262,59 @@ def row_refusal(
 
 
 def _fitting(
-    chain: Chain, limits: Resources, name: str, exporting: int, copies: list[Stage]
+    chain: Chain,
+    limits: Resources,
+    name: str,
+    exporting: int,
+    copies: list[Stage],
+    resident: int,
 ) -> Plan | None:
     """The plan with the most blocks at once that fits the budget; None if not even one does."""
-    if limits.available - THREAD_ALLOWANCE < exporting:
+    if limits.largest_task - THREAD_ALLOWANCE < exporting:
         return None
     attempts = itertools.product((MARGIN_LIMIT, math.inf), range(limits.workers, 0, -1))
     for overhead, n in attempts:
-        slot = limits.available // n
+        slot = limits.largest_block(n)
         if n > 1:  # (one exports while the others keep their blocks)
             slot = min(slot, (limits.available - exporting - THREAD_ALLOWANCE) // (n - 1))
         slot -= THREAD_ALLOWANCE
-        if slot < max((stage.block.peak for stage in copies), default=0):
+        if slot < max((stage.block.peak for stage in copies), default=1):
             continue
         stages = _stages(chain, slot, n, overhead, limits.workers)
         if stages is None:
             continue
         total = max(len(stage.grid) for stage in stages)
-        concurrency = max(1, min(n, total))
-        reason = (
-            f"all {limits.workers} workers"
-            if n == limits.workers
-            else (f"{n} of {limits.workers} workers: one block more would not fit the budget")
-        )
-        if concurrency < n:
-            reason = f"only {total} block{'s' if total > 1 else ''} to share"
-        return Plan(
+        made = Plan(
             name,
             (*stages, *copies),
-            concurrency,
+            1,
             limits.workers,
             limits.processes,
             limits.base,
             limits.budget,
-            reason,
+            "",
             exporting,
+            resident,
         )
+        # (as many as the run lets run at once: blocks may be smaller than they had to be)
+        beside = (limits.available - made.task_bytes) // made.block_bytes
+        at_once = max(n, min(1 + beside, limits.at_once(made.block_bytes)))
+        concurrency = max(1, min(at_once, total))
+        reason = _reason(limits, concurrency, total, made.block_bytes)
+        return replace(made, concurrency=concurrency, reason=reason)
     return None
+
+
+def _reason(limits: Resources, concurrency: int, total: int, n_bytes: int) -> str:
+    """Why so many blocks run at once."""
+    if concurrency == limits.workers:
+        return f"all {limits.workers} workers"
+    if concurrency == total:
+        return f"only {total} block{'s' if total > 1 else ''} to share"
+    within = "the budget"
+    if limits.tightest is not None and limits.room // n_bytes < limits.workers:
+        within = "the memory limits of the workers"
+    return f"{concurrency} of {limits.workers} workers: one block more would not fit {within}"
 
 
 def _stages(

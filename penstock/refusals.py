@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 
 from penstock.blocks import BudgetError, Grid, block_cost, choose_block
-from penstock.budget import Resources
+from penstock.budget import Resources, worker_too_small
 from penstock.chain import BlockBytes, Chain
 from penstock.dataset import SIGNAL, Region
 from penstock.memory import MIB, THREAD_ALLOWANCE, format_bytes
@@ -54,6 +54,14 @@ def refusal(
     """
     region, cost = _smallest(chain)
     task = max(cost.peak, exporting) + THREAD_ALLOWANCE
+    tightest = limits.tightest
+    if tightest is not None and tightest.room < min(task, limits.available):
+        # (no budget would do: it is the worker's own limit)
+        what = f"{cost.largest_step} needs {format_bytes(cost.peak)} for its smallest block"
+        if exporting > cost.peak:
+            what = f"writing a result as {format.upper()} takes {format_bytes(exporting)}"
+        text = worker_too_small(tightest, task, "itself")
+        return BudgetError(f"{name}: {what}, but {text}, or use a shorter recording (Crop)")
     least = least_budget(fits, limits.base + task) or limits.base + task
     enough = told(max(least, limits.base + _preparing(chain) + THREAD_ALLOWANCE))
     process = "process takes" if limits.processes == 1 else f"{limits.processes} processes take"

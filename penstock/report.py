@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from penstock import __version__, events
+from penstock.budget import peak_together
 from penstock.ledger import REPORT_NAME as REPORT_NAME
 from penstock.memory import format_bytes
 from penstock.messages import shown_text
 from penstock.plain_values import to_json
-from penstock.plan import peak_together
 
 if TYPE_CHECKING:
     from penstock.overruns import Overrun, Overruns
@@ -234,6 +234,7 @@ class Report:
     figures: dict[str, bytes] = field(default_factory=dict)
     """Pictures of results by their titles, as PNG: shown in the HTML page."""
     _largest_task: int = 0
+    _planned_blocks: int = 0
     name: str = REPORT_NAME
     """Of its files."""
     started: str = field(default_factory=lambda: time.strftime("%Y-%m-%dT%H:%M:%S%z"))
@@ -256,14 +257,11 @@ class Report:
                 self.plans[event.name] = event.plan
             if event.note:
                 self.notes[event.name] = event.note
-            self._largest_task = max(self._largest_task, event.plan["task_bytes"])
+            task_bytes = event.plan["task_bytes"] + event.plan["resident"]
+            self._largest_task = max(self._largest_task, task_bytes)
+            self._planned_blocks += sum(stage["blocks"] for stage in event.plan["stages"])
             if len(self.plans) > 1:
-                together = peak_together(
-                    self.limits.base,
-                    self.limits.budget,
-                    self.limits.workers,
-                    self._largest_task,
-                )
+                together = peak_together(self.limits, self._planned_blocks, self._largest_task)
                 self.predicted_memory = max(self.predicted_memory, together)
         elif isinstance(event, events.BlockFinished):
             self.blocks += 1

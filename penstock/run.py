@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import math
+import tempfile
 import threading
 import uuid
 import warnings
@@ -44,7 +45,7 @@ from penstock.peaks import RunWatch
 from penstock.registrations import registrations
 from penstock.report import Report
 from penstock.sources import resolve_sources
-from penstock.store import fill_shape, spool_bytes, stored_provenance, write_store
+from penstock.store import fill_shape, outline_store, spool_bytes, stored_provenance, write_store
 from penstock.work import close_run, refuse_budget
 from penstock.worker_watch import wait_for_workers
 
@@ -234,7 +235,7 @@ def run(
                 replace(job, registered=registrations(), marks=marks)
                 for job in _all_spooled(jobs, stack, refused)
             ]
-        engine = Engine(pool, limits, heard, client, own=kind == "processes")
+        engine = Engine(pool, limits, heard, client, own=kind == "processes", modules=modules)
         try:
             engine.run(jobs, refused)
         finally:
@@ -327,6 +328,18 @@ def _travels(ds: xr.Dataset) -> bool:
     except Exception:  # (an open file, a lock: it can be read here and nowhere else)
         return False
     return len(plain) + sum(sizes) <= TRAVELS_BYTES
+
+
+@contextlib.contextmanager
+def as_workers_see(ds: xr.Dataset, dtype: str | None = None) -> Iterator[xr.Dataset]:
+    """A dataset as other processes open it, for planning: data in memory look as if spooled."""
+    from penstock.io import open_dataset
+
+    if _travels(ds):
+        yield ds
+        return
+    with tempfile.TemporaryDirectory(prefix="penstock-") as folder:
+        yield open_dataset(outline_store(ds, Path(folder) / "outline.zarr"), dtype=dtype)
 
 
 @contextlib.contextmanager

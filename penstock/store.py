@@ -581,6 +581,33 @@ def spool_bytes(variable: xr.Variable) -> int:
     return 2 * n_bytes + write_buffer_bytes(n_bytes)
 
 
+def outline_store(ds: xr.Dataset, path: Path) -> Path:
+    """A store like that of `write_store`, but without values: what a plan needs to know of it."""
+    path.mkdir(parents=True)
+    create_group(path, ds, {"format": FORMAT})
+    for name in large_variables(ds):
+        _create_for(ds.variables[name], name, path)
+    return path
+
+
+def _backwards(variable: xr.Variable) -> bool:
+    """Whether its first dim varies fastest in the source."""
+    dims = tuple(map(str, variable.dims))
+    return of_volumes(dims) or bool(variable.encoding.get("interleaved"))
+
+
+def _create_for(variable: xr.Variable, name: str, store: Path) -> tuple[int, ...]:
+    """An empty array like a variable, and the shape of the blocks in which it is written."""
+    dims = tuple(map(str, variable.dims))
+    turn = -1 if _backwards(variable) else 1
+    n = SHARD_BYTES // variable.dtype.itemsize
+    block = fill_shape(variable.shape[::turn], n)[::turn]
+    if variable.chunks is not None:
+        block = run_of_chunks(variable, SHARD_BYTES)
+    create_array(store, name, dims, variable.shape, variable.dtype, block, variable.attrs)
+    return block
+
+
 def write_variable(ds: xr.Dataset, name: str, store: Path) -> None:
     """Copy one large variable of a dataset into a store in blocks of about one shard.
 
@@ -589,13 +616,8 @@ def write_variable(ds: xr.Dataset, name: str, store: Path) -> None:
     """
     variable = ds.variables[name]
     dims = tuple(map(str, variable.dims))
-    n = SHARD_BYTES // variable.dtype.itemsize
-    backwards = of_volumes(dims) or bool(variable.encoding.get("interleaved"))
-    turn = -1 if backwards else 1
-    block = fill_shape(variable.shape[::turn], n)[::turn]
-    if variable.chunks is not None:
-        block = run_of_chunks(variable, SHARD_BYTES)
-    create_array(store, name, dims, variable.shape, variable.dtype, block, variable.attrs)
+    turn = -1 if _backwards(variable) else 1
+    block = _create_for(variable, name, store)
     counts = [-(-size // unit) for size, unit in zip(variable.shape, block, strict=True)]
     for index in np.ndindex(*counts[::turn]):
         region: Region = {

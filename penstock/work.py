@@ -65,6 +65,7 @@ from penstock.unfinished import (
     read_begun,
 )
 from penstock.whole import exported_files
+from penstock.workers import this_process
 from penstock.zarr_files import array_dims
 
 P = ParamSpec("P")
@@ -105,7 +106,7 @@ def _leave_nothing() -> None:
 def _set_up_process(job: Job) -> None:
     """On a cluster's worker nobody has set the process up; here the run has done so already."""
     WATCH.begin(job.run, forget=_give_up)
-    if job.limits.processes > 1:
+    if job.limits.home not in ("", this_process()):
         _worker_process()
 
 
@@ -215,7 +216,7 @@ def open_recording(job: Job, slot: int) -> Opened | Done:
     try:
         chain = Chain(source).prepared(job.processors, slot, strict=True)
     except RowTooLarge as error:
-        if slot < job.limits.available:
+        if slot < job.limits.largest_task:
             raise  # (it is tried again with all that there is)
         raise row_refusal(
             Chain(source).bind(job.processors), job.limits, error, name=job.name, format=job.format
@@ -236,14 +237,16 @@ def open_recording(job: Job, slot: int) -> Opened | Done:
         tuple(len(stage.grid) for stage in plan.stages),
         tuple(stage.in_order for stage in plan.stages),
         # (what a reader keeps of the file counts with its blocks)
-        plan.block_bytes + plan.base - job.limits.base,
-        plan.task_bytes + plan.base - job.limits.base,
+        plan.block_bytes + plan.resident,
+        plan.task_bytes + plan.resident,
+        plan.resident // job.limits.hosts,
+        plan.resident,
         finished,
         "; ".join(filter(None, notes)),
         key,
     )
     _keep(job, _bind_stages(job, plan.stages))
-    if plan.n_blocks == 1 and job.limits.workers * plan.task_bytes <= job.limits.available:
+    if plan.n_blocks == 1 and job.limits.at_once(plan.task_bytes) == job.limits.workers:
         blocks = () if finished else (run_block(opened, 0, 0),)
         return replace(finish_recording(opened), opened=opened, blocks=blocks)
     return opened

@@ -234,9 +234,18 @@ class Process:
             n *= 4
         return seconds / max(1, done) * total / (workers or cpu_count())
 
-    def plan(self, *, memory: int | float | str | None = None, workers: int | None = None) -> Plan:
-        """Blocks, concurrency and predicted peak memory of `compute`."""
-        plan = self.pipeline.plan(self.dataset, memory=memory, workers=workers)
+    def plan(
+        self,
+        *,
+        memory: int | float | str | None = None,
+        workers: int | None = None,
+        **options: Any,
+    ) -> Plan:
+        """Blocks, concurrency and predicted peak memory of `compute` with the same arguments.
+
+        `options` are further ones of `Pipeline.plan` (``executor``, ``client``).
+        """
+        plan = self.pipeline.plan(self.dataset, memory=memory, workers=workers, **options)
         assert isinstance(plan, Plan)
         return plan
 
