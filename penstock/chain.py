@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from xarray.core.indexing import PandasIndexingAdapter
 
 from penstock.buffers import recycle, trim_scratch
 from penstock.dask_chunks import chunk_elements
@@ -34,6 +35,7 @@ from penstock.footprints import READING, StepWatch, at_work, step_name
 from penstock.memory import MIB
 from penstock.processor import Context, Processor
 from penstock.results import fields_of
+from penstock.sampled import SampledIndex
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,15 @@ class Step:
     """Scratch that it was seen to take, as a multiple of its input, where that is known."""
     reduced: Callable[[Region], Any] | None = None
     """Reads the streamed reduction for a region, where the plan computes it in a stage before."""
+    parts: int = 1
+    """Blocks that the streamed reduction is made of."""
+
+    def partial_bytes(self, region: Region) -> int:
+        """Memory of one partial reduction over a region of the input [bytes]."""
+        processor, signal = self.processor, self.input[SIGNAL]
+        left = [str(dim) for dim in signal.dims if dim not in processor.reduce_dims]
+        lengths = math.prod(indexer_length(region[dim]) for dim in left)
+        return 8 * processor.statistics(self.input) * lengths
 
 
 @dataclass(frozen=True)
@@ -242,7 +253,11 @@ class Chain:
     def resident_bytes(self) -> int:
         """What a process keeps as long as it works on the chain: of the file, and of the steps."""
         source = int(self.source.variables[SIGNAL].encoding.get("resident", 0))
-        return source + sum(step.processor.resident_bytes(step.input) for step in self.steps)
+        return (
+            source
+            + _held_beside(self.source)
+            + sum(step.processor.resident_bytes(step.input) for step in self.steps)
+        )
 
     def row_seconds(self) -> float | None:
         """Estimated time of one position [s]; None where no step is slow."""
@@ -280,8 +295,11 @@ class Chain:
                 kind = type(processor).__module__
                 kept[kind] = max(kept.get(kind, 0), processor.scratch_bytes)
                 extra = processor.kernel_bytes(step.input, source_region)
+                if step.streamed and not processor.merges:
+                    # (all parts are read, and combined at once)
+                    extra += 2 * step.parts * step.partial_bytes(source_region)
                 extra = max(extra, int(step.measured * before))
-                alive = before + extra + copy + after
+                alive = before + extra + copy + (0 if processor.in_place else after)
                 if alive > peak:
                     peak, largest = alive, type(processor).__name__
                 shared = False
@@ -357,6 +375,24 @@ class Chain:
         from penstock.lazy_graph import lazy_result
 
         return lazy_result(self, block_bytes, single=single, strict=strict)
+
+
+HELD = 1 << 20
+"""Coordinates and tables of events count from this size on; smaller ones are of the process."""
+
+
+def _held_beside(ds: xr.Dataset) -> int:
+    """What coordinates, events and other small variables take in memory [bytes].
+
+    Twice their size: they are put together from a file, and written into another.
+    """
+    held = 0
+    for name, variable in ds.variables.items():
+        data: Any = variable._data
+        index = isinstance(data, PandasIndexingAdapter) and not isinstance(data.array, SampledIndex)
+        if name != SIGNAL and (index or isinstance(data, np.ndarray)):
+            held += int(variable.nbytes)
+    return 2 * held if held >= HELD else 0
 
 
 @contextlib.contextmanager

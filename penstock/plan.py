@@ -22,7 +22,7 @@ from penstock.blocks import (
 from penstock.budget import Resources as Resources
 from penstock.budget import peak_together as peak_together
 from penstock.budget import resources as resources
-from penstock.chain import BlockBytes, Chain
+from penstock.chain import BlockBytes, Chain, Step
 from penstock.dask_chunks import chunk_elements, run_of_chunks
 from penstock.dataset import SIGNAL
 from penstock.formats import check_format
@@ -408,9 +408,19 @@ def _split_stages(
     if before is None or before.overhead > overhead:
         return None
     rest = scratch_chain(chain, index)
-    stage = _stage("scratch", first, before, reduces=index if reduces else None, keeps=keeps)
     if reduces:
-        rest = replace(rest, steps=(replace(rest.steps[0], streamed=True), *rest.steps[1:]))
+        before = _with_partial(first, before, rest.steps[0])
+        if before.bytes.peak > slot:
+            return None
+        grid = Grid(first.dims, first.shape, before.block)
+        parts = math.prod(
+            count
+            for dim, count in zip(grid.dims, grid.counts, strict=True)
+            if dim in rest.steps[0].processor.reduce_dims
+        )
+        streamed = replace(rest.steps[0], streamed=True, parts=parts)
+        rest = replace(rest, steps=(streamed, *rest.steps[1:]))
+    stage = _stage("scratch", first, before, reduces=index if reduces else None, keeps=keeps)
     after = choose_block(rest, slot, concurrency=concurrency, write=True)
     if after is not None and after.overhead <= overhead:
         return [stage, _stage("process", rest, after)]
@@ -421,6 +431,15 @@ def _split_stages(
         if tail is not None:
             return [stage, *tail]
     return None
+
+
+def _with_partial(chain: Chain, choice: Choice, step: Step) -> Choice:
+    """The blocks, with what the partial reduction of one takes: it is made of the whole result, in
+    float64, and written."""
+    region = Grid(chain.dims, chain.shape, choice.block).middle()
+    partial = step.partial_bytes(region)
+    peak = max(choice.bytes.peak, choice.bytes.result + 2 * partial)
+    return replace(choice, bytes=replace(choice.bytes, peak=peak))
 
 
 def _stage(

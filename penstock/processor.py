@@ -142,6 +142,8 @@ class Processor:
     """Whether the kernel spends its time in code that releases Python's lock."""
     overwrites: ClassVar[bool] = False
     """Whether the kernel may write into its input block (it is then given one of its own)."""
+    in_place: ClassVar[bool] = False
+    """Whether the result lies where the input was (with `overwrites`): it takes nothing beside."""
     takes_integers: ClassVar[bool] = False
     """Whether whole numbers and truth values are handed to the kernel as they are. Otherwise they
     come as the smallest floating type that holds them exactly (see `penstock.dataset.in_floats`).
@@ -159,7 +161,8 @@ class Processor:
     anonymizes: ClassVar[bool] = False
     """Whether the result must not say what it was made of: its provenance names no source."""
     modules: ClassVar[tuple[str, ...]] = ()
-    """Modules imported on first use: memory of the process beside what Penstock itself takes."""
+    """Modules imported on first use: memory of the process beside what Penstock itself takes. One
+    that is missing is told by whoever needs it."""
     scratch: ClassVar[float] = 0.0
     """Peak extra memory of the kernel as a multiple of the input block, output not counted."""
     row_scratch: ClassVar[float] = 0.0
@@ -376,6 +379,11 @@ class Apply(Processor):
             raise TypeError(f"function must be callable, got {messages.shown(self.function)}")
 
     @property
+    def modules(self) -> tuple[str, ...]:  # type: ignore[override]
+        """Where the function comes from: a process that starts loads it as well."""
+        return function_modules(self.function)
+
+    @property
     def takes_integers(self) -> bool:  # type: ignore[override]
         """Whether the result is announced as whole numbers or truth values."""
         return self.dtype is not None and np.dtype(self.dtype).kind in "biu"
@@ -432,6 +440,13 @@ def function_name(function: Callable[..., Any]) -> str:
 
     digest = hashlib.sha256(cloudpickle.dumps(function)).hexdigest()[:16]
     return f"{module or 'builtins'}:{name or type(function).__name__}#{digest}"
+
+
+def function_modules(function: Callable[..., Any]) -> tuple[str, ...]:
+    """The module that importing a function takes, for `Processor.modules`; empty where none."""
+    module = getattr(function, "__module__", None)
+    own = ("__main__", "builtins", "functools")
+    return () if not isinstance(module, str) or module.split(".")[0] in own else (module,)
 
 
 def function_identity(function: Callable[..., Any]) -> dict[str, str]:

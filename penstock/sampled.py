@@ -8,7 +8,7 @@ neighbouring stretches) stays computed; everything else falls back to plain numb
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -439,3 +439,77 @@ def _is_regular(values: np.ndarray) -> bool:
         if not (np.abs(steps - step) <= slack).all():
             return False
     return True
+
+
+def regular_samples(
+    read: Callable[[slice], np.ndarray], size: int, dtype: np.dtype
+) -> tuple[float, float] | None:
+    """Frequency and start of a coordinate that is regular to its own precision; None for others.
+
+    Parameters
+    ----------
+    read : callable
+        Gives the values of a slice of positions. They are read in pieces of 8 MiB.
+    size : int
+        Number of samples.
+    dtype : numpy.dtype
+        Type of the values; only those of floats are regular samples.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from penstock.sampled import regular_samples
+    >>> times = 2 + np.arange(1000) / 160
+    >>> regular_samples(times.__getitem__, 1000, times.dtype)
+    (160.0, 2.0)
+    """
+    if np.dtype(dtype).kind != "f" or size < 3:
+        return None
+    ends = [float(read(slice(at, at + 1))[0]) for at in (0, size - 1)]
+    length = ends[1] - ends[0]
+    if not (np.isfinite(length) and length > 0):
+        return None
+    slack = 4 * float(np.spacing(np.abs(np.asarray(ends, dtype)).max()))
+    rate = (size - 1) / length
+    if slack * rate > 0.01:
+        return None  # (too coarse to tell)
+    for digits in (4, 8, 12, 17):
+        frequency = float(f"{rate:.{digits}g}")
+        pieces = range(0, size, PIECE)
+        if all(
+            _is_near(read, at, min(size, at + PIECE), frequency, ends[0], slack) for at in pieces
+        ):
+            return frequency, ends[0]
+    return None
+
+
+def _is_near(
+    read: Callable[[slice], np.ndarray],
+    start: int,
+    stop: int,
+    frequency: float,
+    origin: float,
+    slack: float,
+) -> bool:
+    off = np.arange(start, stop) / frequency
+    off += origin
+    off -= read(slice(start, stop))
+    return bool(np.abs(off, out=off).max() <= slack)  # (NaN is not near)
+
+
+LONG = 1 << 17
+"""Values from which on a coordinate is worth being computed instead of held."""
+
+
+def with_virtual_time(ds: xr.Dataset) -> xr.Dataset:
+    """The dataset with a long regular time coordinate computed, where it is held as numbers."""
+    if "time" not in ds.coords or ds.sizes.get("time", 0) < LONG:
+        return ds
+    held = ds.variables["time"]
+    if sampled_index(ds) is not None or held.dims != ("time",):
+        return ds
+    values = held.values
+    found = regular_samples(values.__getitem__, len(values), values.dtype)
+    if found is None:
+        return ds
+    return ds.assign_coords(sampled_coordinate("time", len(values), *found, held.attrs))

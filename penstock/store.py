@@ -40,6 +40,7 @@ from penstock.ledger import partial_path, publish, remove
 from penstock.local_paths import local_path
 from penstock.memory import MIB
 from penstock.plain_values import from_json, read_text
+from penstock.sampled import LONG, regular_samples
 from penstock.shards import (
     ArrayFormat,
     array_format,
@@ -460,7 +461,14 @@ def open_store(path: str | Path) -> xr.Dataset:
     try:
         with warnings.catch_warnings(), bounded_codecs():
             warnings.simplefilter("ignore")
-            ds = xr.open_dataset(path, engine="zarr", chunks=None, consolidated=False, cache=False)
+            ds = xr.open_dataset(
+                path,
+                engine="zarr",
+                chunks=None,
+                consolidated=False,
+                cache=False,
+                create_default_indexes=False,  # (they hold coordinates in memory)
+            )
     except Exception as error:
         raise ValueError(f"{path}: not a readable Zarr store ({error})") from error
     about = provenance(ds)
@@ -488,12 +496,16 @@ def open_store(path: str | Path) -> xr.Dataset:
                     step=regular.get("step", 1),
                 )
             )
+    ds = _with_regular_time(ds)
     for label, coordinate in ds.coords.items():
-        if label not in about.get("sampled", {}):
+        if sampled_index(ds, str(label)) is None:
             values = coordinate.load().values
             if values.dtype.kind in "OT":
                 texts = _plain_texts(values)
                 ds = ds.assign_coords({label: (coordinate.dims, texts, coordinate.attrs)})
+            elif coordinate.dims == (label,):  # (now with its index)
+                held = xr.Variable(coordinate.dims, values, coordinate.attrs, coordinate.encoding)
+                ds = ds.assign_coords({label: held})
     ds.attrs = as_plain_attributes(ds.attrs)
     ds.attrs["store"] = str(path)
     if results:
@@ -509,6 +521,21 @@ def _plain_texts(values: np.ndarray) -> np.ndarray:
     if values.dtype.kind not in "OT":
         return values
     return np.asarray(values.tolist(), dtype=str).reshape(values.shape)
+
+
+def _with_regular_time(ds: xr.Dataset) -> xr.Dataset:
+    """The dataset with the times of samples computed where they are regular: they are looked at in
+    pieces, and not held."""
+    if "time" not in ds.variables or ds.variables["time"].dims != ("time",):
+        return ds
+    times = ds.variables["time"]
+    if times.size < LONG or sampled_index(ds) is not None:
+        return ds
+    found = regular_samples(lambda part: times.isel(time=part).values, times.size, times.dtype)
+    if found is None:
+        return ds
+    rest = ds.drop_vars("time")
+    return rest.assign_coords(sampled_coordinate("time", times.size, *found, times.attrs))
 
 
 def sidecar_path(target: Path) -> Path:

@@ -19,9 +19,18 @@ from penstock.dataset import SIGNAL, Region, lazy_variable, read_region, reads_f
 from penstock.pipeline import Pipeline
 from penstock.plan import Resources, make_plan
 from penstock.processor import Processor
+from penstock.testing_memory import MemoryUse as MemoryUse
+from penstock.testing_memory import memory_use as memory_use
 from penstock.testing_reader import check_reader as check_reader
 
-__all__ = ["check_processor", "check_reader", "raise_if_computes", "virtual_dataset"]
+__all__ = [
+    "MemoryUse",
+    "check_processor",
+    "check_reader",
+    "memory_use",
+    "raise_if_computes",
+    "virtual_dataset",
+]
 
 
 @contextlib.contextmanager

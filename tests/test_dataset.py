@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import penstock as ps
+from penstock.chain import Chain
 from penstock.dataset import LazyArray, lazy_variable, sampled_coordinate, sampled_index
 from penstock.testing import virtual_dataset
 
@@ -126,3 +128,40 @@ def test_a_virtual_dataset_agrees_with_itself() -> None:
     whole = ds.signal.values
     assert np.array_equal(ds.signal[1:3, 10:500:7].values, whole[1:3, 10:500:7])
     assert isinstance(ds.variables["signal"]._data.array, LazyArray)
+
+
+@pytest.mark.parametrize("frequency", [1000.0, 160.0, 512.5])
+def test_times_of_a_store_of_others_are_computed_where_they_are_regular(
+    frequency: float, tmp_path: Path
+) -> None:
+    size = 300_000
+    times = 3.25 + np.arange(size) / frequency
+    values = np.arange(2 * size, dtype="f4").reshape(2, size)
+    coords = {"channel": [0, 1], "time": ("time", times, {"units": "s"})}
+    plain = xr.Dataset({"signal": (("channel", "time"), values)}, coords)
+    plain.to_zarr(tmp_path / "plain.zarr", zarr_format=3, consolidated=False)
+    ds = ps.open_dataset(tmp_path / "plain.zarr")
+    assert sampled_index(ds) is not None
+    assert np.array_equal(ds.time.values, times)
+    part = ds.sel(time=slice(times[7], times[11]), channel=1)
+    assert np.array_equal(part.signal.values, values[1, 7:12])
+    assert Chain(ds).resident_bytes == 0
+
+
+def test_times_that_are_not_regular_stay_and_count(tmp_path: Path) -> None:
+    times = np.arange(300_000) / 1000.0
+    times[150_000] += 1e-4
+    plain = xr.Dataset({"signal": (("time",), np.zeros(300_000, "f4"))}, {"time": times})
+    plain.to_zarr(tmp_path / "plain.zarr", zarr_format=3, consolidated=False)
+    ds = ps.open_dataset(tmp_path / "plain.zarr")
+    assert sampled_index(ds) is None
+    assert np.array_equal(ds.time.values, times)
+    assert Chain(ds).resident_bytes >= times.nbytes
+
+
+def test_a_large_table_of_events_counts() -> None:
+    n = 200_000
+    events = pd.DataFrame({"onset": np.arange(n) / 10.0, "duration": 0.0, "label": "stimulus"})
+    signal = np.zeros((2, 100), "f4")
+    ds = ps.make_dataset(signal, sampling_frequency=1.0, events=events)
+    assert Chain(ds).resident_bytes >= ds.event_label.nbytes + 2 * 8 * n

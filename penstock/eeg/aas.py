@@ -148,6 +148,7 @@ class AASCorrection(Processor):
 
     core_dims: ClassVar[tuple[str, ...]] = ("time",)
     overwrites: ClassVar[bool] = True
+    in_place: ClassVar[bool] = True
     # The rows of a window and four arrays of a batch of epochs, of one channel at a time.
     row_scratch: ClassVar[float] = 1.75
 

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 import numpy as np
 
 from penstock import messages
-from penstock.dataset import sampling_frequency
+from penstock.dataset import Region, sampling_frequency
 from penstock.eeg.band import filtered_band
 from penstock.eeg.fir import (
+    MAX_FFT,
     SCRATCH_BYTES,
     design_fir,
+    minimum_phase_bytes,
     overlap_save,
     symmetrised,
 )
@@ -88,8 +90,6 @@ class _Filter(Processor):
         if method == "iir":
             # a row in float64, of a float32 block that may be one row
             object.__setattr__(self, "row_scratch", 2.0)
-        if method == "iir" or phase == "minimum":
-            object.__setattr__(self, "modules", ("scipy.signal",))
 
     def taps(self, frequency: float) -> tuple[np.ndarray, int]:
         """FIR taps at a sampling frequency [Hz], and which of them has no delay.
@@ -143,6 +143,22 @@ class _Filter(Processor):
                 )
         low, high = (edge[0] if edge else None for edge in self.edges())
         return filtered_band(floating_outline(ds, name), low, high, picked)
+
+    @property
+    def modules(self) -> tuple[str, ...]:  # type: ignore[override]
+        recursive = self.common.method == "iir" or self.common.phase == "minimum"
+        return ("scipy.signal",) if recursive else ()
+
+    def kernel_bytes(self, ds: xr.Dataset, region: Region) -> int:
+        extra = super().kernel_bytes(ds, region)
+        if self.common.method == "iir":
+            return extra
+        n_taps = len(self.taps(sampling_frequency(ds))[0])
+        # windows of long filters, and the filter's response, which is made with the first block
+        extra += 5 * 8 * min(2 * n_taps, MAX_FFT) + 4 * 8 * n_taps
+        if self.common.phase == "minimum":
+            extra = max(extra, minimum_phase_bytes(n_taps))
+        return extra
 
     def margin(self, ds: xr.Dataset) -> int | None:
         return max(self.reach(sampling_frequency(ds)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,11 +11,20 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from penstock.dataset import SIGNAL, Region, blank_variable, sampled_coordinate, sampling_frequency
+from penstock.buffers import new_array
+from penstock.dataset import (
+    SIGNAL,
+    Region,
+    blank_variable,
+    indexer_length,
+    sampled_coordinate,
+    sampling_frequency,
+)
 from penstock.eeg.band import filtered_band
 from penstock.eeg.channels import Crop, selected_channels
 from penstock.eeg.codes import codes_lost, rises
 from penstock.eeg.mne_arguments import named_arguments, plain_argument, restored_arguments
+from penstock.eeg.mne_memory import moments_bytes, rows_bytes
 from penstock.eeg.mne_missing import (
     mixing,
     mixing_bytes,
@@ -32,6 +42,7 @@ from penstock.eeg.mne_outline import (
 )
 from penstock.eeg.mne_table import PICKING, Kind, check_method, kind_of
 from penstock.processor import Context, Processor, _plain
+from penstock.transforms import forget_plans_unless
 
 
 @dataclass(frozen=True, repr=False, init=False)
@@ -82,7 +93,6 @@ class MNE(Processor):
     (2, 2000)
     """
 
-    modules = ("mne",)
     version = 3
 
     method: str
@@ -155,15 +165,22 @@ class MNE(Processor):
         return self.kind in ("description", "selection", "crop")
 
     @property
-    def scratch(self) -> float:  # type: ignore[override]
-        if self.kind == "types":
-            return 0.0
-        # measured (float32 input): float64 copies, padded rows, FFTs of the next power of two
-        return 46.0 if self.method == "resample" else 12.0
+    def modules(self) -> tuple[str, ...]:  # type: ignore[override]
+        if self.kind in ("channels", "whole"):
+            return ("penstock.eeg.mne_loaded",)
+        parts = ("mne.annotations", "mne.bem", "mne.epochs", "mne.channels.interpolation")
+        return ("mne.io", *parts) if self.kind == "moments" else ("mne.io",)
 
     def kernel_bytes(self, ds: xr.Dataset, region: Region) -> int:
-        mixed = mixing_bytes(ds.sizes["channel"]) if self.kind == "moments" else 0
-        return super().kernel_bytes(ds, region) + mixed
+        if self.kind == "types":
+            return 0
+        lengths = [indexer_length(region[str(dim)]) for dim in ds[SIGNAL].dims]
+        n_values, n_times = math.prod(lengths), indexer_length(region["time"])
+        n_rows = n_values // max(1, n_times)
+        if self.kind == "moments":
+            return mixing_bytes(ds.sizes["channel"]) + moments_bytes(self.method, n_rows, n_times)
+        frequency = sampling_frequency(ds)
+        return rows_bytes(self.method, self.kwargs, n_rows, n_times, frequency)
 
     def _arguments(self) -> dict[str, Any]:
         return restored_arguments(self.method, self.kwargs)
@@ -270,27 +287,47 @@ class MNE(Processor):
         here = ctx.take("channel", np.arange(ctx.size("channel")))[rows]
         part = ds.isel(channel=here)
         info = mne.pick_info(whole, here, verbose="error")
-        out = block.astype(np.float64)
-        out[rows] = self._call(block[rows], part, info, si_divisors(part), picks="all")
-        return out
+        return self._call(block, part, info, si_divisors(part), rows, picks="all")
 
     def _call(
-        self, block: np.ndarray, ds: xr.Dataset, info: Any, divisors: np.ndarray, **replaced: Any
+        self,
+        block: np.ndarray,
+        ds: xr.Dataset,
+        info: Any,
+        divisors: np.ndarray,
+        rows: np.ndarray | None = None,
+        **replaced: Any,
     ) -> np.ndarray:
-        """The method's result for rows of channels (outline `ds`), whole along time."""
+        """The method's result for rows of channels (outline `ds`), whole along time.
+
+        `rows` of the block are treated, the others stay as they are; None: all of them.
+        """
         from penstock.io.mne.annotations import annotations_of
 
         mne = _mne()
-        scale = divisors[:, np.newaxis]
-        raw = mne.io.RawArray(block.astype(np.float64) / scale, info, verbose="error")
+        treated = np.arange(len(block)) if rows is None else rows
+        values = np.empty((len(treated), block.shape[-1]))
+        for value, row, divisor in zip(values, treated, divisors, strict=True):
+            np.divide(block[row], divisor, out=value, dtype=np.float64)
         length = block.shape[-1] / float(info["sfreq"])
+        forget_plans_unless((self, *values.shape[1:], float(info["sfreq"])))
+        raw = mne.io.RawArray(values, info, verbose="error")
+        del values
         events = annotations_of(ds, float(ds["time"][0]), length, [])
         # (onsets count from the first sample)
         raw.set_annotations(events, emit_warning=False, verbose="error")
         changed = call(raw, self.method, {**self._arguments(), **replaced})
-        values: np.ndarray = changed.get_data()
-        values *= scale
-        return values
+        del raw
+        # (row by row: MNE-Python gives copies)
+        dtype = block.dtype if block.dtype in (np.float32, np.float64) else np.float64
+        out = new_array((len(block), changed.n_times), dtype)
+        for number in np.setdiff1d(np.arange(len(block)), treated):
+            out[number] = block[number]
+        for number, row in enumerate(treated):
+            found = changed.get_data(picks=[number])[0]
+            found *= divisors[number]
+            out[row] = found
+        return out
 
     def _tell_lost_codes(
         self, block: np.ndarray, result: np.ndarray, ds: xr.Dataset, ctx: Context
@@ -308,7 +345,8 @@ class MNE(Processor):
 
         mne, ds = _mne(), ctx.dataset
         scale = si_divisors(ds)[:, np.newaxis]
-        values = block.T.astype(np.float64) / scale
+        values = np.empty(block.shape[::-1])
+        np.divide(block.T, scale, out=values)
         missing = ~np.isfinite(values)
         weights = np.zeros((0, 0))
         if missing.any():
@@ -317,12 +355,18 @@ class MNE(Processor):
             # what has no part in others must not meet them, not even with a weight of 0
             values[missing] = 0.0
         raw = mne.io.RawArray(values, info_of(ds), verbose="error")
+        del values
         changed = call(raw, self.method, self._arguments())
-        result: np.ndarray = changed.get_data()
-        result[: len(scale)] *= scale
-        result[len(scale) :] *= 1e6
+        del raw
+        shape = (len(changed.ch_names), changed.n_times)
+        dtype = block.dtype if block.dtype in (np.float32, np.float64) else np.float64
+        result = new_array(shape, dtype)
+        for number in range(len(result)):  # (row by row: MNE-Python gives copies)
+            found = changed.get_data(picks=[number])[0]
+            found *= scale[number, 0] if number < len(scale) else 1e6
+            result[number] = found
         if missing.any():
-            own = np.broadcast_to(np.diagonal(weights)[:, np.newaxis], values.shape)
+            own = np.broadcast_to(np.diagonal(weights)[:, np.newaxis], missing.shape)
             stays = missing
             if self.method == "interpolate_bads":  # what is interpolated has no part in itself
                 stays = missing & (own != 0)

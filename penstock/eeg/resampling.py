@@ -43,6 +43,7 @@ from penstock.eeg.picks import (
 from penstock.eeg.rates import Ratio, rational_ratio, resample_windows
 from penstock.eeg.stretches import SKIPPED, Stretch, check_skip, resampled_stretches
 from penstock.processor import Context, Processor
+from penstock.transforms import forget_plans_unless, plan_bytes, transform_bytes
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -75,11 +76,6 @@ class _Resampler(Processor):
 
     def validate(self) -> None:
         check_skip(self.common.skip_by_annotation)
-        if self.whole:
-            # padded row, spectrum and result in float64 for a row of float32 padded to a power of
-            # two; of the ratio only UpSample knows more than that it rarely exceeds 2
-            raised = float(getattr(self, "factor", 2)) if not isinstance(self, DownSample) else 0.5
-            object.__setattr__(self, "row_scratch", max(9.0, 8.5 * raised))
 
     def lengths(self, ds: xr.Dataset) -> tuple[float, float, int, int]:
         """Old and new sampling frequency [Hz], old and new number of samples."""
@@ -123,11 +119,15 @@ class _Resampler(Processor):
         return None if self.whole else self.change(ds).margin
 
     def kernel_bytes(self, ds: xr.Dataset, region: Region) -> int:
-        n_bytes = super().kernel_bytes(ds, region)
-        if self.whole or self.unchanged(ds):
-            return n_bytes
+        if self.unchanged(ds):
+            return 0
+        if self.whole:
+            old, new, n_old, _ = self.lengths(ds)
+            # (a shorter stretch may have a length that is more awkward to transform)
+            halvings = 4 if "event_label" in ds.variables else 1
+            return max(_whole_bytes(n_old >> halved, new / old) for halved in range(halvings))
         change = self.change(ds)
-        return n_bytes + (change.row_bytes if isinstance(change, Cascade) else 0)
+        return change.row_bytes if isinstance(change, Cascade) else 0
 
     def source_region(self, region: Region, ds: xr.Dataset) -> Region:
         source: Region = {
@@ -372,6 +372,30 @@ def _mark_resampled(
             results[max(0, low) : max(0, high)] = np.nan
 
 
+LARGE_PLAN = 32 << 20
+"""Plans of transforms that are rather made again for every row than kept beside the others."""
+
+
+def _padded(n: int, ratio: float) -> tuple[int, int]:
+    """Length of a stretch of `n` samples with its padding, before and after resampling."""
+    n_padded = 2 ** math.ceil(math.log2(n + min(n // 8, 100) * 2)) if n else 1
+    return n_padded, max(round(ratio * n_padded), 1)
+
+
+def _whole_bytes(n: int, ratio: float) -> int:
+    """What resampling a row of `n` samples through one FFT takes [bytes], in float64."""
+    n_padded, n_new = _padded(n, ratio)
+    # the padded row while it is transformed, beside the plan of the way back; then the spectrum
+    kept = [plan_bytes(n) for n in (n_padded, n_new)]
+    if max(kept) > LARGE_PLAN:
+        kept = [0, 0]
+    there = 8 * n_padded + transform_bytes(n_padded) + kept[1]
+    back = 8 * n_padded + kept[0] + transform_bytes(n_new)
+    if n_new > n_padded:  # (a longer copy of the spectrum)
+        back += 8 * n_padded
+    return max(there, back) + (2 << 20)
+
+
 def _resample_whole(
     rows: np.ndarray, out: np.ndarray, ratio: float, place: Place, origin: int = 0
 ) -> int | None:
@@ -380,18 +404,21 @@ def _resample_whole(
     Results are counted in the whole recording.
     """
     n = place.size
-    added = 2 ** math.ceil(math.log2(n + min(n // 8, 100) * 2)) - n
+    n_padded, n_new = _padded(n, ratio)
+    large = max(plan_bytes(n_padded), plan_bytes(n_new)) > LARGE_PLAN
+    added = n_padded - n
     before, after = added // 2, added - added // 2
-    n_padded = n + added
-    n_new = max(round(ratio * n_padded), 1)
     skip = round(ratio * before) + place.out_first - round(ratio * origin)
     shorter = n_new < n_padded
     used = min(n_new, n_padded)
     for r in range(len(rows)):
+        forget_plans_unless((n_padded, 0 if large else n_new))
         padded = np.empty((1, n_padded))
         continued(rows[r : r + 1], place.first, n, -before, n + after, padded)
         spectrum = scipy.fft.rfft(padded[0], overwrite_x=True)
         del padded
+        if large:
+            forget_plans_unless(("back", n_new))
         if used % 2 == 0:
             spectrum[used // 2] *= 2 if shorter else 0.5
         spectrum *= n_new / n_padded

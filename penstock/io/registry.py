@@ -19,6 +19,7 @@ from penstock.dataset import check_dataset
 from penstock.io.objects import as_dataset, is_object
 from penstock.io.open_options import CASES, check_rate, options_for, takes, with_bads
 from penstock.local_paths import local_path, not_there
+from penstock.sampled import with_virtual_time
 
 HEAD_BYTES = 512
 
@@ -206,6 +207,8 @@ def open_dataset(
         again = Reopening(reopen, takes(function, "channel_units"), dict(channel_types or {}))
         with readable(path):
             ds = with_sidecars(ds, path, again)
+    with readable(path):
+        ds = with_virtual_time(ds)
     return with_bads(check_rate(ds, rate, path), bads, path)
 
 

@@ -159,7 +159,10 @@ class Fit(Processor):
     nan_policy: NanPolicy = field(default="omit", kw_only=True)
     gil: Literal["released", "held"] = field(default="held", kw_only=True)  # type: ignore[misc]
 
-    scratch_bytes = 14 << 20
+    @property
+    def scratch_bytes(self) -> int:  # type: ignore[override]
+        """A tile of positions, whatever the block."""
+        return int(self.model.scratch * (14 << 20))
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "model", as_model(self.model))
@@ -225,7 +228,7 @@ class Fit(Processor):
     @property
     def row_scratch(self) -> float:  # type: ignore[override]
         """A spectrum that is larger than a tile is worked on by itself, in float64."""
-        return 2.0 * (4 * len(self.model.parameter_names) + 16)
+        return 2.0 * (6 * len(self.model.parameter_names) + 10)
 
     def kernel_bytes(self, ds: xr.Dataset, region: Region) -> int:
         extra = 0

@@ -48,6 +48,8 @@ class Model:
 
     name: ClassVar[str] = ""
     """Name in pipelines and files."""
+    scratch: ClassVar[float] = 1.0
+    """Memory that fitting it takes, in those of a formula of real numbers."""
     is_complex: ClassVar[bool] = False
     """Whether the model is of complex spectra."""
     n_dims: ClassVar[int] = 1

@@ -230,6 +230,7 @@ class Voigt(Model):
     """
 
     name = "voigt"
+    scratch = 2.0  # (w is complex, and so is its derivative)
     parameter_names = ("area", "center", "sigma", "gamma", "offset")
     positive = ("sigma",)
     not_negative = ("gamma",)
