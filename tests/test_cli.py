@@ -314,7 +314,8 @@ def test_a_wrong_pipeline_file_is_one_sentence(
 def test_a_budget_below_one_block_says_what_would_do(penstock: Penstock) -> None:
     write_store(make(1, 1_500_000), Path("long.zarr"))
     Path("x.yaml").write_text("pipeline:\n  - MNE: {method: resample, sfreq: 100}\n")
-    budget = process_base() + PROCESS_ALLOWANCE + 48 * MIB
+    modules = ps.Pipeline.from_yaml("x.yaml").modules
+    budget = process_base(modules) + PROCESS_ALLOWANCE + 48 * MIB
     ran = penstock("run", "x.yaml", "long.zarr", "-o", "out", "-m", budget)
     assert ran.code == 1
     assert ran.sentence.startswith("long: MNE needs ")
