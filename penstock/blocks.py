@@ -131,6 +131,22 @@ def choose_block(
     )
 
 
+def shortest_stretch(chain: Chain) -> Choice | None:
+    """The smallest block worth making where a core dim may be cut: a short stretch of one row.
+
+    None where core dims must be whole: then the smallest block is a row.
+    """
+    cuttable = chain.cuttable()
+    stretched = [dim for dim, is_free in cuttable.items() if not is_free]
+    if not stretched:
+        return None
+    sizes = dict(zip(chain.dims, chain.shape, strict=True))
+    block = {dim: 1 if cuttable.get(dim) else size for dim, size in sizes.items()}
+    block[stretched[0]] = min(QUANTUM, sizes[stretched[0]])
+    grid = Grid(chain.dims, chain.shape, tuple(block.values()))
+    return Choice(grid.block, block_cost(chain, grid, write=False), len(grid), 0.0)
+
+
 def _slowest_dim(chain: Chain) -> str | None:
     """The dim that varies slowest in a file whose leading dims vary fastest; None for others."""
     source = chain.source.variables[SIGNAL]

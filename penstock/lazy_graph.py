@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from penstock.blocks import RowTooLarge, choose_block
+from penstock.blocks import RowTooLarge, choose_block, shortest_stretch
 from penstock.dask_chunks import chunk_edges, touched
 from penstock.dataset import SIGNAL, Indexer, Region, blank_variable, indexer_length
 from penstock.memory import single_threaded_kernels
@@ -42,8 +42,9 @@ def lazy_result(
     """The result as an ordinary dask-backed dataset: one task a block, nothing computed.
 
     `single` makes blocks of one row (one channel), for those who read a few of them. A row that
-    does not fit into `block_bytes` is made whole all the same; with `strict` it is refused once it
-    is computed.
+    does not fit into `block_bytes` is cut into stretches where its steps allow that, into the
+    shortest where none fits, and made whole all the same where they do not; with `strict` what does
+    not fit is refused once it is computed.
     """
     import dask.array
     from dask._task_spec import DataNode, Task, TaskRef
@@ -58,7 +59,9 @@ def lazy_result(
         # (voxels: nobody reads a few of them one by one, and tasks would outweigh the data)
         choice = choose_block(chain, block_bytes, concurrency=1) or choice
     if choice is None:
-        choice = choose_block(chain, sys.maxsize, concurrency=1, single=True, target=1)
+        choice = None if strict else shortest_stretch(chain)
+        if choice is None:
+            choice = choose_block(chain, sys.maxsize, concurrency=1, single=True, target=1)
         if strict and choice is not None:  # (whoever computes a block of it is told)
             work = functools.partial(_refuse, choice.bytes.peak, block_bytes)
     shape = choice.block if choice is not None else chain.shape

@@ -124,7 +124,10 @@ class Pipeline:
         Raw and Epochs objects of MNE-Python are taken as what `from_mne` makes of them.
 
         Only what processors prepare (triggers, alignment) is worked out now. `block_bytes` bounds
-        the memory of one block while it is computed, unless a single row needs more.
+        the memory of one block while it is computed [bytes]: what is read for it with its margins,
+        and what kernels take beside; chunks of the result are smaller than that. Where not even a
+        short stretch of one row fits, blocks are such stretches; rows that a processor needs whole
+        are whole.
         """
         source = check_dataset(as_dataset(ds))
         return Chain(source).prepared(self.processors, block_bytes).lazy(block_bytes)

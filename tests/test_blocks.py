@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -280,3 +281,18 @@ def test_empty_dims_have_blocks() -> None:
     for shape in ((0, 100), (3, 0)):
         ds = dataset(shape, ("channel", "time"))
         assert ps.Pipeline([np.abs])(ds).signal.compute(scheduler="synchronous").shape == shape
+
+
+@pytest.mark.parametrize("kib", [64, 512, 4096, 8192, 12288, 65536])
+@pytest.mark.parametrize("method", ["fir", "iir"])
+def test_small_bounds_of_lazy_blocks_do_not_turn_into_whole_rows(kib: int, method: str) -> None:
+    from penstock.eeg import HighPassFilter
+
+    ds = virtual_dataset((4, 20_000_000))
+    lazy = ps.Pipeline([HighPassFilter(1.0, method=method)])(ds, block_bytes=kib * 1024)
+    largest = math.prod(max(lengths) for lengths in lazy.signal.chunks) * lazy.signal.dtype.itemsize
+    cuttable = Chain(ds).bind([HighPassFilter(1.0, method=method)]).cuttable()
+    if "time" in cuttable:
+        assert largest <= max(kib * 1024, 64 * 1024)
+    else:  # (a filter that needs the whole row)
+        assert largest >= 20_000_000 * 4
