@@ -3,7 +3,8 @@
 ``python faults.py [--kills 20] [--seed 0] [--only threads,processes,edf]``
 
 Every kill is a ``kill -9`` of the command line (and of its worker processes) at a random instant of
-an undisturbed run; the same command then runs again, and every byte of its results is compared.
+the run, every other one soon after its first finished block; the same command then runs again, and
+every byte of its results is compared.
 Prints a table of counts, and the share of a run that checksums, checks and syncing take.
 """
 
@@ -78,6 +79,7 @@ def kills(work: Path, source: Path, way: str, count: int, chance: random.Random)
     """Kill a run `count` times, each time run it again, and count what came of it."""
     command = [sys.executable, "-m", "penstock", "run", str(work / "pipeline.yaml"), str(source)]
     command += ["--memory", "2GiB", "-j", "2", "--quiet", *WAYS[way], "--out"]
+    shutil.rmtree(work / "whole", ignore_errors=True)
     began = time.perf_counter()
     subprocess.run([*command, str(work / "whole")], check=True, stdout=subprocess.DEVNULL)
     seconds = time.perf_counter() - began
@@ -85,13 +87,19 @@ def kills(work: Path, source: Path, way: str, count: int, chance: random.Random)
     found = dict.fromkeys(("kills", "running", "resumed", "identical", "visible too early"), 0)
     for number in range(count):
         out = work / f"{way}-{number}"
+        shutil.rmtree(out, ignore_errors=True)
         process = subprocess.Popen(
             [*command, str(out)],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        time.sleep(chance.uniform(0.1, 1.0) * seconds)
+        if number % 2:  # anywhere, and every other time after the first finished block
+            time.sleep(chance.uniform(0.1, 1.0) * seconds)
+        else:
+            while process.poll() is None and not any(out.glob(".*.partial/ledger/*.jsonl")):
+                time.sleep(0.005)
+            time.sleep(chance.uniform(0, 0.1) * seconds)
         found["kills"] += 1
         found["running"] += process.poll() is None
         if process.poll() is None:
