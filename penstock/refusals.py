@@ -34,7 +34,7 @@ def least_budget(fits: Callable[[int], bool], start: int) -> int | None:
 
 def told(amount: float) -> str:
     """An amount to allow, rounded up to what people write: a budget of that text suffices."""
-    n = amount + SLACK_BYTES
+    n = min(amount + SLACK_BYTES, 1 << 80)  # (a parameter may ask for anything)
     unit = MIB if n < 1000 * MIB else 1 << 30
     step = 1 if unit == MIB else 10 ** (2 - min(2, int(math.log10(n / unit))))
     return f"{math.ceil(n / unit * step) / step:g} {'MiB' if unit == MIB else 'GiB'}"
