@@ -43,6 +43,7 @@ from penstock.work import (
 )
 from penstock.worker_watch import WorkerWatch
 from penstock.workers import worker_processes
+from penstock.workplaces import forget
 
 LOOK_EVERY = 5.0
 """Seconds in which nothing is heard before the workers are looked at."""
@@ -542,6 +543,7 @@ class Engine:
     def _give_up(self, recording: _Recording, reason: str) -> None:
         """Nothing more is done for a recording; the others go on."""
         del self.active[recording]
+        forget({recording.job.token})
         self.again = deque(t for t in self.again if t.recording is not recording)
         self.suspects = deque(t for t in self.suspects if t.recording is not recording)
         self.later = [entry for entry in self.later if entry[-1].recording is not recording]

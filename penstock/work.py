@@ -10,9 +10,7 @@ import contextlib
 import functools
 import json
 import os
-import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, ParamSpec, TypeVar
@@ -66,6 +64,7 @@ from penstock.unfinished import (
 )
 from penstock.whole import exported_files
 from penstock.workers import this_process
+from penstock.workplaces import forget, forget_run, keep_stages, kept_stages
 from penstock.zarr_files import array_dims
 
 P = ParamSpec("P")
@@ -74,25 +73,16 @@ R = TypeVar("R")
 # ---------------------------------------------------------------------- this process
 
 
-_lock = threading.Lock()
-_workplaces: OrderedDict[str, tuple[Stage, ...]] = OrderedDict()
-_WORKPLACES_KEPT = 8
-
-
 def close_run(run: str, tokens: set[str]) -> None:
     """Forget what a run opened in this process, stop watching its memory, and give that back."""
-    with _lock:
-        for token in tokens:
-            _workplaces.pop(token, None)
+    forget(tokens)
     WATCH.end(run)
     _leave_nothing()
 
 
 def _give_up(run: str) -> None:
     """The same for a run that nobody asks for any more."""
-    with _lock:
-        for token in [token for token in _workplaces if token.startswith(run)]:
-            _workplaces.pop(token, None)
+    forget_run(run)
     _leave_nothing()
 
 
@@ -155,23 +145,13 @@ def _open_source(job: Job) -> xr.Dataset:
 def _workplace(opened: Opened) -> tuple[Stage, ...]:
     """Stages of a recording, bound to its opened source and scratch; kept for the next block."""
     job = opened.job
-    with _lock:
-        stages = _workplaces.get(job.token)
-        if stages is not None:
-            _workplaces.move_to_end(job.token)
-            return stages
+    stages = kept_stages(job)
+    if stages is not None:
+        return stages
     chain = Chain(_open_source(job)).bind(job.processors, opened.states)
     chain = chain.with_measured(job.learned)
     plan = make_plan(chain, job.limits, name=job.name, format=job.format)
-    return _keep(job, _bind_stages(job, plan.with_blocks(opened.blocks).stages))
-
-
-def _keep(job: Job, stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
-    with _lock:
-        _workplaces[job.token] = stages
-        while len(_workplaces) > _WORKPLACES_KEPT:
-            _workplaces.popitem(last=False)
-    return stages
+    return keep_stages(job, _bind_stages(job, plan.with_blocks(opened.blocks).stages))
 
 
 def _bind_stages(job: Job, stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
@@ -245,7 +225,7 @@ def open_recording(job: Job, slot: int) -> Opened | Done:
         "; ".join(filter(None, notes)),
         key,
     )
-    _keep(job, _bind_stages(job, plan.stages))
+    keep_stages(job, _bind_stages(job, plan.stages))
     if plan.n_blocks == 1 and job.limits.at_once(plan.task_bytes) == job.limits.workers:
         blocks = () if finished else (run_block(opened, 0, 0),)
         return replace(finish_recording(opened), opened=opened, blocks=blocks)
@@ -377,6 +357,7 @@ def finish_recording(opened: Opened) -> Done:
     if _was_published(opened):
         discard(job.building)
         remove(replaced_path(job.target))
+        forget({job.token})
         return Done(job.target)
     ledger = Ledger(job.building / "ledger")
     finished = ledger.finished()
@@ -434,8 +415,7 @@ def finish_recording(opened: Opened) -> Done:
         publish(job.exported, job.target, overwrite=replaces)
         os.replace(job.coming_sidecar, job.sidecar)
     discard(job.building)
-    with _lock:
-        _workplaces.pop(job.token, None)
+    forget({job.token})
     return Done(job.target, blocks=blocks, facts=facts)
 
 

@@ -32,7 +32,7 @@ class _AtOnce(Executor):
         answer: Future[Any] = Future()
         about = args[0]
         if task.__name__ == "open_recording":
-            plan = {"predicted_memory": 1, "task_bytes": 1}
+            plan = {"predicted_memory": 1, "task_bytes": 1, "resident": 0, "stages": []}
             answer.set_result(Opened(about, plan, (), ((1,),), (COUNT,), (False,), 1 << 20, 1))
         elif task.__name__ == "run_block":
             name = about.job.name

@@ -26,7 +26,7 @@ BUDGET = "2 GiB"
 def registered() -> Iterator[None]:
     """What these tests register is gone after them."""
     register_reader(Reader("numbers", (".numbers",), open_numbers))
-    formats.register_format(formats.Format("numbers", ".numbers", 1 << 20, write=write_numbers))
+    formats.register_format(formats.Format("numbers", ".numbers", write=write_numbers))
     yield
     registry._readers.pop("numbers")
     formats.FORMATS.pop("numbers")
