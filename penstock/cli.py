@@ -8,6 +8,7 @@ Ctrl-C, 143 SIGTERM, 129 SIGHUP: 128 and the number of the signal.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import sys
 import warnings
@@ -281,6 +282,7 @@ def plan(
     dtype: Precision = None,
     executor: Where = None,
     scheduler: Scheduler = None,
+    quiet: Annotated[bool, typer.Option(help="No progress.")] = False,
     allow: Allow = None,
     name: Naming = None,
     *,
@@ -288,39 +290,30 @@ def plan(
     select: dict[str, str],
 ) -> None:
     """Show blocks, concurrency and predicted peak memory; nothing is computed."""
-    from penstock.failures import one_sentence
-    from penstock.io import open_dataset
-    from penstock.io.bids_choice import chosen_images
-    from penstock.io.finding import whole_recordings
-    from penstock.sources import expand_paths
+    from penstock.plan import Plans
+    from penstock.report import LINES_SHOWN
 
-    steps = _pipeline(pipeline, allow)
-    paths = whole_recordings(path for file in files for path in expand_paths(file, select))
-    paths = chosen_images(paths, select)
-    readable, failed = list(paths), 0
-    for path in paths if len(paths) > 1 else []:
-        try:
-            open_dataset(path, **reading)
-        except (OSError, ValueError) as error:
-            readable.remove(path)
-            failed += 1
-            say(one_sentence(error))
-    if readable:
-        # (names of results depend on what was given, not on what it was found to mean)
-        several = readable if len(readable) > 1 else readable[0]
-        with client_at(scheduler) as client:
-            plans = steps.plan(
-                several if failed else _one(files),
-                memory=memory,
-                workers=workers,
-                format=format,
-                dtype=dtype,
-                executor=executor,
-                client=client,
-                open_options=reading,
-                name=name,
-                select=select,
-            )
+    with client_at(scheduler) as client:
+        plans = _pipeline(pipeline, allow).plan(
+            _one(files),
+            memory=memory,
+            workers=workers,
+            format=format,
+            dtype=dtype,
+            executor=executor,
+            client=client,
+            open_options=reading,
+            name=name,
+            select=select,
+            progress=False if quiet else None,
+            skip_failed=True,
+        )
+    failed = plans.failed if isinstance(plans, Plans) else {}
+    for recording, reason in itertools.islice(failed.items(), LINES_SHOWN):
+        say(reason if recording in reason else f"{recording}: {reason}")
+    if len(failed) > LINES_SHOWN:
+        say(f"and {len(failed) - LINES_SHOWN} more cannot be planned")
+    if plans != ():
         show(plans)
     raise typer.Exit(1 if failed else 0)
 

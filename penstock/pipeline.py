@@ -202,6 +202,8 @@ class Pipeline:
         open_options: Mapping[str, Any] | None = None,
         name: str | None = None,
         select: Mapping[str, str] | None = None,
+        progress: bool | None = None,
+        skip_failed: bool = False,
     ) -> Plan | Plans:
         """Blocks, concurrency and predicted peak memory. Computes nothing and reads no samples.
 
@@ -240,6 +242,11 @@ class Pipeline:
             two files have one name.
         select : mapping, optional
             Which images of a run are meant (see `run`).
+        progress : bool, optional
+            Of several recordings, on standard error. Default: once they have taken two seconds.
+        skip_failed : bool
+            Go on where one of several recordings cannot be planned, as a run does: `Plans.failed`
+            has its name and the reason.
 
         Returns
         -------
@@ -280,7 +287,14 @@ class Pipeline:
 
         if len(items) == 1 and not several:
             return plan_one(items[0])
-        return Plans.within(limits, plan_many(plan_one, items))
+        failed: dict[str, str] = {}
+        plans = plan_many(
+            plan_one,
+            {item.name: item for item in items},
+            progress=progress,
+            failed=failed if skip_failed else None,
+        )
+        return Plans.within(limits, plans, failed)
 
     def run(
         self,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 from penstock.blocks import (
@@ -170,18 +171,26 @@ class Plans(tuple[Plan, ...]):
     """Plans of several recordings that run with one budget."""
 
     limits: Resources | None = None
+    failed: Mapping[str, str] = MappingProxyType({})
+    """Recordings that cannot be planned, with the reasons, where these were to be skipped."""
 
     @classmethod
-    def within(cls, limits: Resources | None, plans: Iterable[Plan]) -> Plans:
+    def within(
+        cls,
+        limits: Resources | None,
+        plans: Iterable[Plan],
+        failed: Mapping[str, str] | None = None,
+    ) -> Plans:
         """Plans of recordings that share what there is."""
         made = cls(plans)
         made.limits = limits
+        made.failed = dict(failed or {})
         return made
 
     @property
     def predicted_memory(self) -> int:
         """Peak of the whole run [bytes]: blocks of several recordings run side by side."""
-        highest = max(plan.predicted_memory for plan in self)
+        highest = max((plan.predicted_memory for plan in self), default=0)
         if self.limits is None or len(self) < 2:
             return highest
         largest = max(plan.task_bytes + plan.resident for plan in self)
@@ -195,11 +204,15 @@ class Plans(tuple[Plan, ...]):
     def __str__(self) -> str:
         from penstock.report import plan_text
 
+        unplanned = f"; {len(self.failed)} cannot be planned" if self.failed else ""
+        if not self:
+            return f"no recording to plan{unplanned}"
         largest = max(self, key=lambda plan: plan.predicted_memory)
         total = sum(stage.bytes_in for plan in self for stage in plan.stages)
         return (
-            f"{len(self)} recordings, {self.n_blocks} blocks, {format_bytes(total)} to read, "
-            f"predicted peak {format_bytes(self.predicted_memory)}; the largest:\n"
+            f"{len(self)} recording{'s' if len(self) > 1 else ''}, {self.n_blocks} blocks, "
+            f"{format_bytes(total)} to read, predicted peak "
+            f"{format_bytes(self.predicted_memory)}{unplanned}; the largest:\n"
             f"{plan_text(largest)}"
         )
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import functools
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -21,6 +21,7 @@ from penstock import events
 from penstock.chain import Chain
 from penstock.cluster import thread_executor
 from penstock.dataset import SIGNAL, blank_variable
+from penstock.failures import one_sentence
 from penstock.plan import Plan, Stage
 from penstock.progress import SHOW_AFTER, ProgressListener, progress_listener
 
@@ -33,8 +34,19 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
+@dataclass(frozen=True)
+class _Refused:
+    """A recording that cannot be planned."""
+
+    reason: str
+
+
 def plan_many(
-    plan_one: Callable[[T], Plan], items: Sequence[T], *, progress: bool | None = None
+    plan_one: Callable[[T], Plan],
+    items: Mapping[str, T],
+    *,
+    progress: bool | None = None,
+    failed: dict[str, str] | None = None,
 ) -> list[Plan]:
     """A plan for each of several recordings, in their order.
 
@@ -42,22 +54,36 @@ def plan_many(
     ----------
     plan_one : callable
         Opens a recording and plans it.
-    items : sequence
-        The recordings.
+    items : mapping
+        The recordings, by their names.
     progress : bool, optional
         True and False: show it or not. Default: show it once the work has taken two seconds.
+    failed : dict, optional
+        Takes the names of recordings that cannot be planned, with the reasons.
 
     Raises
     ------
     Exception
-        What was wrong with the first recording that cannot be planned.
+        What was wrong with the first recording that cannot be planned, without `failed`.
     """
+
+    def planned(item: T) -> Plan | _Refused:
+        try:
+            return without_data(plan_one(item))
+        except Exception as error:
+            if failed is None:
+                raise
+            return _Refused(one_sentence(error))
+
     plans: list[Plan] = []
     shown = _Planning(len(items), progress)
     try:
-        for plan in in_windows(lambda item: without_data(plan_one(item)), items):
-            plans.append(plan)
-            shown.step(plan.name)
+        for name, plan in zip(items, in_windows(planned, items.values()), strict=True):
+            if isinstance(plan, Plan):
+                plans.append(plan)
+            elif failed is not None:
+                failed[name] = plan.reason
+            shown.step(name)
     finally:
         shown.close()
     return plans

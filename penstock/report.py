@@ -162,10 +162,18 @@ def plan_html(plan: Plan) -> str:
 
 def plans_html(plans: Plans) -> str:
     """Plans of several recordings for Jupyter: totals, and the largest in full."""
+    unplanned = ""
+    if plans.failed:
+        rows = [[name, reason] for name, reason in plans.failed.items()]
+        table = _html_table(["recording", "reason"], rows[:ROWS_SHOWN])
+        unplanned = f"<p><b>{len(rows)} cannot be planned</b></p>{table}"
+    if not plans:
+        return f"<div><b>No recording to plan</b>{unplanned}</div>"
     largest = max(plans, key=lambda plan: plan.predicted_memory)
     return (
         f"<div><b>Plan of {len(plans)} recordings</b>, {plans.n_blocks} blocks; "
-        f"the largest is {_escaped(largest.name)}:{_plan_body(largest.to_dict())}</div>"
+        f"the largest is {_escaped(largest.name)}:{_plan_body(largest.to_dict())}"
+        f"{unplanned}</div>"
     )
 
 
