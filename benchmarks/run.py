@@ -1,6 +1,6 @@
 """Penstock beside its peers, on the same data in the same run.
 
-``python run.py eeg|spectra|strd|regions|load``
+``python run.py eeg|spectra|strd|regions|load|promise``
 
 Every row is a process of its own, measured from start to end: wall time, CPU time, peak PSS summed
 over its process tree, and the error of its output. Peers that pin old libraries run in environments
@@ -23,7 +23,7 @@ sys.path.insert(0, str(HERE))
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("suite", choices=["eeg", "spectra", "strd", "regions", "load"])
+    parser.add_argument("suite", choices=["eeg", "spectra", "strd", "regions", "load", "promise"])
     parser.add_argument("--quick", action="store_true", help="little data, one repetition")
     parser.add_argument("--without-peers", action="store_true", help="skip the peers")
     parser.add_argument("--only", help="comma-separated sections of the suite")
