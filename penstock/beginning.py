@@ -103,10 +103,15 @@ def pick_up(
 
 def _fits(begun: Begun, plan: Plan, job: Job) -> bool:
     """Whether the blocks that a result was begun with are within what this run may use."""
-    if len(begun.blocks) != len(plan.stages):
+    if begun.stages != _stages_of(plan):
         return False
     limits = job.limits.with_resident(plan.resident // job.limits.hosts)
     return plan.with_blocks(map(tuple, begun.blocks)).block_bytes <= limits.largest_task
+
+
+def _stages_of(plan: Plan) -> list[list[str]]:
+    """What tells the stages of one plan from those of another."""
+    return [[stage.kind, stage.title] for stage in plan.stages]
 
 
 def _not_this_work(job: Job, begun: Begun, parts: dict[str, str], n: int) -> str:
@@ -114,8 +119,8 @@ def _not_this_work(job: Job, begun: Begun, parts: dict[str, str], n: int) -> str
     if begun.parts == parts:
         return (
             f"{job.building} holds {blocks} that a run with memory of {format_bytes(begun.memory)} "
-            "made, and that are larger than this run may use: allow as much to go on with them, or "
-            "use overwrite (--overwrite) to start again"
+            "made, and that are larger than this run may use, or of other stages: allow as much to "
+            "go on with them, or use overwrite (--overwrite) to start again"
         )
     changed = [name for name in parts if begun.parts.get(name) != parts[name]]
     what = "another pipeline" if "pipeline" in changed else f"other {changed[0]}"
@@ -189,6 +194,7 @@ def start_store(
         key,
         parts,
         [list(stage.grid.block) for stage in plan.stages],
+        _stages_of(plan),
         [type(processor).__name__ for processor in job.processors],
         job.limits.budget,
         [versions()],

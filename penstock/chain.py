@@ -37,6 +37,9 @@ from penstock.processor import Context, Processor
 from penstock.results import fields_of
 from penstock.sampled import SampledIndex
 
+GRAPH_TEMPORARIES = 2
+"""Chunks that a user's own dask graph is taken to need beside those that it has computed."""
+
 
 @dataclass(frozen=True)
 class Step:
@@ -271,7 +274,10 @@ class Chain:
         scratch = float(source.encoding.get("read_scratch", 0.0))
         extra = int(read * scratch) + int(source.encoding.get("read_scratch_bytes", 0))
         if source.chunks is not None:
-            extra += chunk_elements(source, region) * source.dtype.itemsize
+            # chunks are computed whole and then put together; the user's graph has temporaries
+            largest = math.prod(max(lengths) for lengths in source.chunks)
+            chunks = chunk_elements(source, region) + GRAPH_TEMPORARIES * largest
+            extra += chunks * source.dtype.itemsize
         return extra
 
     def block_bytes(self, region: Region) -> BlockBytes:

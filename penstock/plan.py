@@ -347,8 +347,12 @@ def _stages(
     idle = one is None or (one.bytes.read > TARGET_BYTES and one.n_blocks < max(2, workers))
     for index in _turning_points(chain) if idle else ():
         several = _split_stages(chain, index, slot, concurrency, overhead)
-        if several is not None:
+        if several is not None and not _computes_over_and_over(several[0].chain, several[0].grid):
             return several
+    if one is None and chain.source.variables[SIGNAL].chunks is not None:
+        read = _reading_stage(chain, slot)
+        after = read and _stages(read[1], slot, concurrency, overhead, workers)
+        return [read[0], *after] if read and after else None
     return None if one is None else [_stage("process", chain, one)]
 
 
@@ -362,38 +366,54 @@ def _reads_over_and_over(chain: Chain, choice: Choice) -> bool:
     Likewise where they would compute the chunks of a dask array again and again.
     """
     source = chain.source.variables[SIGNAL]
+    grid = Grid(chain.dims, chain.shape, choice.block)
     if source.chunks is not None:
-        middle = Grid(chain.dims, chain.shape, choice.block).middle()
-        touched = chunk_elements(source, chain.regions(middle)[0])
-        return touched * choice.n_blocks > PASSES_LIMIT * source.size
+        return _computes_over_and_over(chain, grid)
     if not source.encoding.get("interleaved") or choice.bytes.source_elements >= source.size:
         return False
-    grid = Grid(chain.dims, chain.shape, choice.block)
     last = dict(zip(grid.dims, grid.counts, strict=True)).get(str(source.dims[-1]), 1)
     passes = choice.n_blocks / max(1, last)
     again = (passes - 1) * source.size * source.dtype.itemsize
     return again > (0 if source.encoding.get("sequential") else REREAD_BYTES)
 
 
-def _reshape_stages(chain: Chain, choice: Choice, slot: int) -> list[Stage] | None:
-    """Read the file once, in its own order, into a scratch array that rows are read from."""
+def _computes_over_and_over(chain: Chain, grid: Grid) -> bool:
+    """Whether the blocks of a grid compute the chunks of a dask-backed source several times."""
+    source = chain.source.variables[SIGNAL]
+    if source.chunks is None:
+        return False
+    touched = chunk_elements(source, chain.regions(grid.middle())[0])
+    return touched * len(grid) > PASSES_LIMIT * source.size
+
+
+def _reading_stage(chain: Chain, slot: int) -> tuple[Stage, Chain] | None:
+    """Read the source once, in its own order, into a scratch array, and the chain over that."""
     first = replace(chain, steps=())
-    row_bytes = math.prod(first.shape[:-1]) * first.dtype.itemsize
-    length = max(1, min(slot, TARGET_BYTES) // (2 * row_bytes))
-    if length > QUANTUM:
-        length -= length % QUANTUM
-    shape = (*first.shape[:-1], min(length, first.shape[-1]))
     source = first.source.variables[SIGNAL]
+    title = "read in file order"
     if source.chunks is not None:
-        shape = run_of_chunks(source, min(slot, TARGET_BYTES) // 2)
+        shape, title = run_of_chunks(source, min(slot, TARGET_BYTES) // 2), "compute every chunk"
+    else:
+        row_bytes = math.prod(first.shape[:-1]) * first.dtype.itemsize
+        length = max(1, min(slot, TARGET_BYTES) // (2 * row_bytes))
+        if length > QUANTUM:
+            length -= length % QUANTUM
+        shape = (*first.shape[:-1], min(length, first.shape[-1]))
     grid = Grid(first.dims, first.shape, shape)
     cost = block_cost(first, grid)
     if cost.peak > slot:
         return None
     from penstock.rechunk import reading_scratch
 
-    rest = reading_scratch(first, chain.steps)
-    reading = Stage("scratch", "read in file order", first, grid, cost)
+    return Stage("scratch", title, first, grid, cost), reading_scratch(first, chain.steps)
+
+
+def _reshape_stages(chain: Chain, choice: Choice, slot: int) -> list[Stage] | None:
+    """Rows in the chosen blocks, from a scratch array that the source was read into."""
+    read = _reading_stage(chain, slot)
+    if read is None:
+        return None
+    reading, rest = read
     made = Grid(rest.dims, rest.shape, choice.block)
     return [reading, Stage("process", _title(rest), rest, made, block_cost(rest, made))]
 

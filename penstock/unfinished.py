@@ -38,6 +38,8 @@ class Begun:
     """Digests of what the key is made of: "pipeline", "source", "options", ..."""
     blocks: list[list[int]]
     """Block shape of every stage."""
+    stages: list[list[str]]
+    """Kind and title of every stage."""
     steps: list[str]
     """Names of the processors."""
     memory: int

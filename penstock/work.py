@@ -157,12 +157,15 @@ def _workplace(opened: Opened) -> tuple[Stage, ...]:
 def _bind_stages(job: Job, stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
     """Let later stages read what earlier ones left in scratch."""
     bound: list[Stage] = []
+    kept: int | None = None
     for number, stage in enumerate(stages):
         chain = stage.chain
         before = stages[number - 1] if number else None
         if stage.kind != "copy" and before is not None and before.kind == "scratch":
             if before.keeps:
-                chain = scratch_source(job.scratch, number - 1, chain)
+                kept = number - 1
+            if kept is not None:  # (a stage that only reduces has read the same)
+                chain = scratch_source(job.scratch, kept, chain)
             if before.reduces is not None:
                 chain = with_reduction(job.scratch, number - 1, chain)
         bound.append(replace(stage, chain=chain))

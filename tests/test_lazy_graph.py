@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 
 import cloudpickle
@@ -99,6 +100,26 @@ def test_a_run_computes_the_users_chunks_about_once(chunks, tmp_path, monkeypatc
     expected = pipeline(ps.make_dataset(values * 2, sampling_frequency=100.0)).signal.values
     (result,) = (tmp_path / "out").glob("*.zarr")
     np.testing.assert_array_equal(ps.open_dataset(result).signal.values, expected)
+
+
+def test_a_run_on_a_small_budget_computes_the_users_chunks_once(tmp_path):
+    # (blocks across all channels, with margins, do not fit: the reference is reduced before)
+    values = np.random.default_rng(0).standard_normal((64, 150_000))
+    array, counting = upstream(values, (64, 10_000))
+    coords = {"channel": [f"C{i}" for i in range(64)], "channel_type": ("channel", ["eeg"] * 64)}
+    ds = ps.make_dataset(array, sampling_frequency=256.0, coords=coords)
+    steps = [Rereference(), HighPassFilter(0.05)]
+    with pytest.raises(ps.BudgetError) as refused:
+        ps.Pipeline(steps).plan(ds, memory="64 MiB", workers=2)
+    least = re.findall(r"allow (?:at least )?([0-9.]+ [MG]iB)", str(refused.value))[-1]
+    report = ps.Pipeline(steps).run(ds, tmp_path / "out", memory=least, workers=2, progress=False)
+    assert report.ok, report.failed
+    assert counting.calls <= 2 * array.npartitions
+    plain = ps.make_dataset(values * 2, sampling_frequency=256.0, coords=coords)
+    expected = ps.Pipeline(steps)(plain).signal.values
+    (result,) = (tmp_path / "out").glob("*.zarr")
+    got = ps.open_dataset(result).signal.values
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-12 * np.abs(expected).max())
 
 
 def test_writing_a_store_computes_every_chunk_once(tmp_path):

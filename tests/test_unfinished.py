@@ -9,6 +9,7 @@ import operator
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ import penstock
 import penstock as ps
 from penstock.eeg import HighPassFilter, Rereference
 from penstock.ledger import Ledger, partial_path
+from penstock.unfinished import read_begun
 
 FILTERED = ps.Pipeline([HighPassFilter(1.0)])
 STAGED = ps.Pipeline([HighPassFilter(1.0, method="iir"), Rereference()])
@@ -272,3 +274,17 @@ def test_publishing_may_end_anywhere(tmp_path: Path, step: str, name: str) -> No
         assert report.ok, (count, after, report)
         assert contents(out) == whole, (count, after)
     assert ended
+
+
+def test_blocks_of_other_stages_are_not_taken_for_these(left: Left, tmp_path: Path) -> None:
+    """Two budgets may cut one pipeline into as many stages that do other things."""
+    out = tmp_path / "out"
+    shutil.copytree(left.folder / "filtered" / "left", out)
+    building = partial_path(out / "r.zarr")
+    begun = read_begun(building)
+    assert begun is not None
+    replace(begun, stages=[["process", "something else"]]).save(building)
+    report = FILTERED.run(left.source, out, **OPTIONS)
+    assert "of other stages" in report.failed["r"]
+    begun.save(building)
+    assert "resumed: 3 of 6" in FILTERED.run(left.source, out, **OPTIONS).notes["r"]
