@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from penstock.io.folder_names import Folder, folder_at
 from penstock.plain_values import LARGEST_TABLE, check_size, from_json, read_text
 
 if TYPE_CHECKING:
@@ -136,24 +137,12 @@ def find_sidecars(
         return []
     wanted = data.suffix if suffix is None else suffix
     found: list[Path] = []
-    # (one folder may hold sidecars of thousands of others: most are told by their first entity)
-    firsts = {f"{key}-{value}" for key, value in data.entities.items()}
     for folder in _folders(path):
         here = []
-        for name in _names(folder):
-            if not name.endswith(extension):
-                continue
-            first = name.partition("_")[0]
-            if "_" in name and first not in firsts and first.partition("-")[0] not in free:
-                continue
-            candidate = parse_name(name)
-            # (a sidecar at the top may be called for its suffix alone: ``events.json``)
-            if candidate is None and name == f"{wanted}{extension}":
-                candidate = BidsName({}, wanted, extension)
-            if candidate is None or candidate.extension != extension:
-                continue
-            if candidate.suffix == wanted and _applies(candidate, data, free):
-                here.append((len(candidate.entities), name))
+        for name in _table_of(folder_at(folder), extension, wanted, free).within(data.entities):
+            entities = _entities(name)
+            if _applies(entities, data, free):
+                here.append((len(entities), name))
         found += [folder / name for _, name in sorted(here)]
     return found
 
@@ -245,15 +234,54 @@ def _folders(path: str | os.PathLike[str]) -> Iterable[Path]:
     return inside[: inside.index(root) + 1][::-1]
 
 
-def _names(folder: Path) -> list[str]:
-    try:
-        return os.listdir(folder)
-    except OSError:  # (a folder above that may be entered but not listed)
-        return []
+class _ByEntities:
+    """Names by their entities: those that a set of entities holds are found without a search."""
+
+    def __init__(self) -> None:
+        self._groups: dict[tuple[str, ...], dict[tuple[str, ...], list[str]]] = {}
+
+    def add(self, entities: Mapping[str, str], name: str) -> None:
+        keys = tuple(sorted(entities))
+        group = self._groups.setdefault(keys, {})
+        group.setdefault(tuple(entities[key] for key in keys), []).append(name)
+
+    def within(self, entities: Mapping[str, str]) -> Iterator[str]:
+        """What has no entity that these lack, or have with another value."""
+        for keys, group in self._groups.items():
+            if all(key in entities for key in keys):
+                yield from group.get(tuple(entities[key] for key in keys), ())
 
 
-def _applies(candidate: BidsName, data: BidsName, free: Collection[str]) -> bool:
+def _table_of(
+    folder: Folder, extension: str, suffix: str, free: Collection[str] = ()
+) -> _ByEntities:
+    """Names of one kind in a folder, by their entities but those that are free."""
+    wanted = extension, suffix, frozenset(free)
+    if wanted not in folder.made:
+        table = _ByEntities()
+        for name in folder.names:
+            if not name.endswith(f"{suffix}{extension}"):
+                continue
+            candidate = parse_name(name)
+            # (a sidecar at the top may be called for its suffix alone: ``events.json``)
+            if candidate is None and name == f"{suffix}{extension}":
+                candidate = BidsName({}, suffix, extension)
+            if candidate is None:
+                continue
+            if candidate.extension == extension and candidate.suffix == suffix:
+                table.add(candidate.without(*free), name)
+        folder.made[wanted] = table
+    made: _ByEntities = folder.made[wanted]
+    return made
+
+
+def _entities(name: str) -> Mapping[str, str]:
+    parsed = parse_name(name)
+    return {} if parsed is None else parsed.entities
+
+
+def _applies(candidate: Mapping[str, str], data: BidsName, free: Collection[str]) -> bool:
     return all(
         data.entities.get(key) == value or (key in free and key not in data.entities)
-        for key, value in candidate.entities.items()
+        for key, value in candidate.items()
     )
