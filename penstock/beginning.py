@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Set
 from dataclasses import replace
 from typing import Any
 
@@ -66,7 +67,7 @@ def may_replace(opened: Opened) -> bool:
 
 def pick_up(
     job: Job, key: str, parts: dict[str, str], plan: Plan
-) -> tuple[Plan, dict[int, set[int]], str]:
+) -> tuple[Plan, Mapping[int, Set[int]], str]:
     """Go on with what an interrupted run left, where it was the same work.
 
     Raises
@@ -132,7 +133,7 @@ def _not_this_work(job: Job, begun: Begun, parts: dict[str, str], n: int) -> str
 
 def _go_on(
     job: Job, begun: Begun, ledger: Ledger, plan: Plan
-) -> tuple[Plan, dict[int, set[int]], str]:
+) -> tuple[Plan, Mapping[int, Set[int]], str]:
     """The plan of an interrupted run, and which of its blocks are whole."""
     restore_outline(begun, job.building)
     shapes = [tuple(shape) for shape in begun.blocks]

@@ -13,7 +13,7 @@ import itertools
 import queue
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from concurrent.futures import CancelledError, Executor, Future
 from concurrent.futures import wait as wait_for
 from dataclasses import dataclass, field, replace
@@ -61,7 +61,7 @@ class _Recording:
     queued: bool = False
     """Whether it stands among those that may have something to do."""
     opened: Opened | None = None
-    finished: dict[int, set[int]] = field(default_factory=dict)
+    finished: Mapping[int, Set[int]] = field(default_factory=dict)
     """Blocks by stage that are left out: an interrupted run did them."""
     stage: int = 0
     numbers: Iterator[int] = field(default_factory=lambda: iter(()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -103,7 +104,7 @@ class Opened:
     """What a process keeps of the recording beside its blocks [bytes]."""
     kept_in_all: int = 0
     """The same in all processes: `block_bytes` and `finish_bytes` hold it."""
-    finished: dict[int, set[int]] = field(default_factory=dict)
+    finished: Mapping[int, Set[int]] = field(default_factory=dict)
     note: str = ""
     key: str = ""
     """Of the result, by what the source was when it was opened."""

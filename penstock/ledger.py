@@ -8,7 +8,7 @@ import shutil
 import socket
 import threading
 import uuid
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterable, Iterator, Set
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,55 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+class BlockNumbers(Set[int]):
+    """A set of block numbers that takes a bit each: there may be millions.
+
+    Examples
+    --------
+    >>> from penstock.ledger import BlockNumbers
+    >>> blocks = BlockNumbers([1, 5, 100_000])
+    >>> 5 in blocks, 6 in blocks, len(blocks), blocks == {1, 5, 100_000}
+    (True, False, 3, True)
+    """
+
+    _PAGE = 8192
+    """Numbers of a page; pages without any are not there."""
+
+    def __init__(self, numbers: Iterable[int] = ()):
+        self._pages: dict[int, bytearray] = {}
+        self._count = 0
+        for number in numbers:
+            self.add(number)
+
+    def add(self, number: int) -> bool:
+        """Add a number; whether it is new."""
+        page, bit = divmod(number, self._PAGE)
+        bits = self._pages.setdefault(page, bytearray(self._PAGE // 8))
+        if bits[bit >> 3] & (1 << (bit & 7)):
+            return False
+        bits[bit >> 3] |= 1 << (bit & 7)
+        self._count += 1
+        return True
+
+    def __contains__(self, number: object) -> bool:
+        if not isinstance(number, int):
+            return False
+        page, bit = divmod(number, self._PAGE)
+        bits = self._pages.get(page)
+        return bits is not None and bool(bits[bit >> 3] & (1 << (bit & 7)))
+
+    def __iter__(self) -> Iterator[int]:
+        for page in sorted(self._pages):
+            bits = np.unpackbits(np.frombuffer(self._pages[page], np.uint8), bitorder="little")
+            yield from (np.flatnonzero(bits) + page * self._PAGE).tolist()
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} block numbers>"
+
+
 class Ledger:
     """Which blocks of a store under construction are finished, and what their files hold.
 
@@ -96,20 +145,22 @@ class Ledger:
 
     def entries(self) -> Iterator[dict[str, Any]]:
         """Every finished block, once, with its facts."""
-        seen: set[tuple[int, int]] = set()
+        seen: dict[int, BlockNumbers] = {}
         for path in sorted(self.folder.glob("*.jsonl")):
             with open(path, "rb") as file:
                 for line in file:
                     entry = _entry(line)
-                    if entry is not None and (key := (entry["stage"], entry["block"])) not in seen:
-                        seen.add(key)
+                    if entry is None:
+                        continue
+                    of_stage = seen.setdefault(entry["stage"], BlockNumbers())
+                    if of_stage.add(entry["block"]):
                         yield entry
 
-    def finished(self) -> dict[int, set[int]]:
+    def finished(self) -> dict[int, BlockNumbers]:
         """Finished blocks by stage."""
-        blocks: dict[int, set[int]] = {}
+        blocks: dict[int, BlockNumbers] = {}
         for entry in self.entries():
-            blocks.setdefault(entry["stage"], set()).add(entry["block"])
+            blocks.setdefault(entry["stage"], BlockNumbers()).add(entry["block"])
         return blocks
 
     def forget(self, blocks: Container[tuple[int, int]]) -> None:

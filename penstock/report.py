@@ -228,6 +228,8 @@ class Report:
     failed: dict[str, str] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)
     retries: list[dict[str, Any]] = field(default_factory=list)
+    """The first `RETRIES_KEPT` of them."""
+    n_retries: int = 0
     plans: dict[str, dict[str, Any]] = field(default_factory=dict)
     step_seconds: dict[str, float] = field(default_factory=dict)
     process_peaks: dict[str, int] = field(default_factory=dict)
@@ -247,6 +249,8 @@ class Report:
     """Of its files."""
     started: str = field(default_factory=lambda: time.strftime("%Y-%m-%dT%H:%M:%S%z"))
 
+    RETRIES_KEPT = 1000
+    """Retries kept in full; the others are counted."""
     PLANS_KEPT = 100
     """Plans kept in full; of a cohort of thousands the largest and the first say enough."""
 
@@ -280,7 +284,10 @@ class Report:
             known = self.process_peaks.get(event.process, 0)
             self.process_peaks[event.process] = max(known, event.peak)
         elif isinstance(event, events.BlockRetried):
-            self.retries.append({"name": event.name, "block": event.block, "reason": event.reason})
+            self.n_retries += 1
+            if len(self.retries) < self.RETRIES_KEPT:
+                tried = {"name": event.name, "block": event.block, "reason": event.reason}
+                self.retries.append(tried)
         elif isinstance(event, events.RecordingFinished):
             self.outputs[event.name] = Path(event.target)
             if event.note:
@@ -328,6 +335,7 @@ class Report:
             "outputs": {name: str(path) for name, path in self.outputs.items()},
             "skipped": self.skipped,
             "failed": self.failed,
+            "n_retries": self.n_retries,
             "retries": self.retries,
             "notes": self.notes,
             "pipeline": self.pipeline,
@@ -392,8 +400,8 @@ class Report:
             f"budget {format_bytes(self.limits.budget)}"
         )
         lines += [shown_text(f"warning: {overrun}") for overrun in self.overruns]
-        if self.retries:
-            lines.append(f"{len(self.retries)} blocks were tried again")
+        if self.n_retries:
+            lines.append(f"{self.n_retries} blocks were tried again")
         lines += self._few(_by_text(self.notes))
         return "\n".join(lines)
 
@@ -424,7 +432,7 @@ class Report:
             rate = format_bytes(self.bytes_in / max(1e-9, self.seconds))
             parts.append(
                 f"<p>{_counted(self.blocks)}, {format_bytes(self.bytes_in)} read ({rate}/s), "
-                f"{len(self.retries)} retries, {self.limits.workers} workers ({self.kind})</p>"
+                f"{self.n_retries} retries, {self.limits.workers} workers ({self.kind})</p>"
             )
         skipped = set(self.skipped)
         outputs = [

@@ -348,7 +348,7 @@ def run_stage(opened: Opened, number: int) -> tuple[BlockFinished, ...]:
     For sources that can only be read from front to back: in any other process the file would be
     read from its beginning again.
     """
-    done = Ledger(opened.job.building / "ledger").finished().get(number, set())
+    done = Ledger(opened.job.building / "ledger").finished().get(number, ())
     numbers = (block for block in range(opened.counts[number]) if block not in done)
     return tuple(run_block(opened, number, block) for block in numbers)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import tracemalloc
 from concurrent.futures import Executor, Future
 from pathlib import Path
@@ -10,12 +11,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import penstock as ps
 from penstock import events
 from penstock.budget import Resources
 from penstock.engine import Engine
 from penstock.job import Done, Job, Opened
+from penstock.ledger import BlockNumbers
 from penstock.plan import Plans
 from penstock.plan_many import in_windows
 from penstock.progress import LogProgress, Tally
@@ -151,3 +155,32 @@ def test_progress_counts_parts_of_recordings() -> None:
     assert tally.fraction == pytest.approx(0.25, abs=0.01)
     tally.hear(events.RecordingFinished("a", ""))
     assert tally.fraction == 0.5
+
+
+def test_retries_are_counted_and_the_first_are_kept() -> None:
+    report = Report([], "out", LIMITS, "threads")
+    for i in range(5000):
+        report.listen(events.BlockRetried("r", 0, i, "a read failed", 0.1))
+    assert report.n_retries == report.to_dict()["n_retries"] == 5000
+    assert len(report.retries) == len(report.to_dict()["retries"]) == 1000
+    assert "5000 blocks were tried again" in str(report)
+
+
+@given(st.lists(st.integers(0, 50_000)), st.integers(0, 50_000))
+def test_block_numbers_are_a_set(numbers: list[int], other: int) -> None:
+    blocks = BlockNumbers(numbers)
+    assert blocks == set(numbers)
+    assert list(blocks) == sorted(set(numbers))
+    assert (other in blocks) == (other in set(numbers))
+    assert blocks.add(other) == (other not in numbers)
+    assert pickle.loads(pickle.dumps(blocks)) == {*numbers, other}
+
+
+def test_finished_blocks_take_a_bit_each() -> None:
+    tracemalloc.start()
+    blocks = BlockNumbers(range(1_000_000))
+    size = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert len(blocks) == 1_000_000
+    assert size < 300_000
+    assert len(BlockNumbers([10**15])) == 1
