@@ -173,7 +173,7 @@ SPECTRA: dict[str, tuple[str, list[Any]]] = {
         "small grid", [{"FindPeaksCWT": {"widths": [float(w) for w in range(10, 60)]}}]
     ),
     "few peaks": ("small grid", [{"FindPeaksCWT": {"widths": [4.0, 8.0], "max_peaks": 100}}]),
-    "peaks of long spectra": ("long", [{"FindPeaksCWT": {"widths": [4.0, 8.0, 64.0]}}]),
+    "peaks of longer spectra": ("longer", [{"FindPeaksCWT": {"widths": [4.0, 8.0, 64.0]}}]),
     "peaks of whole numbers": ("small int16", [{"FindPeaksCWT": {"widths": [4.0, 8.0]}}]),
     "peaks, bridged": (
         "small grid", [{"FindPeaksCWT": {"widths": [4.0, 8.0], "nan_policy": "omit"}}]
@@ -182,14 +182,16 @@ SPECTRA: dict[str, tuple[str, list[Any]]] = {
         "small grid", [{"FindPeaksCWT": {"widths": [4.0, 8.0], "wavelet": "gaussian"}}]
     ),
     **{
-        f"fit {model}": ("small grid", [{"Fit": {"model": model}}])
+        f"fit {model}": ("small grid", [{"Fit": {"model": model, "max_nfev": 8}}])
         for model in ("gaussian", "lorentzian", "voigt", "exponential_decay")
     },
-    "fit voigt to long": ("long", [{"Fit": {"model": "voigt"}}]),
+    "fit voigt to long": ("long", [{"Fit": {"model": "voigt", "max_nfev": 4}}]),
     "fit polynomial": ("small grid", [{"Fit": {"model": {"polynomial": {"degree": 5}}}}]),
     "fit polynomial of 12": ("long", [{"Fit": {"model": {"polynomial": {"degree": 12}}}}]),
     "fit oscillator": ("small complex grid", [{"Fit": {"model": "simple_harmonic_oscillator"}}]),
-    "fit oscillator to long": ("complex long", [{"Fit": {"model": "simple_harmonic_oscillator"}}]),
+    "fit oscillator to long": (
+        "complex long", [{"Fit": {"model": "simple_harmonic_oscillator", "max_nfev": 4}}]
+    ),
     "fit long": ("long", [{"Fit": {"model": "gaussian"}}]),
     "fit in float64": ("small float64 grid", [{"Fit": {"model": "gaussian"}}]),
     "fit with a prior": ("small grid", [{"Fit": {"model": "gaussian", "prior": "neighbour"}}]),
@@ -335,8 +337,8 @@ def dataset(kind: str) -> xr.Dataset:
         shape = (64, n // 64) if "long" in kind else shape
         return virtual_dataset(shape, ("region", "time"), sampling_frequency=0.5, dtype=dtype)
     if "grid" in kind or "long" in kind or "small" in kind:
-        points = 1 << 18 if "long" in kind else 256
-        total = {"small": n // 8, "tiny": n // 64}.get(kind.split()[0], n)
+        points = {"longer": 1 << 12}.get(kind, 1 << 18 if "long" in kind else 256)
+        total = {"small": n // 8, "longer": n // 8, "tiny": n // 64}.get(kind.split()[0], n)
         dtype = "complex64" if "complex" in kind else dtype
         shape = (4, max(1, total // points // 4), points)
         ds = virtual_dataset(shape, ("y", "x", "frequency"), sampling_frequency=None, dtype=dtype)
