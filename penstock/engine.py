@@ -13,10 +13,10 @@ import itertools
 import queue
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError, Executor, Future
 from concurrent.futures import wait as wait_for
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 from penstock import events
@@ -35,6 +35,7 @@ from penstock.job import Done, Job, Opened
 from penstock.overruns import Overruns
 from penstock.plan import Resources
 from penstock.result_facts import result_note
+from penstock.under_way import Recording, Task
 from penstock.work import (
     finish_recording,
     open_recording,
@@ -49,92 +50,6 @@ LOOK_EVERY = 5.0
 """Seconds in which nothing is heard before the workers are looked at."""
 LET_END = 20.0
 """Seconds that blocks under way are given to end after an interruption."""
-
-
-@dataclass(eq=False)
-class _Recording:
-    """A recording under way."""
-
-    job: Job
-    order: int = 0
-    """Which one of all it is: earlier ones come first."""
-    queued: bool = False
-    """Whether it stands among those that may have something to do."""
-    opened: Opened | None = None
-    finished: Mapping[int, Set[int]] = field(default_factory=dict)
-    """Blocks by stage that are left out: an interrupted run did them."""
-    stage: int = 0
-    numbers: Iterator[int] = field(default_factory=lambda: iter(()))
-    upcoming: int | None = None
-    running: int = 0
-    finishing: bool = False
-    suspended: bool = False
-    """Whether a task of it ended its worker, and waits until all others are done."""
-
-    def start(self, opened: Opened) -> None:
-        # (what is sent with every block says nothing of the others)
-        self.opened = replace(opened, note="", finished={})
-        self.finished = opened.finished
-        self.stage = -1
-        self._next_stage()
-
-    def _next_stage(self) -> None:
-        assert self.opened is not None
-        self.stage += 1
-        if self.stage < len(self.opened.counts):
-            done = self.finished.get(self.stage, set())
-            count = self.opened.counts[self.stage]
-            self.numbers = (n for n in range(count) if n not in done)
-        self.upcoming = next(self.numbers, None)
-
-    def next_block(self) -> int | None:
-        """The next block to do; None while a stage must end first, or nothing is left."""
-        assert self.opened is not None
-        while self.upcoming is None and not self.running and self.stage < len(self.opened.counts):
-            self._next_stage()
-        return self.upcoming
-
-    def take(self) -> int:
-        number = self.upcoming
-        assert number is not None
-        self.upcoming = next(self.numbers, None)
-        self.running += 1
-        return number
-
-    def take_stage(self) -> None:
-        """Take all blocks that are left of the stage."""
-        self.upcoming, self.numbers = None, iter(())
-        self.running += 1
-
-    @property
-    def in_order(self) -> bool:
-        """Whether the stage under way reads its source from front to back."""
-        assert self.opened is not None
-        return self.stage < len(self.opened.in_order) and self.opened.in_order[self.stage]
-
-    @property
-    def blocks_done(self) -> bool:
-        """Whether every block of every stage is finished."""
-        assert self.opened is not None
-        return self.next_block() is None and not self.running
-
-
-@dataclass(eq=False)
-class _Task:
-    recording: _Recording
-    n_bytes: int
-    submit: Callable[[Executor], Future[Any]]
-    label: str
-    """What the task is called where it leaves its mark (see `penstock.attempts`)."""
-    block: int | None = None
-    stage: int = 0
-    tries: int = 0
-    losses: int = 0
-    """How often its worker ended while it was under way."""
-    alone: bool = False
-    """Whether nothing else runs beside it: what ends its worker is then known."""
-    pool: Executor | None = None
-    """Where it runs, if not where all do."""
 
 
 class Engine:
@@ -155,19 +70,19 @@ class Engine:
         self.limits = limits
         self.heard = heard
         self.client = client
-        self.results: queue.SimpleQueue[tuple[_Task, Future[Any]]] = queue.SimpleQueue()
-        self.active: dict[_Recording, None] = {}
-        self.ready: list[tuple[int, _Recording]] = []
+        self.results: queue.SimpleQueue[tuple[Task, Future[Any]]] = queue.SimpleQueue()
+        self.active: dict[Recording, None] = {}
+        self.ready: list[tuple[int, Recording]] = []
         """Active recordings that may have something to do, the earliest first (a heap)."""
-        self.waiting: deque[_Recording] = deque()
-        self.again: deque[_Task] = deque()
-        self.later: list[tuple[float, int, _Task]] = []
+        self.waiting: deque[Recording] = deque()
+        self.again: deque[Task] = deque()
+        self.later: list[tuple[float, int, Task]] = []
         """Tasks that wait for their next try: when that is, and a number that orders equals."""
-        self.suspects: deque[_Task] = deque()
+        self.suspects: deque[Task] = deque()
         """Tasks during which their worker ended: they are tried again when all else is done."""
         self.watch = WorkerWatch(client, self.tell, own) if client is not None else None
         self._number = itertools.count()
-        self.running: dict[Future[Any], _Task] = {}
+        self.running: dict[Future[Any], Task] = {}
         self._largest = 0
         """No task that is running was planned with more bytes."""
         self.overruns = Overruns()
@@ -193,7 +108,7 @@ class Engine:
         self.tell(events.RunStarted(n, self.limits.workers, self.limits.budget))
         for name, reason in (refused or {}).items():
             self.tell(events.RecordingFailed(name, reason))
-        self.waiting.extend(_Recording(job, order) for order, job in enumerate(jobs))
+        self.waiting.extend(Recording(job, order) for order, job in enumerate(jobs))
         interrupted = False
         try:
             while self._has_work():
@@ -251,7 +166,7 @@ class Engine:
         """Whether a task is running that nothing may run beside."""
         return len(self.running) == 1 and next(iter(self.running.values())).alone
 
-    def _fits(self, task: _Task, slots: int) -> bool:
+    def _fits(self, task: Task, slots: int) -> bool:
         """Whether a task and the largest of those that may run beside it fit the budget."""
         available = self.limits.available - self.overruns.kept
         planned = max(self._largest, task.n_bytes)
@@ -261,7 +176,7 @@ class Engine:
         sizes = sorted(self._task_bytes(one) for one in (*self.running.values(), task))
         return sum(sizes[-slots:]) <= available
 
-    def _task_bytes(self, task: _Task) -> int:
+    def _task_bytes(self, task: Task) -> int:
         """What a task takes, as far as is known by now."""
         if task.block is None or task.recording.job.learned:
             return task.n_bytes
@@ -275,13 +190,13 @@ class Engine:
         # (in their order: blocks that are read from front to back wait for those before them)
         self.again.extendleft(self.running.pop(future) for future in reversed(waiting))
 
-    def _wake(self, recording: _Recording) -> None:
+    def _wake(self, recording: Recording) -> None:
         """Something about a recording has changed: it may have something to do."""
         if not recording.queued and recording in self.active:
             recording.queued = True
             heapq.heappush(self.ready, (recording.order, recording))
 
-    def _next_task(self) -> _Task | None:
+    def _next_task(self) -> Task | None:
         while self.ready:
             recording = self.ready[0][-1]
             task = self._task_of(recording) if recording in self.active else None
@@ -298,7 +213,7 @@ class Engine:
             return self._open_task(recording, min(share, self.limits.largest_task))
         return None
 
-    def _task_of(self, recording: _Recording) -> _Task | None:
+    def _task_of(self, recording: Recording) -> Task | None:
         """What is to be done next for a recording; None where it waits for what is running."""
         opened = recording.opened
         if opened is None or recording.finishing:
@@ -316,7 +231,7 @@ class Engine:
         if recording.blocks_done:
             recording.finishing = True
             submit = self._submits(finish_recording, opened, label="finish")
-            return _Task(recording, opened.finish_bytes, submit, "finish")
+            return Task(recording, opened.finish_bytes, submit, "finish")
         return None
 
     def _readers(self) -> int:
@@ -329,7 +244,7 @@ class Engine:
             return 1
         return max(1, self.limits.workers // (len(self.active) + len(self.waiting)))
 
-    def _next_suspect(self) -> _Task | None:
+    def _next_suspect(self) -> Task | None:
         """A task that may have ended its worker, now that nothing else can be harmed.
 
         Those that were lost once, with a machine perhaps, run together; what ends a worker again
@@ -363,21 +278,21 @@ class Engine:
             task = Admitted(task, job.run, self.modules, *share)
         return lambda pool: pool.submit(attempt, task, about, *rest, label=label)
 
-    def _stage_task(self, recording: _Recording, opened: Opened, stage: int) -> _Task:
+    def _stage_task(self, recording: Recording, opened: Opened, stage: int) -> Task:
         label = f"{stage}"
         submit = self._submits(run_stage, opened, stage, label=label)
-        return _Task(recording, opened.block_bytes, submit, label, 0, stage)
+        return Task(recording, opened.block_bytes, submit, label, 0, stage)
 
-    def _open_task(self, recording: _Recording, n_bytes: int) -> _Task:
+    def _open_task(self, recording: Recording, n_bytes: int) -> Task:
         if self.overruns.learned:
             recording.job = replace(recording.job, learned=dict(self.overruns.learned))
         submit = self._submits(open_recording, recording.job, n_bytes, label="open")
-        return _Task(recording, n_bytes, submit, "open")
+        return Task(recording, n_bytes, submit, "open")
 
-    def _block_task(self, recording: _Recording, opened: Opened, stage: int, number: int) -> _Task:
+    def _block_task(self, recording: Recording, opened: Opened, stage: int, number: int) -> Task:
         label = f"{stage}-{number}"
         submit = self._submits(run_block, opened, stage, number, label=label)
-        return _Task(recording, opened.block_bytes, submit, label, number, stage)
+        return Task(recording, opened.block_bytes, submit, label, number, stage)
 
     # ------------------------------------------------------------------ receiving
 
@@ -428,7 +343,7 @@ class Engine:
             )
         )
 
-    def _next_result(self) -> tuple[_Task, Future[Any]] | None:
+    def _next_result(self) -> tuple[Task, Future[Any]] | None:
         """What ends next; None where tasks have become due before."""
         while self.running or self.later:
             due = self.later[0][0] - time.monotonic() if self.later else LOOK_EVERY
@@ -466,7 +381,7 @@ class Engine:
 
     # ------------------------------------------------------------------ failures
 
-    def _not_sent(self, task: _Task, error: Exception) -> None:
+    def _not_sent(self, task: Task, error: Exception) -> None:
         """A task that could not even be submitted."""
         if task.block is not None:
             task.recording.running -= 1
@@ -489,7 +404,7 @@ class Engine:
         executor: Executor = self.client.get_executor(pure=False, workers=names)
         return executor
 
-    def _lost(self, task: _Task, error: BaseException) -> Failure:
+    def _lost(self, task: Task, error: BaseException) -> Failure:
         """What it means that Dask, not the task, says that it was not done."""
         kind = type(error).__name__
         if kind == "KilledWorker":
@@ -506,7 +421,7 @@ class Engine:
             )
         return of_error(error)
 
-    def _failed(self, task: _Task, failure: Failure) -> None:
+    def _failed(self, task: Task, failure: Failure) -> None:
         recording = task.recording
         if failure.row_too_large and task.n_bytes < self.limits.largest_task:
             self.again.append(self._open_task(recording, self.limits.largest_task))
@@ -535,12 +450,12 @@ class Engine:
             return
         self._give_up(recording, failure.reason)
 
-    def _again_later(self, task: _Task, reason: str, wait: float = 0.0) -> None:
+    def _again_later(self, task: Task, reason: str, wait: float = 0.0) -> None:
         name = task.recording.job.name
         task.recording.running += task.block is not None
         self.tell(events.BlockRetried(name, task.stage, task.block, reason, wait))
 
-    def _give_up(self, recording: _Recording, reason: str) -> None:
+    def _give_up(self, recording: Recording, reason: str) -> None:
         """Nothing more is done for a recording; the others go on."""
         del self.active[recording]
         forget({recording.job.token})
@@ -551,7 +466,7 @@ class Engine:
         name = recording.job.name
         self.tell(events.RecordingFailed(name, reason.removeprefix(f"{name}: ")))
 
-    def _crash(self, task: _Task) -> str:
+    def _crash(self, task: Task) -> str:
         """Why a recording is given up whose task ended every worker that it was given to."""
         what = {"open": "opening or processing it", "finish": "writing its result"}.get(
             task.label, f"block {task.block} of stage {task.stage + 1}"
