@@ -303,15 +303,15 @@ class MNE(Processor):
         `rows` of the block are treated, the others stay as they are; None: all of them.
         """
         from penstock.io.mne.annotations import annotations_of
+        from penstock.io.mne.raw import PlainRaw
 
-        mne = _mne()
         treated = np.arange(len(block)) if rows is None else rows
         values = np.empty((len(treated), block.shape[-1]))
         for value, row, divisor in zip(values, treated, divisors, strict=True):
             np.divide(block[row], divisor, out=value, dtype=np.float64)
         length = block.shape[-1] / float(info["sfreq"])
         forget_plans_unless((self, *values.shape[1:], float(info["sfreq"])))
-        raw = mne.io.RawArray(values, info, verbose="error")
+        raw = PlainRaw(values, info, verbose="error")
         del values
         events = annotations_of(ds, float(ds["time"][0]), length, [])
         # (onsets count from the first sample)
@@ -342,8 +342,9 @@ class MNE(Processor):
     def _moments(self, block: np.ndarray, ctx: Context) -> np.ndarray:
         """Rows of times (n, channels): every channel at those times."""
         from penstock.io.mne.info import info_of, si_divisors
+        from penstock.io.mne.raw import PlainRaw
 
-        mne, ds = _mne(), ctx.dataset
+        ds = ctx.dataset
         scale = si_divisors(ds)[:, np.newaxis]
         values = np.empty(block.shape[::-1])
         np.divide(block.T, scale, out=values)
@@ -354,7 +355,7 @@ class MNE(Processor):
             refuse_spread_to_channels(block.T, missing, weights, ctx, self.method)
             # what has no part in others must not meet them, not even with a weight of 0
             values[missing] = 0.0
-        raw = mne.io.RawArray(values, info_of(ds), verbose="error")
+        raw = PlainRaw(values, info_of(ds), verbose="error")
         del values
         changed = call(raw, self.method, self._arguments())
         del raw

@@ -74,12 +74,12 @@ def mixing(info: Any, method: str, arguments: Mapping[str, Any]) -> np.ndarray:
     numpy.ndarray of float64, shape (n_channels_after, n_channels)
         In SI units; 0 where a channel has no part in another.
     """
-    import mne
+    from penstock.io.mne.raw import PlainRaw
 
     n = len(info["ch_names"])
     # one channel at a time is 1 (some methods want more than a few samples)
     probe = np.eye(n, max(n, ZEROS))
-    raw = mne.io.RawArray(probe, info, verbose="error")
+    raw = PlainRaw(probe, info, verbose="error")
     weights: np.ndarray = np.nan_to_num(call(raw, method, arguments).get_data()[:, :n])
     largest = np.abs(weights).max(axis=1, keepdims=True)
     weights[np.abs(weights) <= _NEGLIGIBLE * largest] = 0.0

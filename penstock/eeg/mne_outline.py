@@ -27,10 +27,8 @@ ZEROS = 64
 
 def standing_raw(ds: xr.Dataset, *, samples: bool = False) -> Any:
     """An `mne.io.Raw` that stands for the outline of a dataset, with or without samples (zeros)."""
-    import mne
-
     from penstock.io.mne.info import info_of
-    from penstock.io.mne.raw import to_mne
+    from penstock.io.mne.raw import PlainRaw, to_mne
 
     if set(map(str, ds[SIGNAL].dims)) != {"channel", "time"}:
         raise ValueError(
@@ -42,7 +40,7 @@ def standing_raw(ds: xr.Dataset, *, samples: bool = False) -> Any:
         # (what does not go with it stays in the dataset)
         return to_mne(ds.drop_vars(others), notes=[])
     zeros = np.zeros((ds.sizes["channel"], ZEROS))
-    return mne.io.RawArray(zeros, info_of(ds), verbose="error")
+    return PlainRaw(zeros, info_of(ds), verbose="error")
 
 
 def described(ds: xr.Dataset, before: Any, after: Any, positions: np.ndarray) -> xr.Dataset:
