@@ -158,7 +158,6 @@ def is_plain(name: Any, variable: xr.Variable) -> bool:
         and name not in ("", ".", "..", "c", DOCUMENT)
         and not {"/", "\0", " "} & set(name)
         and simple
-        and variable.size > 0
         and variable.size * dtype.itemsize <= PLAIN_BYTES
         and not _SPECIAL & set(variable.attrs)
         and all(isinstance(dim, str) for dim in variable.dims)
@@ -200,8 +199,9 @@ def _write_variable(folder: Path, variable: xr.Variable) -> None:
             attributes["_FillValue"] = _NAN
     codecs.append({"name": "zstd", "configuration": {"level": 0, "checksum": False}})
     shape, dims = variable.shape, tuple(map(str, variable.dims))
+    unit = tuple(max(1, n) for n in shape)
     write_document(
-        folder, _array_document(shape, data_type, shape, fill_value, codecs, attributes, dims)
+        folder, _array_document(shape, data_type, unit, fill_value, codecs, attributes, dims)
     )
     if not _is_blank(values):
         chunk = folder.joinpath("c", *("0" for _ in shape))

@@ -121,6 +121,41 @@ def test_arrays_say_of_themselves_what_zarr_would(
     assert form.chunks == made.chunks
 
 
+@pytest.mark.parametrize("dtype", [*NUMBERS, "U3"])
+@pytest.mark.parametrize("shape", [(0,), (0, 3), (2, 0)])
+def test_variables_without_values_are_the_files_of_xarray(
+    tmp_path: Path, shape: tuple[int, ...], dtype: str
+) -> None:
+    empty = xr.Variable(("a", "b")[: len(shape)], np.empty(shape, dtype), {"units": "s"})
+    ds = xr.Dataset({"data": empty})
+    assert write_plain(ds, tmp_path / "ours")
+    read = xr.open_zarr(tmp_path / "ours", consolidated=False)["data"]
+    assert read.shape == shape
+    if dtype == "U3":  # (of which xarray would make numbers)
+        assert read.dtype.kind in "OTU"
+        return
+    ds.to_zarr(tmp_path / "theirs", zarr_format=3, consolidated=False)
+    assert contents(tmp_path / "ours") == contents(tmp_path / "theirs")
+
+
+def test_a_recording_without_events_is_written_as_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def not_called(*arguments: object, **options: object) -> None:
+        raise AssertionError("xarray wrote it")
+
+    monkeypatch.setattr(xr.Dataset, "to_zarr", not_called)
+    ds = ps.make_dataset(np.zeros((2, 50), "f4"), sampling_frequency=10.0)
+    none = {"event_onset": np.empty(0), "event_duration": np.empty(0)}
+    ds = ds.assign_coords({name: ("event", values) for name, values in none.items()})
+    ds = ds.assign_coords(event_label=("event", np.empty(0, "U1")))
+    write_store(ds, tmp_path / "a.zarr")
+    back = ps.open_dataset(tmp_path / "a.zarr")
+    assert back.sizes["event"] == 0
+    assert back["event_label"].dtype.kind == "U"
+    assert len(ps.events_table(back)) == 0
+
+
 def test_what_is_not_usual_is_left_to_xarray(tmp_path: Path) -> None:
     ds = ps.make_dataset(
         np.zeros((2, 8), "f4"),
