@@ -337,6 +337,10 @@ class Processor:
         return Pipeline([self]) | other
 
 
+UNKNOWN_SCRATCH = 6.0
+"""What a function is taken to need of which nothing is known, as a multiple of its input."""
+
+
 @dataclass(frozen=True, repr=False)
 class Apply(Processor):
     """Make a processor of any function of a NumPy array.
@@ -354,7 +358,8 @@ class Apply(Processor):
     gil : {"released", "held"}, default "released"
         ``"held"`` for functions that loop in Python: they then run in processes.
     scratch : float, default 6.0
-        Peak extra memory of `function` as a multiple of its input.
+        Peak extra memory of `function` as a multiple of its input. What a NumPy ufunc of one array
+        takes is known: for those the default is what the types of its result ask for.
     dtype : str, optional
         Type of the result, where it is not that of the input.
 
@@ -372,7 +377,7 @@ class Apply(Processor):
     margin_samples: int | None = None
     gil: Literal["released", "held"] = field(default="released", kw_only=True)  # type: ignore[misc]
     dtype: str | None = field(default=None, kw_only=True)
-    scratch: float = field(default=6.0, kw_only=True)  # type: ignore[misc]
+    scratch: float = field(default=UNKNOWN_SCRATCH, kw_only=True)  # type: ignore[misc]
 
     def validate(self) -> None:
         if not callable(self.function):
@@ -390,6 +395,19 @@ class Apply(Processor):
 
     def margin(self, ds: xr.Dataset) -> int | None:
         return self.margin_samples
+
+    def kernel_bytes(self, ds: xr.Dataset, region: Region) -> int:
+        made = None
+        if self.scratch == UNKNOWN_SCRATCH and not self.kwargs:
+            made = _elementwise_result(self.function, ds.variables[SIGNAL].dtype)
+        if made is None:
+            return super().kernel_bytes(ds, region)
+        announced = self.outline(ds, None).variables[SIGNAL].dtype
+        if made == announced:
+            return 0
+        # (what the function made is there until it is converted)
+        lengths = (indexer_length(region[str(dim)]) for dim in ds.variables[SIGNAL].dims)
+        return math.prod(lengths) * made.itemsize
 
     def outline(self, ds: xr.Dataset, state: Any) -> xr.Dataset:
         if self.dtype is None:
@@ -413,6 +431,19 @@ class Apply(Processor):
 
     def __hash__(self) -> int:
         return hash((self.function, str(self.parameters())))
+
+
+def _elementwise_result(function: Callable[..., Any], given: np.dtype) -> np.dtype | None:
+    """Type that a ufunc of one array makes of another, taking nothing beside; None: not known."""
+    if not isinstance(function, np.ufunc) or (function.nin, function.nout) != (1, 1):
+        return None
+    if function.signature is not None:  # (a function of whole rows, which may copy them)
+        return None
+    try:
+        made = function.resolve_dtypes((np.dtype(given), None))[-1]
+    except TypeError:  # (what it cannot be applied to is told when it is)
+        return None
+    return None if made.hasobject else made
 
 
 def registered_processors() -> dict[str, type[Processor]]:

@@ -34,6 +34,13 @@ EEG: dict[str, tuple[str, list[Any]]] = {
     "detrend": ("rows", [{"Apply": {"function": "scipy.signal:detrend"}}]),
     "detrend of one row": ("row", [{"Apply": {"function": "scipy.signal:detrend"}}]),
     "absolute values": ("rows", [{"Apply": {"function": "numpy:abs", "core_dims": []}}]),
+    "roots": ("rows", [{"Apply": {"function": "numpy:sqrt"}}]),
+    "signs as numbers": (
+        "rows", [{"Apply": {"function": "numpy:signbit", "dtype": "float64", "core_dims": []}}],
+    ),
+    "widened": (
+        "rows", [{"Apply": {"function": "numpy:negative", "dtype": "float64", "core_dims": []}}],
+    ),
     "crop": ("rows", [{"Crop": [1.0, 100.0]}]),
     "pick": ("rows", [{"PickChannels": [["C1", "C5"]]}]),
     "drop": ("rows", [{"DropChannels": [["C1", "C5"]]}]),

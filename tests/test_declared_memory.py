@@ -26,7 +26,7 @@ SLACK = THREAD_ALLOWANCE
 LOOSE, LOOSE_BYTES = 1.5, 24 * MIB
 """How much more than it takes a block may be declared to take: a factor, and buffers of fixed size
 (caches, tiles) that a small block does not fill."""
-UNKNOWN = {"absolute values", "square", "sort", "detrend", "detrend of one row"}
+UNKNOWN = {"sort", "detrend", "detrend of one row"}
 """Functions of users, of which `Apply` knows only what it is told, or assumes much."""
 LONG_TRANSFORMS = {"high-pass, minimum phase", "clean one", "clean long"} | {
     "fit long",
