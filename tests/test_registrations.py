@@ -122,7 +122,7 @@ class Twice(ps.Processor):
         return 2 * block
 
 register_reader(Reader("plain", (".plain",), open_plain))
-register_format(Format("plain", ".plain", 1 << 20, write=write_plain))
+register_format(Format("plain", ".plain", write=write_plain))
 source, out = sys.argv[1:]
 report = ps.Pipeline([Twice()]).run(
     source, out, format="plain", memory="2 GiB", workers=1, executor="processes", progress=False)

@@ -96,7 +96,9 @@ def test_images_tell_only_what_they_lose(tmp_path: Path) -> None:
 def test_runs_never_say_that_a_file_holds_what_it_does_not(format: str, tmp_path: Path) -> None:
     path = two_rates(tmp_path / "psg.edf")
     run = ps.Pipeline([HighPassFilter(1.0)]).run
-    note = run(path, tmp_path / "out", format=format, progress=False).notes["psg"]
+    report = run(path, tmp_path / "out", format=format, progress=False)
+    assert report.ok, report
+    note = report.notes["psg"]
     assert "passed on" not in note
     assert "signal_500Hz" in note
     assert "left out" in note

@@ -207,4 +207,5 @@ def test_ctrl_c_ends_a_call_whose_function_hangs(tmp_path) -> None:
         _, said = call.communicate(timeout=60)
     finally:
         call.kill()
-    assert said.rstrip().splitlines()[-1] == "KeyboardInterrupt"
+    # (where Python warns of what the killed processes left, that comes last)
+    assert "KeyboardInterrupt" in said.splitlines()

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import penstock as ps
 from penstock.blocks import BudgetError
 from penstock.dataset import lazy_variable, sampled_index
-from penstock.memory import MIB, resident
+from penstock.memory import MIB, PROCESS_ALLOWANCE, resident
 from penstock.results import Field
 from penstock.spectra import passes
 from penstock.spectra.reductions import (
@@ -517,7 +517,7 @@ def test_the_memory_that_an_error_names_is_enough():
     ds = virtual_dataset((64, 64, 4096), ("y", "x", "frequency"))
     asked = {"t": Statistics()}
     with pytest.raises(BudgetError) as refused:
-        reduce(ds, asked, memory=resident() + 41 * MIB)
+        reduce(ds, asked, memory=resident() + PROCESS_ALLOWANCE + MIB)
     words = str(refused.value).split("allow ")[1].split(", or")[0]
     reduce(ds, asked, memory=int(float(words.split()[0]) * MIB) + 4 * MIB)
 
