@@ -18,7 +18,6 @@ from penstock.dataset import SIGNAL
 from penstock.io.edf_labels import ascii_text
 from penstock.io.export import ExportReport
 from penstock.io.registry import MissingExtraError
-from penstock.messages import warn
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -54,7 +53,6 @@ def write_fif(
     others = [str(n) for n in ds.data_vars if str(n).startswith(f"{SIGNAL}_")]
     if others:
         notes.append(_SECOND_RATE.format(names=", ".join(others)))
-        warn(notes[0], stacklevel=4)
     dims = {dim for name in others for dim in ds[name].dims} - set(ds[SIGNAL].dims)
     raw: Any = to_mne(ds.drop_vars(others).drop_dims(dims, errors="ignore"), notes=notes)
     raw.__class__ = CountedRaw
