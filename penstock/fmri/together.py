@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -24,8 +23,9 @@ from penstock.processor import Context, Processor
 REGION, VOXEL = "region", "voxel"
 PART = "part"
 
-_recent: deque[tuple[Any, xr.Dataset, tuple[Chain, ...]]] = deque(maxlen=16)
-"""Parts bound to outlines: while blocks are chosen the same one is asked about many times."""
+_KEPT = 2
+"""Outlines to which a step keeps its parts bound: while blocks are chosen the same one is asked
+about many times. What is bound (atlases, masks) lives and ends with the step."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -102,12 +102,17 @@ class ExtractTogether(Processor):
 
     def _bound(self, outline: xr.Dataset) -> tuple[Chain, ...]:
         """The parts, bound to the outline of the volumes; neighbours that average are joined."""
-        for known, of, chains in tuple(_recent):  # (other threads may append)
-            if of is outline and known == self:
+        kept: tuple[tuple[xr.Dataset, tuple[Chain, ...]], ...] = self.__dict__.get("_kept", ())
+        for of, chains in kept:
+            if of is outline:
                 return chains
         chains = tuple(Chain(outline).bind(part) for part in _joined(self.parts))
-        _recent.append((self, outline, chains))
+        object.__setattr__(self, "_kept", (*kept, (outline, chains))[-_KEPT:])
         return chains
+
+    def __getstate__(self) -> dict[str, Any]:
+        # (bound to outlines again where it arrives)
+        return {name: value for name, value in self.__dict__.items() if name != "_kept"}
 
     def outline(self, ds: xr.Dataset, state: Any) -> xr.Dataset:
         chains = self._bound(ds)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import pickle
 import threading
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -250,3 +253,15 @@ def test_a_part_on_another_grid_is_named(files, volumes):
     refused = replace(parts[1], resampling_target=None)
     with pytest.raises(ValueError, match="different grids"):
         ps.Pipeline([ExtractTogether((parts[0], refused))])(volumes)
+
+
+def test_what_is_bound_ends_with_the_step_and_does_not_travel(files, volumes):
+    step = ExtractTogether((ExtractLabels(files["atlas"]), ExtractVoxels(files["mask"])))
+    plain = len(pickle.dumps(step))
+    lazies = [ps.Pipeline([step])(volumes.isel(time=slice(0, n))) for n in (3, 4, 5)]
+    assert [lazy.sizes["time"] for lazy in lazies] == [3, 4, 5]
+    assert len(pickle.dumps(step)) == plain
+    outline = weakref.ref(step.__dict__["_kept"][0][0]) if "_kept" in step.__dict__ else None
+    del lazies, step
+    gc.collect()
+    assert outline is None or outline() is None
