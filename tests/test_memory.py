@@ -36,6 +36,11 @@ CASES: dict[str, dict[str, Any]] = {
         **VIRTUAL, "memory": "350MiB", "workers": 2,
         "pipeline": [{"generic.Demean": {}}, {"generic.SortChannels": {}}],
     },
+    # (all partial sums together would take 146 MiB in each of two threads)
+    "reduction": {
+        **VIRTUAL, "memory": "330MiB", "workers": 2, "shape": [64, 1_200_000],
+        "pipeline": [{"HighPassFilter": {"freq": 0.5, "method": "iir"}}, {"Rereference": {}}],
+    },
     "filters": {
         **VIRTUAL, "memory": "500MiB", "workers": 2,
         "pipeline": [{"BandPassFilter": [1.0, 40.0]}, {"NotchFilter": 50.0}, "Scale"],
