@@ -8,7 +8,9 @@ like lines of ours, or characters that turn the direction of what follows.
 from __future__ import annotations
 
 import reprlib
+import sys
 import warnings
+from types import FrameType
 from typing import Any
 
 LONGEST = 80
@@ -82,5 +84,11 @@ def shown_error(error: BaseException) -> None:
 
 
 def warn(text: str, category: type[Warning] = UserWarning, *, stacklevel: int = 1) -> None:
-    """`warnings.warn`, with a text that shows what it holds (`shown_text`)."""
+    """`warnings.warn`, with a text that shows what it holds (`shown_text`).
+
+    It points at the line that called Penstock, also where a step of ours calls another.
+    """
+    frame: FrameType | None = sys._getframe(stacklevel)
+    while frame is not None and frame.f_globals.get("__name__", "").startswith("penstock."):
+        frame, stacklevel = frame.f_back, stacklevel + 1
     warnings.warn(shown_text(text, lines=True), category, stacklevel=stacklevel + 1)

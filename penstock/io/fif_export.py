@@ -18,6 +18,7 @@ from penstock.dataset import SIGNAL
 from penstock.io.edf_labels import ascii_text
 from penstock.io.export import ExportReport
 from penstock.io.registry import MissingExtraError
+from penstock.messages import warn
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -53,6 +54,7 @@ def write_fif(
     others = [str(n) for n in ds.data_vars if str(n).startswith(f"{SIGNAL}_")]
     if others:
         notes.append(_SECOND_RATE.format(names=", ".join(others)))
+        warn(notes[0])
     dims = {dim for name in others for dim in ds[name].dims} - set(ds[SIGNAL].dims)
     raw: Any = to_mne(ds.drop_vars(others).drop_dims(dims, errors="ignore"), notes=notes)
     raw.__class__ = CountedRaw
