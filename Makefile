@@ -35,6 +35,8 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/run.py eeg
 	$(BIN)/python benchmarks/run.py spectra
 	$(BIN)/python benchmarks/run.py regions
+	$(BIN)/python benchmarks/run.py promise
+	$(BIN)/python benchmarks/run.py load
 
 clean:
 	rm -rf $(VENV) penstock-demo benchmarks/work
