@@ -94,7 +94,7 @@ def test_a_run_computes_the_users_chunks_about_once(chunks, tmp_path, monkeypatc
     ds = ps.make_dataset(array, sampling_frequency=100.0)
     pipeline = ps.Pipeline([HighPassFilter(1.0, method="iir")])
     monkeypatch.setattr("penstock.blocks.SMALL_BYTES", 1)  # (several blocks of so small a signal)
-    report = pipeline.run(ds, tmp_path / "out", memory="1 GiB", workers=2, progress=False)
+    report = pipeline.run(ds, tmp_path / "out", memory="4 GiB", workers=2, progress=False)
     assert report.ok
     assert counting.calls <= 2 * array.npartitions
     expected = pipeline(ps.make_dataset(values * 2, sampling_frequency=100.0)).signal.values

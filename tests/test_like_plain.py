@@ -331,7 +331,7 @@ def test_results_are_written_by_xarray(small: xr.Dataset, tmp_path: Path) -> Non
     events = pd.DataFrame({"onset": [1.0, 2.5], "duration": [0.0, 0.5], "label": ["a", "β"]})
     source = ps.with_events(small, events).assign_attrs(device={"maker": "none", "gains": [1, 2]})
     ps.Pipeline([ps.Apply(np.negative, core_dims=())]).run(
-        {"a": source}, tmp_path, memory="1 GiB", workers=1, progress=False
+        {"a": source}, tmp_path, memory="4 GiB", workers=1, progress=False
     )
     result = ps.open_dataset(tmp_path / "a.zarr")
     assert ps.provenance(result)["versions"]["penstock"] == ps.__version__

@@ -27,8 +27,8 @@ def folder(tmp_path: Path) -> Path:
 def test_one_that_cannot_be_planned_stops_the_others_unless_skipped(folder: Path) -> None:
     pipeline = ps.Pipeline([np.abs])
     with pytest.raises(ValueError, match=r"broken\.edf"):
-        pipeline.plan(folder, memory="1 GiB", workers=2)
-    plans = pipeline.plan(folder, memory="1 GiB", workers=2, skip_failed=True)
+        pipeline.plan(folder, memory="4 GiB", workers=2)
+    plans = pipeline.plan(folder, memory="4 GiB", workers=2, skip_failed=True)
     assert isinstance(plans, Plans)
     assert [plan.name for plan in plans] == [f"s{number:02d}" for number in range(12)]
     assert sorted(plans.failed) == ["broken", "empty"]
@@ -41,7 +41,7 @@ def test_one_that_cannot_be_planned_stops_the_others_unless_skipped(folder: Path
 def test_nothing_left_to_plan(folder: Path) -> None:
     for number in range(12):
         (folder / f"s{number:02d}.zarr").rename(folder.parent / f"s{number:02d}.zarr")
-    plans = ps.Pipeline([np.abs]).plan(folder, memory="1 GiB", skip_failed=True)
+    plans = ps.Pipeline([np.abs]).plan(folder, memory="4 GiB", skip_failed=True)
     assert plans == ()
     assert len(plans.failed) == 2
     assert str(plans) == "no recording to plan; 2 cannot be planned"

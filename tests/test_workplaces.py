@@ -72,7 +72,7 @@ def test_recordings_are_let_go_once_they_are_finished_or_given_up(tmp_path: Path
             seen.append([event.name, *kept_recordings()])
 
     report = ps.Pipeline([ps.Apply(_fails_for_two, core_dims=("time",))]).run(
-        folder, tmp_path / "out", memory="1 GiB", progress=False, workers=1, listeners=[listen],
+        folder, tmp_path / "out", memory="4 GiB", progress=False, workers=1, listeners=[listen],
         executor="threads",
     )  # fmt: skip
     assert list(report.failed) == ["2"]
