@@ -46,6 +46,10 @@ class Reading(NamedTuple):
     of_files: int = 0
     """Which part of what is resident are pages of files: those it may share with others."""
 
+    def reached(self, mark_before: int) -> int:
+        """Highest since a reading with that mark: one that has not moved may be of long ago."""
+        return max(self.now, self.mark) if self.mark != mark_before else self.now
+
 
 class _OwnFiles:
     """Files in which the kernel tells of this process; opening them takes longer than reading."""
@@ -216,9 +220,7 @@ class Watch:
         """Take note of what was reached since the last look; what is resident now [bytes]."""
         with self._lock:
             reading = read_memory()
-            # (a mark that did not move may be of long ago)
-            moved = reading.mark != self._known_mark
-            high = max(reading.now, reading.mark) if moved else reading.now
+            high = reading.reached(self._known_mark)
             self._known_mark = reading.mark
             self.highest = max(self.highest, high)
             own = high - self._shared.bytes(reading)
@@ -271,12 +273,14 @@ class GroupWatch:
     Parameters
     ----------
     tree : bool
-        Whether the descendants of this process belong to them. Others are added by `follow`.
+        Whether processes that this one starts from now on belong to them, with all that those
+        start. Others are added by `follow`.
     """
 
     def __init__(self, *, tree: bool):
         self.peak = 0
         self._tree = tree
+        self._strangers: set[int] = set()
         self._followed: set[int] = set()
         self._marks: dict[int, int] = {}
         self._shared: dict[int, Shared] = {}
@@ -286,6 +290,8 @@ class GroupWatch:
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> GroupWatch:
+        # (a cluster or a pool that was there before is not of this run)
+        self._strangers = {child.pid for child in psutil.Process().children()}
         self._look()
         self._thread = threading.Thread(target=self._run, name="penstock-memory", daemon=True)
         self._thread.start()
@@ -311,8 +317,11 @@ class GroupWatch:
         began = time.perf_counter()
         pids = {os.getpid(), *self._followed}
         if self._tree:
-            with contextlib.suppress(psutil.Error):
-                pids |= {child.pid for child in psutil.Process().children(recursive=True)}
+            for child in psutil.Process().children():
+                if child.pid not in self._strangers:
+                    pids.add(child.pid)
+                    with contextlib.suppress(psutil.Error):  # (it has just ended)
+                        pids |= {below.pid for below in child.children(recursive=True)}
         for pid in self._shared.keys() - pids:
             del self._shared[pid]
         for pid in pids:
@@ -330,11 +339,8 @@ class GroupWatch:
         total = 0
         for pid, shared in self._shared.items():
             reading = read_memory(pid)
-            # (a mark that moved was reached since the look before; the first may be of long ago)
-            moved = reading.mark != self._marks.get(pid, reading.mark)
+            total += reading.reached(self._marks.get(pid, reading.mark)) - shared.bytes(reading)
             self._marks[pid] = reading.mark
-            high = max(reading.now, reading.mark) if moved else reading.now
-            total += high - shared.bytes(reading)
         self.peak = max(self.peak, total)
         self._pause = max(INTERVAL, (time.perf_counter() - began) / SHARE_OF_CORE)
 

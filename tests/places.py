@@ -7,8 +7,6 @@ from typing import Any
 
 import pytest
 
-from penstock.memory import resident
-
 PLACES = ("threads", "processes", "client", "cluster")
 
 
@@ -38,15 +36,3 @@ def place(request: pytest.FixtureRequest, _clients: dict[str, Any]) -> dict[str,
         )
         _clients[request.param] = Client(cluster, set_as_default=False), cluster
     return {"client": _clients[request.param][0]}
-
-
-MUCH_ELSE = 600 << 20
-"""Memory of this process from which on, beside worker processes, it is not that of one run."""
-
-
-def measures_the_run(place: dict[str, Any]) -> bool:
-    """Whether peaks that are measured here are of the run, and not of a thousand tests before it.
-
-    (Runs in worker processes of fresh sessions are measured in `test_memory` and `test_promise`.)
-    """
-    return place.get("executor") != "processes" or resident() < MUCH_ELSE

@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 from command_line import Penstock
 from greedy import MIB
-from places import measures_the_run
 
 import penstock as ps
 from penstock import events
@@ -68,9 +67,25 @@ def test_what_keeps_memory_is_named(place: dict[str, Any], tmp_path: Path) -> No
     assert 40 * MIB < overrun.measured < 70 * MIB
 
 
+def test_processes_that_were_there_before_are_not_of_a_run(tmp_path: Path) -> None:
+    held = "import sys; held = bytearray(300 << 20); held[::4096] = b'x' * len(held[::4096]); "
+    other = subprocess.Popen(
+        [sys.executable, "-c", f"{held} print('ready', flush=True); sys.stdin.read()"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert other.stdout is not None
+    try:
+        assert other.stdout.readline() == b"ready\n"
+        report = run(np.negative, tmp_path, executor="processes")
+    finally:
+        other.communicate(b"")
+    assert report.ok
+    assert not report.overruns
+    assert report.peak_memory <= report.predicted_memory
+
+
 def test_honest_functions_are_not_blamed(place: dict[str, Any], tmp_path: Path) -> None:
-    if not measures_the_run(place):
-        pytest.skip("this process has done so much else that its peaks are not those of a run")
     ds = virtual_dataset((16, 1_000_000))
     pipeline = ps.Pipeline([ps.Apply(greedy.honest, core_dims=(), scratch=2.0)])
     with warnings.catch_warnings():
