@@ -17,11 +17,11 @@ import pytest
 from declared_memory_case import GROUPS
 
 import penstock as ps
-from penstock.memory import MIB, PROCESS_ALLOWANCE, THREAD_ALLOWANCE, format_bytes
+from penstock.memory import MIB, THREAD_ALLOWANCE, format_bytes
 from penstock.processor import registered_processors
 
 HERE = Path(__file__).parent
-SLACK = THREAD_ALLOWANCE + PROCESS_ALLOWANCE // 4
+SLACK = THREAD_ALLOWANCE
 """What a plan adds for every thread: decoder state, thread stacks, what the heap keeps."""
 LOOSE, LOOSE_BYTES = 1.5, 24 * MIB
 """How much more than it takes a block may be declared to take: a factor, and buffers of fixed size
