@@ -12,26 +12,28 @@ FAILURES_KEPT = 5
 """How many failed positions of a block, and of a recording, are named with their reasons."""
 
 
-def failure_facts(ledger: Ledger) -> dict[str, Any]:
-    """How many positions failed, and why the first of them did; empty where none did."""
-    noted = [entry for entry in ledger.entries() if "n_failed" in entry]
-    if not noted:
-        return {}
-    noted.sort(key=lambda entry: (entry["stage"], entry["block"]))
-    first = [failure for entry in noted for failure in entry["failures"]]
-    return {
-        "n_failed": sum(entry["n_failed"] for entry in noted),
-        "failures": first[:FAILURES_KEPT],
-    }
+def noted_facts(ledger: Ledger) -> dict[str, Any]:
+    """What blocks noted of the result, in one pass; empty where nothing is to be said.
 
-
-def remark_facts(ledger: Ledger) -> dict[str, Any]:
-    """What all blocks together lost on the way, as sentences; empty where nothing was lost."""
+    How many positions failed, and why the first of them did; and what all blocks together lost on
+    the way, as sentences.
+    """
+    failed: list[dict[str, Any]] = []
     total: Counter[str] = Counter()
     for entry in ledger.entries():
         total.update(entry.get("remarks", {}))
+        if "n_failed" in entry:
+            failed.append(entry)
+    facts: dict[str, Any] = {}
+    if failed:
+        failed.sort(key=lambda entry: (entry["stage"], entry["block"]))
+        first = [failure for entry in failed for failure in entry["failures"]]
+        facts["n_failed"] = sum(entry["n_failed"] for entry in failed)
+        facts["failures"] = first[:FAILURES_KEPT]
     texts = remarks_texts(total)
-    return {"remarks": texts} if texts else {}
+    if texts:
+        facts["remarks"] = texts
+    return facts
 
 
 def export_facts(result: Any) -> dict[str, Any]:

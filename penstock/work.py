@@ -52,7 +52,7 @@ from penstock.rechunk import (
     scratch_source,
     with_reduction,
 )
-from penstock.result_facts import FAILURES_KEPT, export_facts, failure_facts, remark_facts
+from penstock.result_facts import FAILURES_KEPT, export_facts, noted_facts
 from penstock.store import (
     add_provenance,
     stored_provenance,
@@ -190,9 +190,7 @@ def open_recording(job: Job, slot: int) -> Opened | Done:
     if job.target.exists():
         damaged = check_result(job, key)
         if damaged is None:
-            # (left by a run killed between publishing and cleaning up)
-            discard(job.building)
-            remove(replaced_path(job.target))
+            _clean_up(job)  # (after a run killed between publishing and that)
             return Done(job.target, skipped=True)
         notes.append(damaged)
     source = _open_source(job)
@@ -358,9 +356,7 @@ def finish_recording(opened: Opened) -> Done:
     """Check that every block is there, export where another format is asked, publish."""
     job = opened.job
     if _was_published(opened):
-        discard(job.building)
-        remove(replaced_path(job.target))
-        forget({job.token})
+        _clean_up(job)
         return Done(job.target)
     ledger = Ledger(job.building / "ledger")
     finished = ledger.finished()
@@ -377,7 +373,7 @@ def finish_recording(opened: Opened) -> Done:
     facts: dict[str, Any] = {}
     if begun is not None and len(begun.versions) > 1:
         facts = {"versions": begun.versions[-1], "earlier_versions": begun.versions[:-1]}
-    facts |= failure_facts(ledger) | remark_facts(ledger)
+    facts |= noted_facts(ledger)
     passed = _passed_through(job)
     if passed:
         facts["passed_through"] = passed
@@ -417,9 +413,15 @@ def finish_recording(opened: Opened) -> Done:
             remove(job.sidecar)  # (that of an earlier result must never stand beside this one)
         publish(job.exported, job.target, overwrite=replaces)
         os.replace(job.coming_sidecar, job.sidecar)
-    discard(job.building)
-    forget({job.token})
+    _clean_up(job)
     return Done(job.target, blocks=blocks, facts=facts)
+
+
+def _clean_up(job: Job) -> None:
+    """Leave nothing of a recording but its published result."""
+    discard(job.building)
+    remove(replaced_path(job.target))
+    forget({job.token})
 
 
 def _was_published(opened: Opened) -> bool:
