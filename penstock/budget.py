@@ -20,6 +20,7 @@ from penstock.memory import (
     parse_bytes,
     process_base,
     worker_base,
+    worker_shared,
 )
 from penstock.workers import WorkerProcess, this_process, worker_processes
 
@@ -184,7 +185,8 @@ def _of_local_processes(
     if workers is None:  # (as many as there is memory for)
         there = budget or _default_budget(own)
         workers = max(1, min(cpu_count(), (there - own) // (each + BLOCK_ROOM)))
-    base = own + workers * each
+    # (pages of libraries count once: the workers are on one machine, and alike)
+    base = own + workers * each - (workers - 1) * worker_shared(modules)
     groups = (ProcessGroup(workers, 1, each),)
     budget = budget or _default_budget(base, own)
     return Resources(budget, workers, 1 + workers, base, groups=groups, home=this_process())

@@ -123,3 +123,12 @@ def test_tasks_wait_inside_a_worker_until_they_fit() -> None:
 def test_a_task_that_fits_nowhere_is_let_in_alone() -> None:
     with Admission().admitted(500, 100):
         pass
+
+
+def test_libraries_that_local_workers_share_count_once() -> None:
+    from penstock.budget import resources
+    from penstock.memory import worker_shared
+
+    two, four = (resources("8 GiB", n, kind="processes") for n in (2, 4))
+    assert four.base - two.base == 2 * (four.groups[0].base - worker_shared())
+    assert 0 <= worker_shared() < four.groups[0].base
