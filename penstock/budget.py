@@ -78,6 +78,11 @@ class Resources:
         return sum(group.count for group in self.groups) or 1
 
     @property
+    def largest_base(self) -> int:
+        """Most that a process in which blocks run takes before any [bytes]."""
+        return max((group.base for group in self.groups), default=self.base)
+
+    @property
     def available(self) -> int:
         """Left for blocks [bytes]: of the budget, and in all processes together."""
         return int(min(self.budget - self.base, self.room))

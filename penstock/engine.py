@@ -393,7 +393,7 @@ class Engine:
 
     def _larger_workers(self, n_bytes: int) -> Executor | None:
         """Workers that hold a task; smaller ones have joined since the plan was made."""
-        base = max((group.base for group in self.limits.groups), default=0)
+        base = self.limits.largest_base
         try:
             known = worker_processes(self.client, self.modules)
         except (ValueError, RuntimeError):

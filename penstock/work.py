@@ -111,9 +111,8 @@ def _watched(
             first: Any = args[0]
             job: Job = getattr(first, "job", first)
             _set_up_process(job)
-            base = job.limits.base // max(1, job.limits.processes)
             try:
-                with task_at_work(planned(*args, **kwargs), base, step):
+                with task_at_work(planned(*args, **kwargs), job.limits.largest_base, step):
                     return function(*args, **kwargs)
             finally:
                 if WATCH.has_ended(job.run):  # (it went on after the run was interrupted)
