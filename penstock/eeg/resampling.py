@@ -391,8 +391,8 @@ def _whole_bytes(n: int, ratio: float) -> int:
         kept = [0, 0]
     there = 8 * n_padded + transform_bytes(n_padded) + kept[1]
     back = 8 * n_padded + kept[0] + transform_bytes(n_new)
-    if n_new > n_padded:  # (a longer copy of the spectrum, beside what of it is not yet given back)
-        back += 8 * n_padded + 4 * n_new
+    if n_new > n_padded:  # (a longer copy of the spectrum; beside plans that stay, more of it)
+        back += 8 * n_padded + (4 * n_new if kept[0] else 0)
     return max(there, back) + (2 << 20)
 
 

@@ -77,7 +77,7 @@ def test_work_of_planning_a_dataset_grows_with_its_files_alone(
             assert len(resolve_sources(root)) == n
         assert counts["listdir"] + counts["scandir"] <= 3 * n + 10
         with _counted(monkeypatch) as counts:
-            plans = pipeline.plan(root, memory="1 GiB", workers=2)
+            plans = pipeline.plan(root, memory="4 GiB", workers=2)
         assert len(plans) == n
         each.append({name: count / n for name, count in counts.items()})
     assert each[1]["listdir"] < (0.2 if flat else 5)
