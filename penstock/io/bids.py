@@ -256,8 +256,8 @@ def _table_of(
     folder: Folder, extension: str, suffix: str, free: Collection[str] = ()
 ) -> _ByEntities:
     """Names of one kind in a folder, by their entities but those that are free."""
-    wanted = extension, suffix, frozenset(free)
-    if wanted not in folder.made:
+
+    def made() -> _ByEntities:
         table = _ByEntities()
         for name in folder.names:
             if not name.endswith(f"{suffix}{extension}"):
@@ -270,9 +270,9 @@ def _table_of(
                 continue
             if candidate.extension == extension and candidate.suffix == suffix:
                 table.add(candidate.without(*free), name)
-        folder.made[wanted] = table
-    made: _ByEntities = folder.made[wanted]
-    return made
+        return table
+
+    return folder.once((extension, suffix, frozenset(free)), made)
 
 
 def _entities(name: str) -> Mapping[str, str]:

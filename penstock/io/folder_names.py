@@ -12,7 +12,10 @@ import os
 import threading
 import time
 from collections import OrderedDict
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 NAMES_KEPT = 50_000
 """Names of all folders that are remembered, at most; the folder looked at last always is."""
@@ -21,14 +24,30 @@ SETTLED = 2.0
 
 
 class Folder:
-    """Names in a folder, and what was made of them."""
+    """Names in a folder, and what was made of them: once, whichever thread asks first."""
 
     def __init__(self, path: str):
-        self.names: tuple[str, ...] = ()
+        self._path = path
+        self._made: dict[Any, Any] = {}
+        self._lock = threading.RLock()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All names, sorted; none where the folder cannot be listed."""
+        return self.once("names", self._listed)
+
+    def _listed(self) -> tuple[str, ...]:
         with contextlib.suppress(OSError):  # (it may be one to enter, but not to list)
-            self.names = tuple(sorted(os.listdir(path)))
-        self.made: dict[Any, Any] = {}
-        """By who made it."""
+            return tuple(sorted(os.listdir(self._path)))
+        return ()
+
+    def once(self, key: Any, make: Callable[[], T]) -> T:
+        """What `make` gives, called only where nothing was made of that key before."""
+        with self._lock:
+            if key not in self._made:
+                self._made[key] = make()
+            found: T = self._made[key]
+            return found
 
 
 _lock = threading.Lock()
@@ -44,13 +63,14 @@ def folder_at(path: str | os.PathLike[str]) -> Folder:
         if known is not None and known[0] == stamp:
             _known.move_to_end(text)
             return known[1]
-    folder = Folder(text)
-    # (two changes within a tick of the file system's clock leave one time: what has just changed
-    # is looked at again)
-    if stamp is not None and abs(time.time_ns() - stamp[2]) > SETTLED * 1e9:
-        with _lock:
+        folder = Folder(text)
+        # (two changes within a tick of the file system's clock leave one time: what has just
+        # changed is looked at again)
+        if stamp is not None and abs(time.time_ns() - stamp[2]) > SETTLED * 1e9:
             _known[text] = stamp, folder
             _known.move_to_end(text)
+    if folder.names:  # (listed by this thread: others who ask meanwhile wait for it)
+        with _lock:
             kept = sum(len(one.names) for _, one in _known.values())
             while kept > NAMES_KEPT and len(_known) > 1:
                 kept -= len(_known.popitem(last=False)[1][1].names)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -124,3 +126,23 @@ def test_a_folder_that_stays_is_listed_once_and_few_are_remembered(
         folder_names.folder_at(tmp_path / "0")
         assert counts["listdir"] == 6
     assert folder_names.folder_at(tmp_path / "nowhere").names == ()
+
+
+def test_threads_that_ask_at_once_list_a_folder_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(20):
+        (tmp_path / f"{number}.txt").touch()
+    _settled(tmp_path)
+    all_here = threading.Barrier(8)
+    calls = []
+
+    def ask(_: int) -> int:
+        all_here.wait()
+        folder = folder_names.folder_at(tmp_path)
+        return folder.once("n", lambda: calls.append(1) or len(folder.names))
+
+    with _counted(monkeypatch) as counts, ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(ask, range(8))) == [20] * 8
+    assert counts["listdir"] == 1
+    assert len(calls) == 1
