@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import math
+import uuid
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -21,6 +23,7 @@ from penstock.buffers import recycle
 from penstock.chain import Chain
 from penstock.cluster import thread_executor
 from penstock.dataset import SIGNAL, reads_fresh
+from penstock.footprints import Footprint, footprint, forget_tasks, task_at_work
 from penstock.memory import (
     MIB,
     THREAD_ALLOWANCE,
@@ -31,12 +34,27 @@ from penstock.memory import (
     process_now,
     single_threaded_kernels,
 )
+from penstock.messages import warn
+from penstock.overruns import Overruns, OverrunWarning
+from penstock.peaks import WATCH, process_name
 from penstock.progress import LateProgress
 
 BLOCK_BYTES = 16 * MIB
 """Largest block: nothing is written, so that small ones cost little, and memory is for results."""
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Planned:
+    """Memory that tasks in threads of this process were planned to take."""
+
+    task: int
+    """Each of those at work at once [bytes]."""
+    base: int
+    """The process beside them, results included [bytes]."""
+    results: int
+    """Those alone: they fill from task to task [bytes]."""
 
 
 class OrderedTasks:
@@ -51,16 +69,22 @@ class OrderedTasks:
         Threads at work.
     progress : LateProgress
         Hears of every task.
+    planned : Planned, optional
+        What memory they may take. Where they take more, fewer go on at once, and an
+        `OverrunWarning` says who took it as soon as all is done. Default: memory is not looked at.
     """
 
-    def __init__(self, concurrency: int, progress: LateProgress):
-        self.concurrency, self._shown = concurrency, progress
+    def __init__(self, concurrency: int, progress: LateProgress, planned: Planned | None = None):
+        self.concurrency, self._shown, self._planned = concurrency, progress, planned
         self._stack = contextlib.ExitStack()
         self._pool: Executor | None = None
+        self._overruns = Overruns()
 
     def __enter__(self) -> OrderedTasks:
         self._stack.enter_context(single_threaded_kernels())
         self._pool = self._stack.enter_context(thread_executor(self.concurrency))
+        if self._planned is not None:
+            self._stack.enter_context(self._watched(self._planned))
         self._stack.callback(self._shown.close)
         return self
 
@@ -76,18 +100,58 @@ class OrderedTasks:
             raise RuntimeError("tasks run inside the with statement")
         self._shown.begin(n_tasks)
         waiting: deque[Any] = deque()
+        do = self._measured(job)
         try:
             for number in range(n_tasks):
-                waiting.append(self._pool.submit(job, number))
-                if len(waiting) == 2 * self.concurrency:
-                    yield waiting.popleft().result()
+                waiting.append(self._pool.submit(do, number))
+                while waiting and (len(waiting) >= self._ahead() or number == n_tasks - 1):
+                    result, taken = waiting.popleft().result()
+                    if taken is not None and self._planned is not None:
+                        to_come = self._planned.results * (n_tasks - taken.done) // n_tasks
+                        taken = replace(taken, floor=taken.floor + max(0, to_come))
+                        self._overruns.hear("", process_name(), taken)
+                    yield result
                     self._shown.step(n_bytes)
-            while waiting:
-                yield waiting.popleft().result()
-                self._shown.step(n_bytes)
         finally:
             for future in waiting:
                 future.cancel()
+
+    @contextlib.contextmanager
+    def _watched(self, planned: Planned) -> Iterator[None]:
+        """Follow the memory of this process; at the end, warn where it was more than planned."""
+        run = uuid.uuid4().hex
+        WATCH.begin(run, held=True)
+        try:
+            yield
+        finally:
+            peak = WATCH.end(run)
+            if not WATCH.records:
+                forget_tasks()
+            self._overruns.finish(peak, planned.base + self.concurrency * planned.task)
+            for overrun in self._overruns.found:
+                warn(str(overrun), OverrunWarning)
+
+    def _measured(self, job: Callable[[int], T]) -> Callable[[int], tuple[T, Footprint | None]]:
+        """A job that tells of its memory beside its result."""
+        planned = self._planned
+
+        def measured(number: int) -> tuple[T, Footprint | None]:
+            if planned is None:
+                return job(number), None
+            with task_at_work(planned.task, planned.base):
+                return job(number), footprint()
+
+        return measured
+
+    def _ahead(self) -> int:
+        """How many tasks may be begun and not handed over yet."""
+        if self._overruns.probing:
+            return 1
+        if self._planned is None or not self._overruns.found:
+            return 2 * self.concurrency
+        left = self.concurrency * self._planned.task - self._overruns.kept
+        each = self._overruns.task_bytes(self._planned.task)
+        return max(1, min(self.concurrency, left // max(1, each)))
 
 
 def collect(
@@ -173,7 +237,8 @@ def collect(
             recycle(values)
 
     shown = LateProgress(progress, concurrency, budget)
-    with OrderedTasks(concurrency, shown) as tasks:
+    planned = Planned(found.bytes.peak + THREAD_ALLOWANCE, base + held, held)
+    with OrderedTasks(concurrency, shown, planned) as tasks:
         for _ in tasks.run(len(grid), block, found.bytes.read):
             pass
     return result

@@ -193,7 +193,7 @@ def _thread_pools(_n_modules: int) -> Any:
 PROCESS_ALLOWANCE = 16 * MIB
 THREAD_ALLOWANCE = 4 * MIB
 
-_ENGINE_MODULES = ("penstock.run", "scipy.fft", "zarr", "penstock.eeg")
+_ENGINE_MODULES = ("penstock.run", "scipy.fft", "zarr", "dask.array", "penstock.eeg")
 
 
 def process_now() -> int:

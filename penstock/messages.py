@@ -83,12 +83,16 @@ def shown_error(error: BaseException) -> None:
         error.args = (shown_text(error.args[0], lines=True),)
 
 
+_NOT_CALLERS = ("penstock.", "contextlib")
+"""Modules whose lines are not those of a user."""
+
+
 def warn(text: str, category: type[Warning] = UserWarning, *, stacklevel: int = 1) -> None:
     """`warnings.warn`, with a text that shows what it holds (`shown_text`).
 
     It points at the line that called Penstock, also where a step of ours calls another.
     """
     frame: FrameType | None = sys._getframe(stacklevel)
-    while frame is not None and frame.f_globals.get("__name__", "").startswith("penstock."):
+    while frame is not None and frame.f_globals.get("__name__", "").startswith(_NOT_CALLERS):
         frame, stacklevel = frame.f_back, stacklevel + 1
     warnings.warn(shown_text(text, lines=True), category, stacklevel=stacklevel + 1)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -132,3 +135,25 @@ def test_libraries_that_local_workers_share_count_once() -> None:
     two, four = (resources("8 GiB", n, kind="processes") for n in (2, 4))
     assert four.base - two.base == 2 * (four.groups[0].base - worker_shared())
     assert 0 <= worker_shared() < four.groups[0].base
+
+
+@pytest.mark.parametrize(
+    "name", ["S001R03.edf", "yasa_resting_EO_200Hz_raw.fif", "eeglab_data.set", "test.vhdr",
+             "BEPS_PTO_50x50.h5", "5D_small.nii"]
+)  # fmt: skip
+def test_opening_a_file_loads_what_was_counted_before(name: str, data: Path) -> None:
+    """What a plan said is true of a run after it: also where the plan was the first to open one."""
+    path = next(data.rglob(name), None)
+    if path is None:
+        pytest.skip(f"{name} is not among the real recordings")
+    code = (
+        "import sys, penstock as ps\n"
+        "from penstock.io.registry import reading_modules\n"
+        "from penstock.memory import GROWN, process_base, resident, trim_heap\n"
+        "before = process_base(reading_modules([sys.argv[1]]))\n"
+        "ps.Pipeline([]).plan(ps.open_dataset(sys.argv[1]), memory='4 GiB')\n"
+        "trim_heap()\n"
+        "assert resident() - before < GROWN + (2 << 20), (resident() - before) / 2**20\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

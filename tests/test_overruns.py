@@ -206,3 +206,29 @@ def test_two_runs_at_once_share_a_peak(tmp_path: Path) -> None:
         other.join()
     assert all(report.ok and report.peak_memory > 0 for report in reports.values())
     assert not [t for t in threading.enumerate() if t.name == "penstock-memory"]
+
+
+def computed(function: Callable[[np.ndarray], np.ndarray], scratch: float = 0.0) -> None:
+    ds = virtual_dataset((16, 1_000_000))
+    pipeline = ps.Pipeline([ps.Apply(function, core_dims=(), scratch=scratch)])
+    pipeline.compute(ds, memory="4 GiB", workers=2, progress=False)
+
+
+def test_what_takes_more_in_memory_is_named() -> None:
+    with pytest.warns(OverrunWarning, match=r"Apply\(greedy\) takes .*scratch=") as told:
+        computed(greedy.greedy)
+    assert len(told) == 1
+    assert told[0].filename == __file__
+    assert max(greedy.at_once) == 2
+    assert greedy.at_once.count(2) < len(greedy.at_once) // 2  # (those that follow go alone)
+
+
+def test_what_keeps_memory_in_memory_is_named() -> None:
+    with pytest.warns(OverrunWarning, match=r"Apply\(keeping\) keeps about .* a block"):
+        computed(greedy.keeping)
+
+
+def test_honest_functions_in_memory_are_not_blamed() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", OverrunWarning)
+        computed(greedy.honest, 2.0)

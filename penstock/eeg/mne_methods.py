@@ -169,7 +169,8 @@ class MNE(Processor):
         if self.kind in ("channels", "whole"):
             return ("penstock.eeg.mne_loaded",)
         parts = ("mne.annotations", "mne.bem", "mne.epochs", "mne.channels.interpolation")
-        return ("mne.io", *parts) if self.kind == "moments" else ("mne.io",)
+        loads = ("penstock.io.mne.loaded",)
+        return (*loads, *parts) if self.kind == "moments" else loads
 
     def kernel_bytes(self, ds: xr.Dataset, region: Region) -> int:
         if self.kind == "types":

@@ -420,9 +420,10 @@ def _mne_reader(
     shared: tuple[str, ...] = (),
     on_disk: str = "file",
     folder_holds: str = "",
+    loads: tuple[str, ...] = (),
 ) -> None:
     function = "penstock.io.mne_raw:open_mne"
-    needs, loads = ("mne",), ("mne.io",)
+    needs = ("mne",)
     register_reader(
         Reader(
             name,
@@ -434,7 +435,7 @@ def _mne_reader(
             "eeg",
             on_disk,
             folder_holds,
-            loads,
+            ("penstock.io.mne.loaded", *loads),
         )
     )
 
@@ -453,9 +454,10 @@ _mne_reader("fif", (".fif",), _is_fif)
 _mne_reader("fif.gz", (".fif.gz",), None)
 _mne_reader("brainvision", (".vhdr", ".ahdr"), _is_brainvision)
 _mne_reader("gdf", (".gdf",), _is_gdf)
+_mne_reader("eeglab", (".set",), loads=("scipy.io", "pymatreader"))
 _mne_reader(
     "mne",
-    (".set", ".cnt", ".cdt", ".nxe", ".nedf", ".lay", ".ns3", ".snirf"),
+    (".cnt", ".cdt", ".nxe", ".nedf", ".lay", ".ns3", ".snirf"),
     None,
     # Nihon Kohden, BCI2000, Nicolet, FieldTrip, KIT, EyeLink, ...: names others use as well
     (".eeg", ".dat", ".data", ".bin", ".con", ".sqd", ".hdr", ".asc", ".txt",

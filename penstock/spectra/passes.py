@@ -25,7 +25,7 @@ from penstock.dataset import (
     Region,
     read_region,
 )
-from penstock.in_memory import OrderedTasks
+from penstock.in_memory import OrderedTasks, Planned
 from penstock.memory import (
     MIB,
     THREAD_ALLOWANCE,
@@ -153,7 +153,9 @@ class Pass:
         self.concurrency = max(1, min(workers, self.n_tasks, left // each))
         self.budget = budget
         self._tasks = OrderedTasks(
-            self.concurrency, LateProgress(progress, self.concurrency, budget)
+            self.concurrency,
+            LateProgress(progress, self.concurrency, budget),
+            Planned(each, base + results, results),
         )
 
     def __enter__(self) -> Pass:
