@@ -138,7 +138,7 @@ def least(
     pipeline: Any, source: Any, case: dict[str, Any], options: Any, kwargs: dict[str, Any]
 ) -> int:
     """The least budget, and a little more, as the refusal of a far too small one names it."""
-    from penstock.blocks import BudgetError
+    from penstock.errors import BudgetError
     from penstock.memory import parse_bytes
 
     try:

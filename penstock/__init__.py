@@ -12,7 +12,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Apply": "penstock.processor",
-    "BudgetError": "penstock.blocks",
+    "BudgetError": "penstock.errors",
     "Context": "penstock.processor",
     "Processor": "penstock.processor",
     "Pipeline": "penstock.pipeline",
@@ -38,11 +38,11 @@ __all__ = ["__version__", *sorted(_HOMES)]
 
 if TYPE_CHECKING:
     from penstock.attributes import provenance as provenance
-    from penstock.blocks import BudgetError as BudgetError
     from penstock.dataset import events_table as events_table
     from penstock.dataset import make_dataset as make_dataset
     from penstock.dataset import sampling_frequency as sampling_frequency
     from penstock.dataset import with_events as with_events
+    from penstock.errors import BudgetError as BudgetError
     from penstock.io import export as export
     from penstock.io import from_mne as from_mne
     from penstock.io import from_nibabel as from_nibabel

@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from penstock.blocks import BudgetError
 from penstock.budget import worker_too_small
+from penstock.errors import BudgetError
 from penstock.workers import WorkerProcess, about_worker
 
 RUNS_KEPT = 8

@@ -9,7 +9,7 @@ from typing import Any
 
 from penstock.chain import BlockBytes, Chain
 from penstock.dataset import SIGNAL, Region
-from penstock.memory import MIB, format_bytes
+from penstock.memory import MIB
 from penstock.store import CHUNK_BYTES, QUANTUM, fill_shape, write_buffer_bytes
 
 TARGET_BYTES = 32 * MIB
@@ -27,24 +27,6 @@ FINE_QUANTUM = 1 << 10
 """Cuts along a core dim fall on multiples of this many samples where chunks allow it."""
 MARGIN_LIMIT = 0.25
 """Extra samples read for margins, above which whole rows are preferred even on fewer threads."""
-
-
-class BudgetError(ValueError):
-    """The memory budget does not hold what a run needs at the least."""
-
-
-class RowTooLarge(BudgetError):
-    """One row of an intermediate result does not fit where it must be looked at beforehand."""
-
-    def __init__(self, need: int, slot: int):
-        super().__init__(need, slot)
-        self.need, self.slot = need, slot
-
-    def __str__(self) -> str:
-        return (
-            f"one row takes {format_bytes(self.need)} and cannot be cut, but only "
-            f"{format_bytes(self.slot)} are left for it: allow more memory"
-        )
 
 
 @dataclass(frozen=True)

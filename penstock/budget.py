@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from penstock.blocks import BudgetError
 from penstock.cluster import CERTIFICATE_MODULES
+from penstock.errors import BudgetError
 from penstock.memory import (
     MIB,
     PROCESS_ALLOWANCE,

@@ -31,11 +31,11 @@ from penstock.dataset import (
     read_region,
     reads_fresh,
 )
-from penstock.footprints import READING, StepWatch, at_work, step_name
-from penstock.memory import MIB
+from penstock.footprints import READING, StepWatch
 from penstock.processor import Context, Processor
 from penstock.results import fields_of
 from penstock.sampled import SampledIndex
+from penstock.step_names import advice_for, step_name
 
 GRAPH_TEMPORARIES = 2
 """Chunks that a user's own dask graph is taken to need beside those that it has computed."""
@@ -125,10 +125,10 @@ class Chain:
 
     def then(self, processor: Processor, state: Any = None) -> Chain:
         """This chain with one more step."""
-        processor = self._check(processor)
+        processor = self.checked(processor)
         chain = self.ready_for(processor)
         before = chain.output
-        with _sized(processor):
+        with sized(processor):
             after = processor.outline(before, state)
         return replace(chain, steps=(*chain.steps, Step(processor, before, after, state)))
 
@@ -143,7 +143,7 @@ class Chain:
         selecting = [step.processor for step in self.steps]
         return Chain(in_floats(self.source)).bind(selecting, self.states)
 
-    def _check(self, processor: Processor) -> Processor:
+    def checked(self, processor: Processor) -> Processor:
         """The processor bound to these data; one that cannot follow is refused before it reads."""
         before = self.output
         if self.steps and fields_of(before) is not None:
@@ -169,28 +169,6 @@ class Chain:
         processors = list(processors)
         known = list(states) if states is not None else [None] * len(processors)
         for processor, state in zip(processors, known, strict=True):
-            chain = chain.then(processor, state)
-        return chain
-
-    def prepared(
-        self, processors: Iterable[Processor], limit: int, *, strict: bool = False
-    ) -> Chain:
-        """This chain with several more steps, each prepared on the lazy result before it.
-
-        `limit` is what one block of that lazy result may take [bytes] (see `lazy` for `strict`).
-        """
-        import dask
-
-        chain = self
-        for processor in processors:
-            processor = chain._check(processor)
-            chain = chain.ready_for(processor)
-            state = None
-            if type(processor).prepare is not Processor.prepare:
-                # a prepare that computes does so in this thread: it may be running on a worker
-                doing = at_work(f"preparing {step_name(processor)}")
-                with doing, dask.config.set(scheduler="synchronous"), _sized(processor):
-                    state = processor.prepare(chain.lazy(limit, single=True, strict=strict))
             chain = chain.then(processor, state)
         return chain
 
@@ -346,7 +324,8 @@ class Chain:
             try:
                 known = step.processor
                 declared = functools.partial(_declared, step, block, source, owned=owned)
-                with _timed(clock, name), StepWatch(step_name(known), declared, known) as watch:
+                advice = functools.partial(advice_for, known)
+                with _timed(clock, name), StepWatch(step_name(known), declared, advice) as watch:
                     result = run_step(step, block, source, target, failures, remarks, owned=owned)
                     watch.made(block, result)
             except Exception as error:
@@ -373,14 +352,6 @@ class Chain:
         ctx = Context(region, region, step.input, step.state)
         moved = _core_last(block, self.dims, step.processor.core_dims)
         return block, step.processor.partial(moved, ctx)
-
-    def lazy(
-        self, block_bytes: int = 64 * MIB, *, single: bool = False, strict: bool = False
-    ) -> xr.Dataset:
-        """The result as an ordinary dask-backed dataset (see `lazy_graph.lazy_result`)."""
-        from penstock.lazy_graph import lazy_result
-
-        return lazy_result(self, block_bytes, single=single, strict=strict)
 
 
 HELD = 1 << 20
@@ -416,7 +387,7 @@ def _declared(step: Step, block: np.ndarray, source: Region, *, owned: bool) -> 
 
 
 @contextlib.contextmanager
-def _sized(processor: Processor) -> Iterator[None]:
+def sized(processor: Processor) -> Iterator[None]:
     """Parameters so large, or so small, that a computer has no numbers for them, as a sentence."""
     try:
         yield

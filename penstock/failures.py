@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
 
-from penstock.blocks import BudgetError, RowTooLarge
+from penstock.errors import BudgetError, RowTooLarge
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -13,17 +13,14 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from penstock.buffers import kept_bytes
 from penstock.memory import MIB, PROCESS_ALLOWANCE
 from penstock.peaks import SHARE_OF_CORE, WATCH
-
-if TYPE_CHECKING:
-    from penstock.processor import Processor
 
 MARKS_A_BLOCK = 5
 """How often memory is looked at for a usual block, beside the first time."""
@@ -221,12 +218,14 @@ class StepWatch:
     declared : callable
         Gives, for the result, how far the step may raise memory beside its input and its result
         [bytes].
-    processor : Processor, optional
-        Which it is.
+    advice : callable, optional
+        Gives what to write where, with ``{scratch}`` for the multiple of the input to declare.
     """
 
-    def __init__(self, name: str, declared: Callable[[], int], processor: Processor | None = None):
-        self.name, self._declared, self._processor = name, declared, processor
+    def __init__(
+        self, name: str, declared: Callable[[], int], advice: Callable[[], str] = lambda: ""
+    ):
+        self.name, self._declared, self._advice = name, declared, advice
         self._task: Task | None = None
         self._began = 0
         self._made = self._input = 0
@@ -259,10 +258,9 @@ class StepWatch:
             declared = self._declared()
             if is_over(took, declared) or kept > MIB:
                 cold = self.name not in _tasks.warm
-                advice = advice_for(self._processor) if self._processor is not None else ""
                 task.steps.append(
                     StepFootprint(
-                        self.name, declared, took, max(0, kept), self._input, cold, advice
+                        self.name, declared, took, max(0, kept), self._input, cold, self._advice()
                     )
                 )
         _tasks.warm.add(self.name)
@@ -281,30 +279,3 @@ def at_work(name: str) -> Iterator[None]:
         yield
     finally:
         task.step = before
-
-
-# ---------------------------------------------------------------------- names and advice
-
-
-def step_name(processor: Processor) -> str:
-    """A processor as people know it: that of a function, or of a method, is named with it."""
-    for parameter in ("function", "method", "transformer"):
-        value = getattr(processor, parameter, None)
-        if value is not None and type(processor).__name__ in ("Apply", "PerPosition", "MNE"):
-            name = value if isinstance(value, str) else getattr(value, "__name__", None)
-            return f"{type(processor).__name__}({name or type(value).__name__})"
-    return type(processor).__name__
-
-
-def advice_for(processor: Processor) -> str:
-    """Where a processor says what it takes: ``{scratch}`` stands for the multiple to write."""
-    from penstock.processor import Processor as Base
-
-    name = type(processor).__name__
-    if "scratch" in [parameter.name for parameter in fields(processor)]:
-        return f"write {name}(..., scratch={{scratch:g}})"
-    if type(processor).__module__.startswith("penstock."):
-        return "this is a fault of Penstock: please report it, and allow more memory until then"
-    if type(processor).kernel_bytes is not Base.kernel_bytes:
-        return f"let kernel_bytes of {name} say {{scratch:g}} times the input"
-    return f"declare scratch = {{scratch:g}} in {name}"

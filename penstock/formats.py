@@ -2,11 +2,44 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What an export wrote, and what the format could not hold."""
+
+    path: str
+    format: str
+    quantisation_step: dict[str, float] = field(default_factory=dict)
+    """Distance of two neighbouring values by channel, in the unit of the dataset (EDF)."""
+    clipped: dict[str, int] = field(default_factory=dict)
+    """Samples beyond the range of the file, by channel; 0 unless `ranges` were too narrow."""
+    renamed: dict[str, str] = field(default_factory=dict)
+    """Channels whose name the format cannot hold: name in the dataset to name in the file."""
+    padded_seconds: float = 0.0
+    """Length of repeated last samples, where the format needs whole data records."""
+    notes: tuple[str, ...] = ()
+    """Everything else that reading the file back will not give, one sentence each."""
+
+
+@dataclass(frozen=True)
+class WriteOptions:
+    """What `penstock.export` was asked for beside the dataset and its target."""
+
+    overwrite: bool
+    progress: Callable[[float], None] | None
+    ranges: tuple[np.ndarray, np.ndarray] | None
+    typed_labels: bool
+    buffer_bytes: int
 
 
 @dataclass(frozen=True)
@@ -27,7 +60,18 @@ class Format:
     to names that have none."""
     write: Callable[..., Any] | None = None
     """``write(dataset, path)``, of formats that a user registers: makes the file, and returns None
-    or an `ExportReport`. None: `penstock.io.export` writes it."""
+    or an `ExportReport`."""
+    function: str = ""
+    """``"module:function"`` of a format of Penstock, called with `WriteOptions` as well; it is
+    imported when something is written."""
+
+    def built_in(self) -> Callable[[Any, str, WriteOptions], ExportReport]:
+        """The function that writes a format of Penstock."""
+        module, _, function = self.function.partition(":")
+        found: Callable[[Any, str, WriteOptions], ExportReport] = getattr(
+            importlib.import_module(module), function
+        )
+        return found
 
     def file_name(self, name: str) -> str:
         """What the result of a recording of that name is called.
@@ -65,8 +109,14 @@ CONTENTS: dict[str, Callable[[set[str]], bool]] = {
 FORMATS = {
     each.name: each
     for each in (
-        Format("zarr", ".zarr", several=True),
-        Format("edf", ".edf", ("penstock.io.edf_export",), contents=RECORDINGS),
+        Format("zarr", ".zarr", several=True, function="penstock.store:export_store"),
+        Format(
+            "edf",
+            ".edf",
+            ("penstock.io.edf_export",),
+            contents=RECORDINGS,
+            function="penstock.io.edf_export:export_edf",
+        ),
         Format(
             "fif",
             ".fif",
@@ -78,18 +128,44 @@ FORMATS = {
                 "dask.array",
             ),
             contents=RECORDINGS,
+            function="penstock.io.fif_export:export_fif",
             endings=("_raw", "raw", "raw_sss", "raw_tsss", "_meg", "_eeg", "_ieeg"),
         ),
-        Format("nifti", ".nii.gz", ("penstock.io.nifti_write", "nibabel"), contents=VOLUMES),
-        Format("nii", ".nii", ("penstock.io.nifti_write", "nibabel"), contents=VOLUMES),
+        Format(
+            "nifti",
+            ".nii.gz",
+            ("penstock.io.nifti_write", "nibabel"),
+            contents=VOLUMES,
+            function="penstock.io.nifti_write:export_nifti",
+        ),
+        Format(
+            "nii",
+            ".nii",
+            ("penstock.io.nifti_write", "nibabel"),
+            contents=VOLUMES,
+            function="penstock.io.nifti_write:export_nifti",
+        ),
         Format(
             "parquet",
             ".parquet",
             ("penstock.io.table_export", "pyarrow.parquet"),
             contents=TABLES,
+            function="penstock.io.table_export:export_parquet",
         ),
-        Format("csv", ".csv", ("penstock.io.table_export",), contents=TABLES),
-        Format("tsv", ".tsv", ("penstock.io.table_export",), contents=TABLES),
+        Format(
+            "csv",
+            ".csv",
+            ("penstock.io.table_export",),
+            contents=TABLES,
+            function="penstock.io.table_export:export_csv",
+        ),
+        Format(
+            "tsv",
+            ".tsv",
+            ("penstock.io.table_export",),
+            contents=TABLES,
+            function="penstock.io.table_export:export_tsv",
+        ),
     )
 }
 
@@ -122,7 +198,7 @@ def register_format(format: Format) -> Format:
     >>> from penstock.formats import Format, register_format
     >>> def write_raw(ds, path):
     ...     ds.signal.values.astype("<f4").tofile(path)
-    >>> _ = register_format(Format("raw", ".raw", 64 << 20, write=write_raw))
+    >>> _ = register_format(Format("raw", ".raw", write=write_raw))
     """
     if format.name in BUILT_IN:
         raise ValueError(f"{format.name!r} is a format of Penstock: choose another name")
@@ -169,6 +245,16 @@ def target_format(path: str | os.PathLike[str]) -> Format:
             f"cannot tell the format of {path}: end its name in one of {known}, or name the format"
         )
     return found
+
+
+def check_recording(ds: Any) -> None:
+    """Raise a ValueError if the signal of a dataset is none of channels and times."""
+    signal = ds["signal"]
+    if set(signal.dims) != {"channel", "time"} or 0 in signal.shape:
+        raise ValueError(
+            "only a signal of channels and time can be exported as a recording, got dims "
+            f"{dict(signal.sizes)}: export it as .zarr"
+        )
 
 
 def named_target(path: Path, format: Format) -> tuple[str, Path]:

@@ -18,11 +18,12 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from penstock.blocks import TARGET_BYTES, BudgetError, Choice, Grid, choose_block
+from penstock.blocks import TARGET_BYTES, Choice, Grid, choose_block
 from penstock.buffers import recycle
 from penstock.chain import Chain
 from penstock.cluster import thread_executor
 from penstock.dataset import SIGNAL, reads_fresh
+from penstock.errors import BudgetError
 from penstock.footprints import Footprint, footprint, forget_tasks, task_at_work
 from penstock.memory import (
     MIB,

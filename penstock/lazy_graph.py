@@ -11,22 +11,24 @@ import itertools
 import math
 import sys
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from penstock.blocks import RowTooLarge, choose_block, shortest_stretch
+from penstock.blocks import choose_block, shortest_stretch
+from penstock.chain import Chain, sized
 from penstock.dask_chunks import chunk_edges, touched
 from penstock.dataset import SIGNAL, Indexer, Region, blank_variable, indexer_length
+from penstock.errors import RowTooLarge
+from penstock.footprints import at_work
 from penstock.memory import single_threaded_kernels
 from penstock.messages import warn
+from penstock.processor import Processor
 from penstock.results import failures_text, fields_of, remarks_texts, unpacked
-
-if TYPE_CHECKING:
-    from penstock.chain import Chain
+from penstock.step_names import step_name
 
 SINGLE_ROWS = 1 << 13
 """Rows up to which a lazy result has a block for each of them where that is asked."""
@@ -34,6 +36,28 @@ MOST_PIECES = 1 << 18
 """Pieces of chunks up to which a graph lists them; with more, blocks compute what they read."""
 
 _Place = tuple[slice | np.ndarray, ...]
+
+
+def prepared(
+    chain: Chain, processors: Iterable[Processor], limit: int, *, strict: bool = False
+) -> Chain:
+    """The chain with several more steps, each prepared on the lazy result before it.
+
+    `limit` is what one block of that lazy result may take [bytes] (see `lazy_result` for `strict`).
+    """
+    import dask
+
+    for processor in processors:
+        processor = chain.checked(processor)
+        chain = chain.ready_for(processor)
+        state = None
+        if type(processor).prepare is not Processor.prepare:
+            # a prepare that computes does so in this thread: it may be running on a worker
+            doing = at_work(f"preparing {step_name(processor)}")
+            with doing, dask.config.set(scheduler="synchronous"), sized(processor):
+                state = processor.prepare(lazy_result(chain, limit, single=True, strict=strict))
+        chain = chain.then(processor, state)
+    return chain
 
 
 def lazy_result(

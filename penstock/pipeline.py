@@ -15,6 +15,7 @@ from penstock.cluster import active_client
 from penstock.dataset import SIGNAL, check_dataset
 from penstock.formats import check_format
 from penstock.io.objects import as_dataset, is_object
+from penstock.lazy_graph import lazy_result, prepared
 from penstock.local_paths import check_local
 from penstock.memory import MIB
 from penstock.pipeline_files import parse_steps
@@ -22,6 +23,7 @@ from penstock.plain_values import from_json, from_yaml, read_text
 from penstock.plan import Plan, Plans, make_plan, resources
 from penstock.processor import Apply, Processor
 from penstock.results import fields_of, unpacked
+from penstock.shown import pipeline_html
 
 if TYPE_CHECKING:
     from penstock.report import Report
@@ -100,8 +102,6 @@ class Pipeline:
         return f"Pipeline([{inside}]{options})"
 
     def _repr_html_(self) -> str:
-        from penstock.report import pipeline_html
-
         return pipeline_html(self)
 
     def modules_of_run(self, paths: Iterable[str | Path | None], format: str) -> tuple[str, ...]:
@@ -130,7 +130,7 @@ class Pipeline:
         are whole.
         """
         source = check_dataset(as_dataset(ds))
-        return Chain(source).prepared(self.processors, block_bytes).lazy(block_bytes)
+        return lazy_result(prepared(Chain(source), self.processors, block_bytes), block_bytes)
 
     def compute(
         self,
@@ -182,7 +182,7 @@ class Pipeline:
         found = as_dataset(source)
         options = {**self.open_options, **(open_options or {})}
         ds = found if isinstance(found, xr.Dataset) else open_dataset(found, **options)
-        chain = Chain(check_dataset(ds)).prepared(self.processors, 64 * MIB)
+        chain = prepared(Chain(check_dataset(ds)), self.processors, 64 * MIB)
         values = collect(chain, memory=memory, workers=workers, progress=progress)
         if fields_of(chain.output) is not None:
             return unpacked(chain.output, values)

@@ -13,10 +13,8 @@ from penstock.blocks import (
     MARGIN_LIMIT,
     SMALL_BYTES,
     TARGET_BYTES,
-    BudgetError,
     Choice,
     Grid,
-    RowTooLarge,
     block_cost,
     choose_block,
 )
@@ -26,12 +24,15 @@ from penstock.budget import resources as resources
 from penstock.chain import BlockBytes, Chain, Step
 from penstock.dask_chunks import chunk_elements, run_of_chunks
 from penstock.dataset import SIGNAL
+from penstock.errors import BudgetError, RowTooLarge
 from penstock.formats import check_format
 from penstock.io.export_memory import export_bytes
 from penstock.memory import MIB, THREAD_ALLOWANCE, format_bytes
+from penstock.rechunk import reading_scratch, scratch_chain
 from penstock.refusals import refusal, told
 from penstock.results import fields_of
-from penstock.store import QUANTUM, fill_shape
+from penstock.shown import plan_html, plan_text, plans_html
+from penstock.store import QUANTUM, fill_shape, large_variables
 
 REREAD_BYTES = 512 * MIB
 """What reading an interleaved file again for every few rows may cost before it is reshaped."""
@@ -154,16 +155,12 @@ class Plan:
         }
 
     def __str__(self) -> str:
-        from penstock.report import plan_text
-
         return plan_text(self)
 
     def __repr__(self) -> str:
         return str(self)
 
     def _repr_html_(self) -> str:
-        from penstock.report import plan_html
-
         return plan_html(self)
 
 
@@ -202,8 +199,6 @@ class Plans(tuple[Plan, ...]):
         return sum(plan.n_blocks for plan in self)
 
     def __str__(self) -> str:
-        from penstock.report import plan_text
-
         unplanned = f"; {len(self.failed)} cannot be planned" if self.failed else ""
         if not self:
             return f"no recording to plan{unplanned}"
@@ -219,8 +214,6 @@ class Plans(tuple[Plan, ...]):
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        from penstock.report import plans_html
-
         return plans_html(self)
 
 
@@ -403,8 +396,6 @@ def _reading_stage(chain: Chain, slot: int) -> tuple[Stage, Chain] | None:
     cost = block_cost(first, grid)
     if cost.peak > slot:
         return None
-    from penstock.rechunk import reading_scratch
-
     return Stage("scratch", title, first, grid, cost), reading_scratch(first, chain.steps)
 
 
@@ -432,8 +423,6 @@ def _split_stages(
     chain: Chain, index: int, slot: int, concurrency: int, overhead: float
 ) -> list[Stage] | None:
     """A scratch stage up to a step, and the stages from it on."""
-    from penstock.rechunk import scratch_chain
-
     first = chain.until(index)
     reduces = bool(chain.steps[index].processor.reduce_dims)
     keeps = bool(first.steps)
@@ -502,8 +491,6 @@ def _title(chain: Chain, reduces: int | None = None) -> str:
 
 def _copy_stages(chain: Chain) -> list[Stage]:
     """Side variables (channels of another rate) go into the result unchanged."""
-    from penstock.store import large_variables
-
     stages = []
     for name in large_variables(chain.output):
         if name == SIGNAL:

@@ -332,9 +332,9 @@ class Processor:
         return f"{type(self).__name__}({', '.join(shown)})"
 
     def __or__(self, other: Any) -> Any:
-        from penstock.pipeline import Pipeline
+        import penstock  # (pipelines are made of processors: this goes round by the front door)
 
-        return Pipeline([self]) | other
+        return penstock.Pipeline([self]) | other
 
 
 UNKNOWN_SCRATCH = 6.0

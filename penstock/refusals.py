@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from penstock.blocks import BudgetError, Grid, block_cost, choose_block
+from penstock.blocks import Grid, block_cost, choose_block
 from penstock.budget import Resources, worker_too_small
 from penstock.chain import BlockBytes, Chain
 from penstock.dataset import SIGNAL, Region
+from penstock.errors import BudgetError
 from penstock.memory import MIB, THREAD_ALLOWANCE, format_bytes
 from penstock.processor import Processor
 from penstock.store import QUANTUM

@@ -14,6 +14,8 @@ import threading
 from dataclasses import replace
 from typing import Any
 
+from penstock.failures import text_of
+
 _lock = threading.Lock()
 _taken: bytes | None = None
 
@@ -87,8 +89,6 @@ def _sent(entry: Any, function: str) -> tuple[Any, bytes]:
 def _received(sent: tuple[Any, bytes], function: str) -> Any:
     """An entry as it was sent; where that cannot be, one that says why when it is used."""
     import cloudpickle
-
-    from penstock.failures import text_of
 
     bare, whole = sent
     if not whole:

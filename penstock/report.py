@@ -1,11 +1,10 @@
-"""Plans, pipelines and runs for people: text tables, HTML, and the report of a run."""
+"""The report of a run: for people as text and as a page, for programs as JSON."""
 
 from __future__ import annotations
 
 import base64
 import html
 import os
-import reprlib
 import time
 import uuid
 from collections.abc import Mapping
@@ -19,180 +18,14 @@ from penstock.ledger import REPORT_NAME as REPORT_NAME
 from penstock.memory import format_bytes
 from penstock.messages import shown_text
 from penstock.plain_values import to_json
+from penstock.shown import ROWS_SHOWN, escaped, html_table, memory_bar, parameters_text, plan_body
 
 if TYPE_CHECKING:
+    from penstock.budget import Resources
     from penstock.overruns import Overrun, Overruns
-    from penstock.plan import Plan, Plans, Resources
 
 LINES_SHOWN = 20
 """So many failures, and notes, are told where a report is printed; its files hold all of them."""
-ROWS_SHOWN = 1000
-"""Rows of a table of the page; the JSON file holds all of them."""
-
-
-# ---------------------------------------------------------------------- plans
-
-
-def plan_rows(plan: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of a plan's table (from `Plan.to_dict`)."""
-    header = [
-        "stage",
-        "steps",
-        "blocks",
-        "block",
-        "read",
-        "written",
-        "memory a block",
-        "decided by",
-    ]
-    rows = []
-    for number, stage in enumerate(plan["stages"], 1):
-        block = " × ".join(
-            f"{unit} {dim}" for dim, unit in zip(stage["dims"], stage["block"], strict=True)
-        )
-        kind = {"process": "", "scratch": " → scratch", "copy": " (copied)"}[stage["kind"]]
-        margin = stage["margin_overhead"]
-        read = format_bytes(stage["bytes_in"])
-        if margin > 0.005:
-            read += f" (margins {margin:.0%})"
-        if stage.get("in_order"):
-            read += ", front to back"
-        rows.append(
-            [
-                str(number),
-                stage["title"] + kind,
-                str(stage["blocks"]),
-                block,
-                read,
-                format_bytes(stage["bytes_out"]),
-                format_bytes(stage["block_peak"]),
-                stage["largest_step"],
-            ]
-        )
-    return header, rows
-
-
-def plan_summary(plan: dict[str, Any]) -> str:
-    """One line: predicted peak, budget, concurrency and why."""
-    return (
-        f"predicted peak {format_bytes(plan['predicted_memory'])} of "
-        f"{format_bytes(plan['budget'])} allowed: {format_bytes(plan['base'])} for "
-        f"{plan['processes']} process{'es' if plan['processes'] > 1 else ''} + "
-        f"{plan['concurrency']} block{'s' if plan['concurrency'] > 1 else ''} at once "
-        f"({plan['reason']})"
-    )
-
-
-def _text_table(header: list[str], rows: list[list[str]]) -> str:
-    rows = [list(map(shown_text, row)) for row in rows]
-    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in [header, ["-" * width for width in widths], *rows]
-    ]
-    return "\n".join(lines)
-
-
-def plan_text(plan: Plan) -> str:
-    """A plan as a text table."""
-    data = plan.to_dict()
-    return f"{shown_text(plan.name)}\n{_text_table(*plan_rows(data))}\n{plan_summary(data)}"
-
-
-def _escaped(text: str) -> str:
-    return html.escape(shown_text(text))
-
-
-def _html_table(header: list[str], rows: list[list[str]]) -> str:
-    head = "".join(f"<th style='text-align:left'>{_escaped(cell)}</th>" for cell in header)
-    body = "".join(
-        "<tr>"
-        + "".join(f"<td style='text-align:left'>{_escaped(cell)}</td>" for cell in row)
-        + "</tr>"
-        for row in rows
-    )
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-
-
-def memory_bar(base: float, blocks: float, budget: float, measured: float | None = None) -> str:
-    """A bar: what the process takes, what blocks add, the budget, and the measured peak."""
-    whole = max(budget, base + blocks, measured or 0) or 1
-    parts = [
-        (base, "#8fa3b5", f"processes {format_bytes(base)}"),
-        (blocks, "#3b7dd8", f"blocks {format_bytes(blocks)}"),
-    ]
-    inner = "".join(
-        f'<div title="{text}" style="width:{100 * size / whole:.2f}%;background:{color};'
-        'height:100%;float:left"></div>'
-        for size, color, text in parts
-    )
-    marks = ""
-    if measured:
-        marks = (
-            f'<div title="measured peak {format_bytes(measured)}" style="position:absolute;'
-            f"left:{100 * measured / whole:.2f}%;top:-3px;bottom:-3px;width:3px;margin-left:-2px;"
-            'background:#d1495b"></div>'
-        )
-    legend = " &nbsp; ".join(
-        f'<span style="color:{color}">■</span> {text}' for _, color, text in parts
-    )
-    legend += f" &nbsp; <span style='color:#999'>□</span> budget {format_bytes(budget)}"
-    if measured:
-        legend += f" &nbsp; <span style='color:#d1495b'>▮</span> measured {format_bytes(measured)}"
-    return (
-        '<div style="position:relative;height:14px;background:#e8e8e8;max-width:640px;'
-        f'margin:8px 0 4px">{inner}{marks}</div>'
-        f'<div style="font-size:85%">{legend}</div>'
-    )
-
-
-def _plan_body(data: dict[str, Any]) -> str:
-    blocks = data["predicted_memory"] - data["base"]
-    return (
-        _html_table(*plan_rows(data))
-        + memory_bar(data["base"], blocks, data["budget"])
-        + f"<p>{_escaped(plan_summary(data))}</p>"
-    )
-
-
-def plan_html(plan: Plan) -> str:
-    """A plan for Jupyter."""
-    return f"<div><b>Plan of {_escaped(plan.name)}</b>{_plan_body(plan.to_dict())}</div>"
-
-
-def plans_html(plans: Plans) -> str:
-    """Plans of several recordings for Jupyter: totals, and the largest in full."""
-    unplanned = ""
-    if plans.failed:
-        rows = [[name, reason] for name, reason in plans.failed.items()]
-        table = _html_table(["recording", "reason"], rows[:ROWS_SHOWN])
-        unplanned = f"<p><b>{len(rows)} cannot be planned</b></p>{table}"
-    if not plans:
-        return f"<div><b>No recording to plan</b>{unplanned}</div>"
-    largest = max(plans, key=lambda plan: plan.predicted_memory)
-    return (
-        f"<div><b>Plan of {len(plans)} recordings</b>, {plans.n_blocks} blocks; "
-        f"the largest is {_escaped(largest.name)}:{_plan_body(largest.to_dict())}"
-        f"{unplanned}</div>"
-    )
-
-
-def pipeline_html(pipeline: Any) -> str:
-    """A pipeline for Jupyter."""
-    rows = [
-        [
-            str(number),
-            type(processor).__name__,
-            _shown(processor.parameters()),
-            ", ".join(processor.core_dims) or "any",
-        ]
-        for number, processor in enumerate(pipeline, 1)
-    ]
-    table = _html_table(["", "processor", "parameters", "whole along"], rows)
-    return f"<div><b>Pipeline</b>{table}</div>"
-
-
-# ---------------------------------------------------------------------- report of a run
 
 
 @dataclass
@@ -414,7 +247,7 @@ class Report:
         base = self.limits.base
         blocks = max(0, self.predicted_memory - base)
         parts = [
-            f"<p>{_escaped(str(self).splitlines()[0])}</p>",
+            f"<p>{escaped(str(self).splitlines()[0])}</p>",
             "<h3>Memory</h3>",
             memory_bar(base, blocks, self.limits.budget, self.peak_memory),
         ]
@@ -444,15 +277,17 @@ class Report:
         for title, picture in self.figures.items():
             source = base64.b64encode(picture).decode()
             parts.append(
-                f"<h3>{_escaped(title)}</h3><img style='max-width:100%' "
-                f"alt='{_escaped(title)}' src='data:image/png;base64,{source}'>"
+                f"<h3>{escaped(title)}</h3><img style='max-width:100%' "
+                f"alt='{escaped(title)}' src='data:image/png;base64,{source}'>"
             )
-        steps = [[s["processor"].split(".")[-1], _shown(s["parameters"])] for s in self.pipeline]
-        parts += ["<h3>Pipeline</h3>", _html_table(["processor", "parameters"], steps)]
+        steps = [
+            [s["processor"].split(".")[-1], parameters_text(s["parameters"])] for s in self.pipeline
+        ]
+        parts += ["<h3>Pipeline</h3>", html_table(["processor", "parameters"], steps)]
         if self.plans:
             name, plan = max(self.plans.items(), key=lambda item: item[1]["predicted_memory"])
             more = f" (largest of {len(self.plans)})" if len(self.plans) > 1 else ""
-            parts += [f"<h3>Plan of {_escaped(name)}{more}</h3>", _plan_body(plan)]
+            parts += [f"<h3>Plan of {escaped(name)}{more}</h3>", plan_body(plan)]
         return f"<div>{''.join(parts)}</div>"
 
     def _table(self, header: list[str], rows: list[list[str]]) -> str:
@@ -461,12 +296,12 @@ class Report:
         if len(rows) > ROWS_SHOWN:
             where = html.escape(self.path.with_suffix(".json").name)
             more = f"<p>and {len(rows) - ROWS_SHOWN} more: see {where}</p>"
-        return _html_table(header, rows[:ROWS_SHOWN]) + more
+        return html_table(header, rows[:ROWS_SHOWN]) + more
 
     def _time_bars(self) -> str:
         total = sum(self.step_seconds.values()) or 1.0
         rows = "".join(
-            f"<tr><td style='text-align:left'>{_escaped(name)}</td>"
+            f"<tr><td style='text-align:left'>{escaped(name)}</td>"
             f"<td style='text-align:right'>{seconds:.2f} s</td>"
             f"<td style='width:320px'><div style='background:#3b7dd8;height:10px;"
             f"width:{100 * seconds / total:.1f}%'></div></td></tr>"
@@ -487,17 +322,9 @@ class Report:
         return (
             "<!doctype html><html lang='en'><head><meta charset='utf-8'>"
             f"<title>Penstock report</title><style>{style}</style></head><body>"
-            f"<h1>Penstock report</h1><p>{_escaped(self.started)} · {_escaped(self.out)}</p>"
+            f"<h1>Penstock report</h1><p>{escaped(self.started)} · {escaped(self.out)}</p>"
             f"{self._repr_html_()}</body></html>"
         )
-
-
-def _shown(parameters: Mapping[str, Any]) -> str:
-    """Parameters for people; a table given in memory would fill pages."""
-    short = reprlib.Repr()
-    short.maxstring = short.maxother = 200
-    short.maxdict = short.maxlist = short.maxtuple = 12
-    return ", ".join(f"{name}={short.repr(value)}" for name, value in parameters.items())
 
 
 def _counted(blocks: int) -> str:

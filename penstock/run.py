@@ -18,7 +18,6 @@ import xarray as xr
 
 from penstock import events
 from penstock.attempts import MARKS
-from penstock.blocks import BudgetError
 from penstock.budget import Resources, resources
 from penstock.chain import Chain
 from penstock.cluster import active_client, client_executor, local_processes, thread_executor
@@ -26,10 +25,12 @@ from penstock.dask_logs import quiet_dask
 from penstock.dataset import SIGNAL
 from penstock.durable import sync_file_system
 from penstock.engine import Engine
+from penstock.errors import BudgetError
 from penstock.failures import one_sentence
 from penstock.formats import Format, check_format
 from penstock.identity import dataset_identity
 from penstock.job import Job, result_key
+from penstock.lazy_graph import prepared
 from penstock.ledger import LOCK, partial_path, remove
 from penstock.local_paths import local_path
 from penstock.memory import (
@@ -123,7 +124,7 @@ def _seconds_of(pipeline: Pipeline, ds: xr.Dataset, trying: bool) -> float | Non
     if trying:
         few = zip(loops, fill_shape(tuple(loops.values()), 2), strict=True)
         part = ds.isel({dim: slice(0, n) for dim, n in few})
-        bound = Chain(part).prepared(pipeline.processors, SMALL_BYTES)
+        bound = prepared(Chain(part), pipeline.processors, SMALL_BYTES)
     for_one = bound.row_seconds()
     return None if for_one is None else for_one * math.prod(loops.values())
 

@@ -36,6 +36,7 @@ from penstock.dataset import (
 )
 from penstock.durable import sync_file_system
 from penstock.file_facts import array_files, file_facts
+from penstock.formats import ExportReport, WriteOptions
 from penstock.ledger import partial_path, publish, remove
 from penstock.local_paths import local_path
 from penstock.memory import MIB
@@ -558,6 +559,12 @@ def add_provenance(path: Path, facts: Mapping[str, Any]) -> None:
     attributes = about.setdefault("attributes", {})
     attributes["penstock"] = {**attributes.get("penstock", {}), **_json_attrs(facts)}
     write_document(path, about)
+
+
+def export_store(ds: xr.Dataset, path: str, options: WriteOptions) -> ExportReport:
+    """Write a dataset as a store; see `penstock.export`."""
+    write_store(ds, path, overwrite=options.overwrite)
+    return ExportReport(path, "zarr")
 
 
 def write_store(ds: xr.Dataset, path: str | Path, *, overwrite: bool = False) -> Path:

@@ -16,6 +16,7 @@ import xarray as xr
 from penstock.buffers import release_memory
 from penstock.chain import Chain
 from penstock.dataset import SIGNAL, Region, lazy_variable, read_region, reads_fresh
+from penstock.lazy_graph import prepared
 from penstock.pipeline import Pipeline
 from penstock.plan import Resources, make_plan
 from penstock.processor import Processor
@@ -141,7 +142,7 @@ def check_processor(
         assert again == processor, f"{name} changes on its way through YAML: {again!r}"
 
     processor = processor.bound(ds)
-    chain = Chain(ds).prepared([processor], 1 << 40)
+    chain = prepared(Chain(ds), [processor], 1 << 40)
     state = chain.states[0]
     assert pickle.loads(pickle.dumps(state)) is not None or state is None
     outline = processor.outline(chain.steps[0].input, state)

@@ -14,6 +14,7 @@ import xarray as xr
 
 from penstock.buffers import release_memory
 from penstock.chain import Chain
+from penstock.lazy_graph import prepared
 from penstock.memory import (
     format_bytes,
     lean_allocator,
@@ -83,7 +84,7 @@ def memory_use(steps: Processor | Iterable[Any], ds: xr.Dataset) -> MemoryUse:
     pipeline = Pipeline([steps] if isinstance(steps, Processor) else steps)
     with single_threaded_kernels(), lean_allocator():
         process_base(pipeline.modules)
-        chain = Chain(ds).prepared(pipeline.processors, 1 << 40)
+        chain = prepared(Chain(ds), pipeline.processors, 1 << 40)
         _warm_up(pipeline, ds)
         region = chain.whole()
         declared = chain.block_bytes(region)
@@ -109,7 +110,7 @@ def _warm_up(pipeline: Pipeline, ds: xr.Dataset) -> None:
     loops = [str(dim) for dim in ds["signal"].dims if str(dim) not in core]
     part = ds.isel({dim: slice(0, 1) for dim in loops})
     with contextlib.suppress(Exception):  # (what is wrong with it is told of the block itself)
-        chain = Chain(part).prepared(pipeline.processors, 1 << 40)
+        chain = prepared(Chain(part), pipeline.processors, 1 << 40)
         if chain.source["signal"].size < ds["signal"].size:
             chain.compute(chain.whole())
 

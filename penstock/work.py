@@ -19,11 +19,11 @@ import numpy as np
 import xarray as xr
 
 from penstock.beginning import check_result, may_replace, pick_up, start_store, written_arrays
-from penstock.blocks import BudgetError, RowTooLarge
 from penstock.buffers import recycle, release_memory
 from penstock.chain import Chain
 from penstock.dataset import SIGNAL, reads_fresh
 from penstock.durable import sync_file_system, write_whole
+from penstock.errors import BudgetError, RowTooLarge
 from penstock.events import BlockFinished
 from penstock.file_facts import array_files
 from penstock.footprints import footprint, forget_tasks, task_at_work
@@ -40,6 +40,7 @@ from penstock.job import (
     result_provenance,
     source_identity,
 )
+from penstock.lazy_graph import prepared
 from penstock.ledger import Ledger, clean_leftovers, discard, publish, remove, replaced_path
 from penstock.memory import trim_heap, use_lean_allocator
 from penstock.own_folder import leads_elsewhere
@@ -194,7 +195,7 @@ def open_recording(job: Job, slot: int) -> Opened | Done:
         notes.append(damaged)
     source = _open_source(job)
     try:
-        chain = Chain(source).prepared(job.processors, slot, strict=True)
+        chain = prepared(Chain(source), job.processors, slot, strict=True)
     except RowTooLarge as error:
         if slot < job.limits.largest_task:
             raise  # (it is tried again with all that there is)

@@ -13,8 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import penstock as ps
-from penstock.blocks import BudgetError, Grid, choose_block
+from penstock.blocks import Grid, choose_block
 from penstock.chain import Chain
+from penstock.errors import BudgetError
 from penstock.memory import MIB
 from penstock.plan import Resources, make_plan
 from penstock.testing import check_processor, raise_if_computes, virtual_dataset

@@ -10,8 +10,8 @@ import pytest
 from generic import Demean, SortChannels
 
 import penstock as ps
-from penstock.blocks import BudgetError
 from penstock.dataset import SIGNAL
+from penstock.errors import BudgetError
 from penstock.in_memory import OrderedTasks
 from penstock.progress import LateProgress
 from penstock.testing import virtual_dataset

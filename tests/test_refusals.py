@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import penstock as ps
-from penstock.blocks import BudgetError
 from penstock.eeg import BandPassFilter, Rereference, Resample
+from penstock.errors import BudgetError
 from penstock.fmri import ExtractSpheres, SmoothVolumes
 from penstock.memory import MIB, parse_bytes
 from penstock.refusals import least_budget, told

@@ -22,12 +22,13 @@ from penstock.fmri.images import (
     voxel_grid,
 )
 from penstock.fmri.masker_parameters import check_parameters, check_whole
+from penstock.fmri.one_pass import extract, extract_to
 from penstock.fmri.signal_frames import (
     also_called_x,
     signal_frame,
     warn_caller,
 )
-from penstock.fmri.volumes import as_volumes, repetition_time
+from penstock.fmri.volumes import as_list, as_volumes, repetition_time
 from penstock.memory import cpu_count
 from penstock.pipeline import Pipeline
 from penstock.processor import Processor
@@ -188,8 +189,6 @@ class BaseMasker(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  
         ValueError
             If image, masks, confounds and parameters do not go together.
         """
-        from penstock.fmri.one_pass import extract_to
-
         self._check_fitted()
         if out is not None and self._frames != "default":
             raise ValueError(
@@ -208,8 +207,6 @@ class BaseMasker(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  
         self, imgs: Any, confounds: Any, sample_mask: Any, memory: Any, workers: int | None
     ) -> Any:
         """Signals of one image, in the container that `set_output` asks for."""
-        from penstock.fmri.one_pass import extract
-
         (signals,) = extract(
             imgs, [self], confounds=confounds, sample_mask=sample_mask, memory=memory,
             workers=workers, progress=self._progress(),
@@ -505,6 +502,4 @@ class BaseMasker(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  
 
 def _first_volumes(imgs: Any) -> xr.Dataset:
     """The first of the images, opened: it says where voxels lie."""
-    from penstock.fmri.one_pass import as_list
-
     return as_volumes(as_list(imgs)[0])

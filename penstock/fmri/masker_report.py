@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import html
-import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from penstock.fmri.figures import overlay_figure
 from penstock.fmri.images import SpatialImage
+from penstock.fmri.masker_regions import regions_and_names
 from penstock.fmri.signal_frames import warn_caller
 
 if TYPE_CHECKING:
@@ -48,8 +49,6 @@ def masker_report(
     masker: BaseMasker, background: Any, *, title: str | None = None, displayed: Any = "all"
 ) -> MaskerReport:
     """The page of a fitted masker; see `BaseMasker.generate_report`."""
-    from penstock.fmri.figures import overlay_figure
-
     heading = title or f"{type(masker).__name__}: {masker.n_elements_} columns"
     regions, names = regions_and_names(masker)
     kind = None if names is None else "maps" if regions.data.ndim == 4 else "labels"
@@ -75,43 +74,6 @@ def masker_report(
         f"<img style='max-width:100%' alt='regions' src='data:image/png;base64,{picture}'>"
         f"<table>{rows}</table><p>{html.escape(', '.join(columns) + more)}</p></div>"
     )
-
-
-def regions_image(masker: BaseMasker) -> SpatialImage:
-    """Where the regions are, as `regions_and_names` gives it."""
-    return regions_and_names(masker)[0]
-
-
-def regions_and_names(masker: BaseMasker) -> tuple[SpatialImage, dict[int, str] | None]:
-    """Where the regions are, and what they are called.
-
-    Maps are themselves, in the order of their columns; a mask is 1. Otherwise each region has its
-    label value in its voxels, or the number of its column (from 1) where there are no labels, or
-    one of them is 0, which stands for no region here. Names are by these numbers.
-    """
-    grid = masker.grid
-    extractor: Any = masker.processors(grid)[-1]
-    regions = extractor.resolve(grid)
-    if masker.keeps_type:
-        painted = extractor.paint(np.ones((1, len(regions))), grid)[0]
-        return SpatialImage(painted.astype(np.int32).transpose(2, 1, 0), grid.matrix), None
-    names = regions.names()
-    maps = getattr(masker, "_maps", None)
-    if maps is not None:
-        from penstock.fmri.extraction import image_on_grid
-
-        here = image_on_grid(maps, grid, "maps_img", "linear", "")
-        kept = here.data[..., regions.coords["map"]]
-        return SpatialImage(kept, here.affine), dict(enumerate(names))
-    values = np.asarray(regions.coords.get("label", 1 + np.arange(len(regions))))
-    if (values == 0).any():
-        values = 1 + np.arange(len(regions))
-    # (not painted as signals: where spheres overlap those are averaged, and the average of two
-    # numbers is another region's)
-    flat = np.zeros(math.prod(grid.shape), np.int32)
-    flat[regions.voxels.voxels] = np.repeat(values, regions.voxels.sizes)
-    image = SpatialImage(flat.reshape(grid.shape, order="F"), grid.matrix)
-    return image, dict(zip(map(int, values), names, strict=True))
 
 
 def _positions(displayed: Any, n_regions: int) -> list[int]:

@@ -15,7 +15,8 @@ from penstock.fmri.maskers import (
     NiftiMasker,
     NiftiSpheresMasker,
 )
-from penstock.fmri.one_pass import as_list, single_volumes
+from penstock.fmri.one_pass import single_volumes
+from penstock.fmri.volumes import as_list
 from penstock.memory import available_memory, cpu_count, process_now
 
 

@@ -13,12 +13,11 @@ import xarray as xr
 
 from penstock.chain import Chain
 from penstock.dataset import SIGNAL
-from penstock.fmri.image_sources import matching_paths
 from penstock.fmri.images import floating_type, same_grid, voxel_grid
 from penstock.fmri.together import PART, ExtractTogether
-from penstock.fmri.volumes import as_volumes, check_series, joined_in_time
+from penstock.fmri.volumes import as_list, as_volumes, check_series, joined_in_time
 from penstock.in_memory import collect
-from penstock.io.bids_choice import chosen_images
+from penstock.lazy_graph import prepared
 from penstock.local_paths import local_path
 from penstock.memory import MIB
 
@@ -108,20 +107,23 @@ def extract(
 
 def _checked(maskers: Any) -> list[BaseMasker]:
     """The maskers, if they are some."""
-    from penstock.fmri.base_masker import BaseMasker
-
-    if isinstance(maskers, BaseMasker):
+    if _is_masker(maskers):
         raise TypeError("extract takes a list of maskers: write [masker], or masker.transform(img)")
     listed = list(maskers)
     if not listed:
         raise ValueError("no maskers given: there is nothing to extract")
     for masker in listed:
-        if not isinstance(masker, BaseMasker):
+        if not _is_masker(masker):
             raise TypeError(
                 f"extract takes maskers of penstock.fmri, got {type(masker).__name__}: an atlas "
                 "goes into NiftiLabelsMasker(atlas), a mask into NiftiMasker(mask)"
             )
     return listed
+
+
+def _is_masker(value: Any) -> bool:
+    """Whether it has what `BaseMasker` has, which is built on this module."""
+    return callable(getattr(value, "processors", None)) and hasattr(value, "generate_report")
 
 
 def _is_double(dtype: Any) -> bool:
@@ -139,17 +141,6 @@ def single_volumes(imgs: Sequence[Any], masker: BaseMasker, **budget: Any) -> li
     return [_cast(row, masker.dtype) for row in np.ascontiguousarray(raw.T)]
 
 
-def as_list(imgs: Any) -> list[Any]:
-    """The images of a list, those that a pattern matches, or the one there is."""
-    if isinstance(imgs, str | os.PathLike):
-        return [str(path) for path in chosen_images([*map(Path, matching_paths(imgs))])]
-    if isinstance(imgs, list | tuple):
-        if not imgs:
-            raise ValueError("no images given: the list of images is empty")
-        return list(imgs)
-    return [imgs]
-
-
 def _raw(ds: xr.Dataset, maskers: Sequence[BaseMasker], **budget: Any) -> list[np.ndarray]:
     """Signals as they are in the image, (regions, volumes) for every masker."""
     grid = voxel_grid(ds)
@@ -158,10 +149,10 @@ def _raw(ds: xr.Dataset, maskers: Sequence[BaseMasker], **budget: Any) -> list[n
         masker.check_volumes(ds)
         parts.append(masker.processors(grid))
     if len(parts) == 1:
-        chain = Chain(ds).prepared(parts[0], 64 * MIB)
+        chain = prepared(Chain(ds), parts[0], 64 * MIB)
         lengths = np.array([chain.shape[0]])
     else:
-        chain = Chain(ds).prepared([ExtractTogether(tuple(parts))], 64 * MIB)
+        chain = prepared(Chain(ds), [ExtractTogether(tuple(parts))], 64 * MIB)
         lengths = np.bincount(chain.output[PART].values)
     values = collect(chain, **budget)
     if values.ndim == 1:

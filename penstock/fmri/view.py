@@ -11,6 +11,7 @@ import xarray as xr
 from penstock.axes import require_matplotlib
 from penstock.dataset import SIGNAL
 from penstock.fmri.images import SPACE, SpatialImage, load_image
+from penstock.fmri.masker_regions import regions_and_names
 from penstock.fmri.overlay import Kind, Overlay
 from penstock.fmri.slices import Box, plane
 from penstock.fmri.volumes import as_volumes
@@ -90,8 +91,6 @@ def plot_regions(
     """
     require_matplotlib()
     if hasattr(regions, "generate_report"):
-        from penstock.fmri.masker_report import regions_and_names
-
         regions, known = regions_and_names(regions)
         if known is not None:  # (a single region, too, has its own label and name)
             names, kind = names or known, kind or ("maps" if regions.data.ndim == 4 else "labels")

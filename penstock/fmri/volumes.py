@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,7 @@ from penstock.fmri.images import (
     same_grid,
     voxel_grid,
 )
+from penstock.io.bids_choice import chosen_images
 from penstock.io.nifti_images import array_variable, from_nibabel
 from penstock.io.nifti_time import AGREE
 
@@ -266,3 +268,14 @@ def repetition_time(ds: xr.Dataset) -> float | None:
 def _in_memory(values: np.ndarray, affine: Any, dtype: Any) -> xr.Dataset:
     variable = array_variable(values, (*SPACE, "time")[: values.ndim], dtype)
     return make_dataset(variable, coords={AFFINE: (AFFINE_DIMS, np.array(affine, np.float64))})
+
+
+def as_list(imgs: Any) -> list[Any]:
+    """The images of a list, those that a pattern matches, or the one there is."""
+    if isinstance(imgs, str | os.PathLike):
+        return [str(path) for path in chosen_images([*map(Path, matching_paths(imgs))])]
+    if isinstance(imgs, list | tuple):
+        if not imgs:
+            raise ValueError("no images given: the list of images is empty")
+        return list(imgs)
+    return [imgs]

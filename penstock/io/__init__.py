@@ -9,8 +9,9 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from penstock.formats import ExportReport
 from penstock.io.edf_events import read_annotations
-from penstock.io.export import ExportReport, export
+from penstock.io.export import export
 from penstock.io.registry import (
     Reader,
     extensions,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from penstock.dataset import SIGNAL, sampling_frequency
+from penstock.formats import ExportReport, WriteOptions, check_recording
 from penstock.io.edf_band import prefiltering
 from penstock.io.edf_events_write import event_records
 from penstock.io.edf_header_write import SignalFields, annotation_fields, header_bytes
@@ -20,7 +21,6 @@ from penstock.io.edf_samples_write import write_records as write_samples
 from penstock.io.edf_scaling import Candidates, Scaling, Source, read_source, source_signals
 from penstock.io.edf_subject import identity
 from penstock.io.edf_time import from_zero, same_time
-from penstock.io.export import ExportReport
 from penstock.io.labels import VOLTAGE_TYPES, clean_unit, listed, split_label, volts
 from penstock.io.publish import published_file
 
@@ -35,6 +35,19 @@ HELD = frozenset({"source", "edf_type", "edf_record_duration", "edf_patient", "e
 """Attributes of a dataset that are written, or that say where and how it was made."""
 INFO = frozenset({"mne_info", "channel_info"})
 """What MNE-Python's Info says of a recording."""
+
+
+def export_edf(ds: xr.Dataset, path: str, options: WriteOptions) -> ExportReport:
+    """Write a recording as EDF+; see `penstock.export`."""
+    check_recording(ds)
+    return write_edf(
+        ds,
+        path,
+        ranges=options.ranges,
+        typed_labels=options.typed_labels,
+        progress=options.progress,
+        buffer_bytes=options.buffer_bytes,
+    )
 
 
 def write_edf(

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from penstock.dataset import (
-    check_dataset,
-)
-from penstock.formats import Format, check_format, target_format
+from penstock.dataset import check_dataset
+from penstock.formats import ExportReport, Format, WriteOptions, check_format, target_format
 from penstock.io.objects import as_dataset
 from penstock.local_paths import local_path
 
@@ -20,24 +18,6 @@ if TYPE_CHECKING:
     import xarray as xr
 
 BUFFER_BYTES = 32 * 1024 * 1024
-
-
-@dataclass(frozen=True)
-class ExportReport:
-    """What an export wrote, and what the format could not hold."""
-
-    path: str
-    format: str
-    quantisation_step: dict[str, float] = field(default_factory=dict)
-    """Distance of two neighbouring values by channel, in the unit of the dataset (EDF)."""
-    clipped: dict[str, int] = field(default_factory=dict)
-    """Samples beyond the range of the file, by channel; 0 unless `ranges` were too narrow."""
-    renamed: dict[str, str] = field(default_factory=dict)
-    """Channels whose name the format cannot hold: name in the dataset to name in the file."""
-    padded_seconds: float = 0.0
-    """Length of repeated last samples, where the format needs whole data records."""
-    notes: tuple[str, ...] = ()
-    """Everything else that reading the file back will not give, one sentence each."""
 
 
 def export(
@@ -113,40 +93,19 @@ def export(
         raise ValueError(
             f"{path} is the file this dataset is read from: export it under another name"
         )
-    options: dict[str, Any] = {"progress": progress, "buffer_bytes": buffer_bytes}
+    options = WriteOptions(overwrite, progress, ranges, typed_labels, buffer_bytes)
     if kind.write is not None:
-        return _write_registered(ds, path, kind)
-    if format == "zarr":
-        from penstock.store import write_store
-
-        write_store(ds, path, overwrite=overwrite)
-        return ExportReport(path, format)
-    if format in ("nifti", "nii"):
-        from penstock.io.left_out import left_out
-        from penstock.io.nifti_write import write_nifti
-
-        write_nifti(ds, path, overwrite=overwrite, block_bytes=buffer_bytes)
-        return ExportReport(path, format, notes=tuple(left_out(ds, format)))
-    if format in ("parquet", "csv", "tsv"):
-        from penstock.io.table_export import write_table
-
-        return write_table(ds, path, format, **options)
-    _check_dims(ds)
-    if format == "edf":
-        from penstock.io.edf_export import write_edf
-
-        return write_edf(ds, path, ranges=ranges, typed_labels=typed_labels, **options)
-    from penstock.io.fif_export import write_fif
-
-    return write_fif(ds, path, **options)
+        return _write_registered(ds, path, kind, kind.write)
+    return kind.built_in()(ds, path, options)
 
 
-def _write_registered(ds: xr.Dataset, path: str, kind: Format) -> ExportReport:
+def _write_registered(
+    ds: xr.Dataset, path: str, kind: Format, write: Callable[..., Any]
+) -> ExportReport:
     """Write with the function of a user's format; the file has its name when it is complete."""
-    assert kind.write is not None
     unfinished = os.path.join(os.path.dirname(path), f".unfinished-{os.path.basename(path)}")
     try:
-        made = kind.write(ds, unfinished)
+        made = write(ds, unfinished)
         if not os.path.exists(unfinished):
             raise ValueError(f"the function of the format {kind.name!r} wrote no file at its path")
         os.replace(unfinished, path)
@@ -166,11 +125,3 @@ def _is_source(ds: xr.Dataset, path: str) -> bool:
         and os.path.exists(path)
         and os.path.samefile(source, path)
     )
-
-
-def _check_dims(ds: xr.Dataset) -> None:
-    if set(ds["signal"].dims) != {"channel", "time"} or 0 in ds["signal"].shape:
-        raise ValueError(
-            "only a signal of channels and time can be exported as a recording, got dims "
-            f"{dict(ds['signal'].sizes)}: export it as .zarr"
-        )

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from penstock.dataset import SIGNAL
+from penstock.formats import ExportReport, WriteOptions, check_recording
 from penstock.io.edf_labels import ascii_text
-from penstock.io.export import ExportReport
 from penstock.io.registry import MissingExtraError
 from penstock.messages import warn
 
@@ -32,6 +32,12 @@ _DATES = (
     datetime.datetime.fromtimestamp(-(2**31), datetime.UTC),
     datetime.datetime.fromtimestamp(2**31 - 1, datetime.UTC),
 )
+
+
+def export_fif(ds: xr.Dataset, path: str, options: WriteOptions) -> ExportReport:
+    """Write a recording as FIF; see `penstock.export`."""
+    check_recording(ds)
+    return write_fif(ds, path, progress=options.progress, buffer_bytes=options.buffer_bytes)
 
 
 def write_fif(

@@ -16,7 +16,9 @@ import xarray as xr
 
 from penstock.buffers import scratch_buffer
 from penstock.dataset import SIGNAL, Region, check_dataset, read_region, sampling_frequency
+from penstock.formats import ExportReport, WriteOptions
 from penstock.io.arrays import COMPONENT
+from penstock.io.left_out import left_out
 from penstock.io.nifti_fields import SECONDS, fields_of, restore_fields
 from penstock.io.nifti_time import SECONDS_ASSUMED
 from penstock.io.publish import KeptOpen, published_file
@@ -29,6 +31,14 @@ BATCH_VALUES = 1 << 18
 """Values converted and written at once."""
 AXES = ("x", "y", "z", "time")
 STORABLE = "int8 int16 int32 int64 uint8 uint16 uint32 uint64 float32 float64 complex64 complex128"
+
+
+def export_nifti(ds: xr.Dataset, path: str, options: WriteOptions) -> ExportReport:
+    """Write volumes as NIfTI; see `penstock.export`."""
+    overwrite, block_bytes = options.overwrite, options.buffer_bytes
+    write_nifti(ds, path, overwrite=overwrite, block_bytes=block_bytes)
+    format = "nifti" if path.endswith(".gz") else "nii"
+    return ExportReport(path, format, notes=tuple(left_out(ds, format)))
 
 
 def write_nifti(

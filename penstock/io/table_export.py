@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from penstock.dataset import SIGNAL, make_dataset, read_region
-from penstock.io.export import ExportReport
+from penstock.formats import ExportReport, WriteOptions
 from penstock.io.left_out import left_out
 from penstock.io.publish import KeptOpen, published_file
 from penstock.io.registry import MissingExtraError
@@ -26,6 +26,26 @@ PARQUET_CHUNK_BYTES = 2048
 """What a writer of Parquet keeps of every column of every group of rows (measured)."""
 COLUMN_BYTES = 1 << 20
 """Of one column in one group of a Parquet file."""
+
+
+def export_parquet(ds: xr.Dataset, path: str, options: WriteOptions) -> ExportReport:
+    """Write a table as Parquet; see `penstock.export`."""
+    return _export("parquet", ds, path, options)
+
+
+def export_csv(ds: xr.Dataset, path: str, options: WriteOptions) -> ExportReport:
+    """Write a table with commas; see `penstock.export`."""
+    return _export("csv", ds, path, options)
+
+
+def export_tsv(ds: xr.Dataset, path: str, options: WriteOptions) -> ExportReport:
+    """Write a table with tabs; see `penstock.export`."""
+    return _export("tsv", ds, path, options)
+
+
+def _export(format: str, ds: xr.Dataset, path: str, options: WriteOptions) -> ExportReport:
+    buffer_bytes = options.buffer_bytes
+    return write_table(ds, path, format, progress=options.progress, buffer_bytes=buffer_bytes)
 
 
 def write_table(

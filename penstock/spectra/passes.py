@@ -16,7 +16,7 @@ import numpy as np
 import xarray as xr
 from xarray.core import indexing
 
-from penstock.blocks import BudgetError, Grid
+from penstock.blocks import Grid
 from penstock.buffers import recycle, scratch_buffer
 from penstock.chain import Chain
 from penstock.dataset import (
@@ -25,6 +25,7 @@ from penstock.dataset import (
     Region,
     read_region,
 )
+from penstock.errors import BudgetError
 from penstock.in_memory import OrderedTasks, Planned
 from penstock.memory import (
     MIB,

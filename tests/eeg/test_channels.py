@@ -15,6 +15,7 @@ from penstock.dataset import SIGNAL, sampled_coordinate
 from penstock.eeg import MNE
 from penstock.eeg.channels import Crop, DropChannels, PickChannels, Rereference
 from penstock.eeg.scaling import Scale
+from penstock.lazy_graph import prepared
 from penstock.processor import Context
 from penstock.testing import check_processor
 
@@ -46,7 +47,7 @@ def raw_of(ds):
 
 
 def result(processor, ds, **region):
-    chain = Chain(ds).prepared([processor], 1 << 40)
+    chain = prepared(Chain(ds), [processor], 1 << 40)
     return chain.compute(chain.whole() | region)
 
 

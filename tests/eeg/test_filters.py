@@ -21,6 +21,7 @@ from penstock.eeg.filters import (
 )
 from penstock.eeg.fir import MAX_FFT, design_fir, overlap_save
 from penstock.eeg.overlap import Place
+from penstock.lazy_graph import prepared
 from penstock.testing import check_processor
 
 mne.set_log_level("ERROR")
@@ -37,7 +38,7 @@ def dataset(n_channels=4, n_times=3000, sampling_frequency=250.0, dtype="f8", **
 
 
 def result(processor, ds, **region):
-    chain = Chain(ds).prepared([processor], 1 << 40)
+    chain = prepared(Chain(ds), [processor], 1 << 40)
     return chain.compute(chain.whole() | region)
 
 

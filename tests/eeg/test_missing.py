@@ -24,6 +24,7 @@ from penstock.eeg import (
     Scale,
 )
 from penstock.eeg.triggers import with_triggers
+from penstock.lazy_graph import prepared
 
 mne.set_log_level("ERROR")
 
@@ -49,7 +50,7 @@ def dataset(n_times=4000, dtype="f8", bad=("Pz",), events=None):
 
 
 def result(processor, ds, **region):
-    chain = Chain(ds).prepared([processor], 1 << 40)
+    chain = prepared(Chain(ds), [processor], 1 << 40)
     return chain.compute(chain.whole() | region)
 
 

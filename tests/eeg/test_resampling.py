@@ -16,6 +16,7 @@ from penstock.chain import Chain
 from penstock.dataset import sampling_frequency
 from penstock.eeg.rates import filter_taps, rational_ratio
 from penstock.eeg.resampling import DownSample, Resample, UpSample
+from penstock.lazy_graph import prepared
 from penstock.testing import check_processor
 
 mne.set_log_level("ERROR")
@@ -32,7 +33,7 @@ def dataset(n_channels=3, n_times=6000, frequency=500.0, dtype="f8", start=0.0, 
 
 
 def result(processor, ds, **region):
-    chain = Chain(ds).prepared([processor], 1 << 40)
+    chain = prepared(Chain(ds), [processor], 1 << 40)
     return chain.compute(chain.whole() | region)
 
 

@@ -17,6 +17,7 @@ from penstock.eeg.filters import Filter, HighPassFilter, LowPassFilter, NotchFil
 from penstock.eeg.resampling import Resample
 from penstock.eeg.scaling import Scale
 from penstock.eeg.stretches import stretches
+from penstock.lazy_graph import prepared
 from penstock.testing import check_processor
 
 mne.set_log_level("ERROR")
@@ -52,7 +53,7 @@ def raw_of(ds):
 def result(processor, ds, **region):
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*longer than the .*")
-        chain = Chain(ds).prepared([processor], 1 << 40)
+        chain = prepared(Chain(ds), [processor], 1 << 40)
         return chain.compute(chain.whole() | region)
 
 

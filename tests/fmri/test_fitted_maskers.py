@@ -23,7 +23,7 @@ from penstock.fmri import (
     plot_regions,
 )
 from penstock.fmri.images import SpatialImage
-from penstock.fmri.masker_report import regions_and_names
+from penstock.fmri.masker_regions import regions_and_names
 from penstock.processor import Processor
 
 SHAPE = (12, 12, 12)

@@ -16,7 +16,7 @@ from sklearn.exceptions import NotFittedError
 from small_images import AFFINE, image
 
 import penstock as ps
-from penstock.blocks import BudgetError
+from penstock.errors import BudgetError
 from penstock.fmri import (
     MultiNiftiLabelsMasker,
     MultiNiftiMasker,

@@ -20,7 +20,7 @@ import zarr
 from zarr.codecs import BloscCodec, GzipCodec, ZstdCodec
 
 import penstock as ps
-from penstock.budget import BudgetError
+from penstock.errors import BudgetError
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from hostile import outcomes

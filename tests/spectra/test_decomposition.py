@@ -13,8 +13,8 @@ import pytest
 import xarray as xr
 
 import penstock as ps
-from penstock.blocks import BudgetError
 from penstock.dataset import lazy_variable
+from penstock.errors import BudgetError
 from penstock.memory import MIB, resident
 from penstock.spectra import clustering, kmeans, nmf, passes, pca, svd
 from penstock.testing import virtual_dataset

@@ -13,6 +13,7 @@ from scipy.optimize import curve_fit, least_squares
 
 import penstock as ps
 from penstock.chain import Chain
+from penstock.lazy_graph import prepared
 from penstock.spectra.fit import Fit, evaluate, fit_positions
 from penstock.spectra.levenberg import levenberg_marquardt
 from penstock.spectra.models import (
@@ -645,7 +646,7 @@ def test_x_counts_from_0_where_the_dim_has_no_coordinate():
 def test_failures_reach_the_report(tmp_path):
     ds = grid(spectra(Gaussian()))
     ds.signal[1, 2, 0] = np.nan
-    chain = Chain(ds).prepared([Fit("gaussian", nan_policy="propagate")], 1 << 40)
+    chain = prepared(Chain(ds), [Fit("gaussian", nan_policy="propagate")], 1 << 40)
     failures = []
     chain.compute(chain.whole() | {"y": slice(1, 3)}, failures=failures)
     assert failures == [({"y": 1, "x": 2}, "1 of 53 values are not finite")]

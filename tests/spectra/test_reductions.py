@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import penstock as ps
-from penstock.blocks import BudgetError
 from penstock.dataset import lazy_variable, sampled_index
+from penstock.errors import BudgetError
 from penstock.memory import MIB, PROCESS_ALLOWANCE, resident
 from penstock.results import Field
 from penstock.spectra import passes
