@@ -14,7 +14,7 @@ from tables import Table
 
 import penstock as ps
 from penstock.eeg import HighPassFilter, LowPassFilter, simulate
-from penstock.memory import MIB
+from penstock.memory.accounting import MIB
 
 VARIANTS = Path(__file__).parent / "variants"
 

@@ -40,7 +40,8 @@ ps.export(ds, sys.argv[1], overwrite=True)
 
 COST = """
 import json, sys, threading, time
-import penstock as ps, penstock.shards, penstock.work, penstock.beginning, google_crc32c
+import penstock as ps, google_crc32c
+import penstock.storage.shards, penstock.running.tasks, penstock.running.resuming.beginning
 spent, lock = {}, threading.Lock()
 
 def timed(module, name):
@@ -56,8 +57,8 @@ def timed(module, name):
 
 timed(google_crc32c, "extend")
 for name in ("sync_file_system", "array_files", "_redo_lost", "source_identity", "result_key"):
-    timed(penstock.work, name)
-timed(penstock.beginning, "lost_blocks")
+    timed(penstock.running.tasks, name)
+timed(penstock.running.resuming.beginning, "lost_blocks")
 began = time.perf_counter()
 report = ps.Pipeline.from_yaml(sys.argv[1]).run(
     sys.argv[2], sys.argv[3], memory="1 GiB", workers=2, progress=False)

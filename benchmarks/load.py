@@ -104,7 +104,7 @@ def _cpu_seconds() -> float:
 
 
 def _tiny_blocks() -> None:
-    import penstock.blocks as b
+    import penstock.planning.blocks as b
 
     b.SMALL_BYTES, b.TARGET_BYTES, b.BLOCKS_PER_THREAD = 1, 64 * 4 * 4, 1
 
@@ -128,7 +128,7 @@ def _small_files(work: Path, n: int) -> Path:
 def _measured(kind: str, place: str, n: int, work: Path) -> dict[str, Any]:
     import penstock as ps
     from penstock.eeg import HighPassFilter
-    from penstock.memory import pss
+    from penstock.memory.accounting import pss
     from penstock.testing import virtual_dataset
 
     options: dict[str, Any] = {"memory": "2 GiB", "workers": 2}

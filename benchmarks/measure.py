@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from penstock.memory import tree_pss
+from penstock.memory.accounting import tree_pss
 
 
 @dataclass

@@ -24,7 +24,7 @@ from measure import Measured, measure  # noqa: E402
 from promise_draw import draw  # noqa: E402
 from tables import Table  # noqa: E402
 
-from penstock.memory import MIB  # noqa: E402
+from penstock.memory.accounting import MIB  # noqa: E402
 
 LARGE_BLOCKS = 100 * MIB
 """Above this much for blocks, a prediction must be worth something: at most `WORTH` x measured."""

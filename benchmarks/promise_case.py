@@ -139,7 +139,7 @@ def least(
 ) -> int:
     """The least budget, and a little more, as the refusal of a far too small one names it."""
     from penstock.errors import BudgetError
-    from penstock.memory import parse_bytes
+    from penstock.memory.accounting import parse_bytes
 
     try:
         pipeline.plan(

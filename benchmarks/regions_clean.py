@@ -22,8 +22,8 @@ from regions_data import (
 )
 from tables import Table
 
-from penstock.memory import MIB
-from penstock.store import open_store
+from penstock.memory.accounting import MIB
+from penstock.storage.store import open_store
 
 COLUMNS = ["way", "work [s]", "whole process [s]", "CPU [s]", "peak PSS [MiB]", "above imports",
            "difference", "speed (work)", "speed (whole)", "memory"]  # fmt: skip
@@ -81,7 +81,7 @@ def _differences(out: Path, runs: dict[str, Measured]) -> dict[str, str]:
 def _accuracy(folder: Path, out: Path, quick: bool) -> Table:
     """A cut of the image, given to nilearn in double precision."""
     import penstock as ps
-    from penstock.io.nifti_write import write_nifti
+    from penstock.io.nifti.write import write_nifti
 
     n_volumes = min(300, length(quick))
     cut = out / "cut.nii.gz"

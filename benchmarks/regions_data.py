@@ -11,7 +11,7 @@ import numpy as np
 from measure import Measured
 from tables import Table
 
-from penstock.memory import MIB
+from penstock.memory.accounting import MIB
 
 VARIANTS = Path(__file__).parent / "variants"
 SHAPE = "50 × 59 × 50"

@@ -22,7 +22,7 @@ from regions_data import (
 )
 from tables import Table
 
-from penstock.memory import MIB
+from penstock.memory.accounting import MIB
 
 
 def virtual(work: Path, *, quick: bool, peers: bool) -> list[Table]:

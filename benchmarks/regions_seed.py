@@ -22,9 +22,9 @@ from regions_data import (
 )
 from tables import Table
 
-from penstock.fmri.images import load_image
-from penstock.memory import MIB
-from penstock.store import open_store
+from penstock.fmri.images.images import load_image
+from penstock.memory.accounting import MIB
+from penstock.storage.store import open_store
 
 OURS = {
     "Penstock, 1 region mean": ("means", 1),

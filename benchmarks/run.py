@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def _cores() -> int:
-    from penstock.memory import cpu_count
+    from penstock.memory.accounting import cpu_count
 
     return cpu_count()
 

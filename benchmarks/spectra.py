@@ -14,7 +14,7 @@ import numpy as np
 from measure import Measured, measure
 from tables import Table
 
-from penstock.memory import MIB
+from penstock.memory.accounting import MIB
 
 VARIANTS = Path(__file__).parent / "variants"
 COLUMNS = ["way", "work, warm [s]", "whole process [s]", "CPU [s]", "peak PSS [MiB]", "result",

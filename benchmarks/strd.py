@@ -129,8 +129,8 @@ def certified_sets(folder: Path) -> list[Certified]:
 
 def by_penstock(case: Certified, start: np.ndarray, **options: object) -> tuple[np.ndarray, ...]:
     """Parameters, errors and status of `penstock.spectra.fit_positions`."""
-    from penstock.spectra.fit import fit_positions
-    from penstock.spectra.models import FunctionModel
+    from penstock.spectra.fitting.fit import fit_positions
+    from penstock.spectra.fitting.models import FunctionModel
 
     curve = CURVES[case.name]
     names = tuple(f"b{k + 1}" for k in range(len(start)))

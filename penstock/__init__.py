@@ -8,6 +8,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from penstock import moved
+
 __version__ = "0.1.0"
 
 _HOMES = {
@@ -16,8 +18,8 @@ _HOMES = {
     "Context": "penstock.processor",
     "Processor": "penstock.processor",
     "Pipeline": "penstock.pipeline",
-    "Plan": "penstock.plan",
-    "Report": "penstock.report",
+    "Plan": "penstock.planning.plan",
+    "Report": "penstock.running.report",
     "events_table": "penstock.dataset",
     "export": "penstock.io",
     "from_mne": "penstock.io",
@@ -32,6 +34,8 @@ _HOMES = {
     "to_sidpy": "penstock.io",
     "with_events": "penstock.dataset",
 }
+moved.install()
+
 _SUBMODULES = ("eeg", "fmri", "io", "spectra", "testing")
 
 __all__ = ["__version__", *sorted(_HOMES)]
@@ -52,11 +56,11 @@ if TYPE_CHECKING:
     from penstock.io import to_nibabel as to_nibabel
     from penstock.io import to_sidpy as to_sidpy
     from penstock.pipeline import Pipeline as Pipeline
-    from penstock.plan import Plan as Plan
+    from penstock.planning.plan import Plan as Plan
     from penstock.processor import Apply as Apply
     from penstock.processor import Context as Context
     from penstock.processor import Processor as Processor
-    from penstock.report import Report as Report
+    from penstock.running.report import Report as Report
 
 
 def __getattr__(name: str) -> Any:

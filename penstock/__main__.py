@@ -1,5 +1,5 @@
 """``python -m penstock``: the command line."""
 
-from penstock.cli import main
+from penstock.commands.main import main
 
 main()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from penstock.memory import format_bytes
+from penstock.memory.accounting import format_bytes
 
 
 class BudgetError(ValueError):

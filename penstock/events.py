@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
-    from penstock.footprints import Footprint
-    from penstock.overruns import Overrun
+    from penstock.memory.footprints import Footprint
+    from penstock.memory.overruns import Overrun
 
 
 @dataclass(frozen=True)

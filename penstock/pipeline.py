@@ -10,23 +10,23 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import xarray as xr
 
-from penstock.chain import Chain
-from penstock.cluster import active_client
 from penstock.dataset import SIGNAL, check_dataset
 from penstock.formats import check_format
 from penstock.io.objects import as_dataset, is_object
-from penstock.lazy_graph import lazy_result, prepared
 from penstock.local_paths import check_local
-from penstock.memory import MIB
+from penstock.memory.accounting import MIB
 from penstock.pipeline_files import parse_steps
 from penstock.plain_values import from_json, from_yaml, read_text
-from penstock.plan import Plan, Plans, make_plan, resources
+from penstock.planning.chain import Chain
+from penstock.planning.lazy import lazy_result, prepared
+from penstock.planning.plan import Plan, Plans, make_plan, resources
+from penstock.planning.shown import pipeline_html
 from penstock.processor import Apply, Processor
-from penstock.results import fields_of, unpacked
-from penstock.shown import pipeline_html
+from penstock.records import fields_of, unpacked
+from penstock.running.workers.executors import active_client
 
 if TYPE_CHECKING:
-    from penstock.report import Report
+    from penstock.running.report import Report
 
 Source: TypeAlias = (
     "str | Path | xr.Dataset | Sequence[str | Path | xr.Dataset] "
@@ -176,8 +176,8 @@ class Pipeline:
         >>> float(ps.Pipeline([np.abs]).compute(ds).signal.sum())
         20.0
         """
-        from penstock.in_memory import collect
         from penstock.io import open_dataset
+        from penstock.running.in_memory import collect
 
         found = as_dataset(source)
         options = {**self.open_options, **(open_options or {})}
@@ -259,9 +259,9 @@ class Pipeline:
             If the budget cannot be kept, with what would make it fit.
         """
         from penstock.io import open_dataset
-        from penstock.plan_many import plan_many
-        from penstock.run import as_workers_see, executor_kind
-        from penstock.sources import SourceItem, resolve_sources
+        from penstock.running.plan_many import plan_many
+        from penstock.running.run import as_workers_see, executor_kind
+        from penstock.running.sources import SourceItem, resolve_sources
 
         check_format(format)
         client = client if client is not None else active_client()
@@ -371,7 +371,7 @@ class Pipeline:
         FileNotFoundError, ValueError
             For wrong usage. A recording that fails does not raise: it is in ``report.failed``.
         """
-        from penstock.run import run
+        from penstock.running.run import run
 
         return run(
             self,

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from penstock.memory import MIB, format_bytes
+from penstock.memory.accounting import MIB, format_bytes
 from penstock.messages import shown_text
 
 LARGEST_TEXT = 16 * MIB

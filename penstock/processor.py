@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from penstock import messages
-from penstock.buffers import new_array, scratch_buffer
 from penstock.dataset import (
     SIGNAL,
     Region,
@@ -32,6 +31,7 @@ from penstock.dataset import (
     sampling_frequency,
 )
 from penstock.function_source import source_digest
+from penstock.memory.buffers import new_array, scratch_buffer
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from penstock import cli
+from penstock.commands import main as cli
 
 
 @dataclass

@@ -30,7 +30,7 @@ def write_samples(folder: Path) -> list[Path]:
     import scipy.io
 
     import penstock as ps
-    from penstock.store import write_store
+    from penstock.storage.store import write_store
 
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import penstock as ps
-from penstock.store import write_store
+from penstock.storage.store import write_store
 
 OPTIONS: dict[str, Any] = {"memory": "3 GiB", "workers": 1, "progress": False}
 
@@ -35,7 +35,7 @@ def recording(path: Path, seed: int = 0, channels: int = 6, samples: int = 40_00
 @contextmanager
 def disk_full_after(blocks: int) -> Iterator[None]:
     """Let so many arrays of blocks be written, and no more."""
-    import penstock.work as work
+    import penstock.running.tasks as work
 
     left = [blocks]
     write = work.write_block

@@ -20,11 +20,11 @@ from pathlib import Path
 from interrupted import OPTIONS, contents, recording
 
 import penstock as ps
-import penstock.blocks
+import penstock.planning.blocks
 from penstock.eeg import HighPassFilter
-from penstock.ledger import Ledger, partial_path
+from penstock.storage.ledger import Ledger, partial_path
 
-penstock.blocks.SMALL_BYTES = 1
+penstock.planning.blocks.SMALL_BYTES = 1
 FORMATS = ("zarr", "edf")
 PIPELINE = ps.Pipeline([HighPassFilter(1.0)])
 

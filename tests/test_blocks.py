@@ -13,11 +13,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import penstock as ps
-from penstock.blocks import Grid, choose_block
-from penstock.chain import Chain
 from penstock.errors import BudgetError
-from penstock.memory import MIB
-from penstock.plan import Resources, make_plan
+from penstock.memory.accounting import MIB
+from penstock.planning.blocks import Grid, choose_block
+from penstock.planning.chain import Chain
+from penstock.planning.plan import Resources, make_plan
 from penstock.testing import check_processor, raise_if_computes, virtual_dataset
 
 
@@ -87,8 +87,8 @@ def budget_for_blocks(
     pipeline: ps.Pipeline, ds: xr.Dataset, out: Path, n_bytes: int, workers: int
 ) -> None:
     """Run with so many bytes left for blocks, whatever this process takes already."""
-    from penstock import blocks
-    from penstock.memory import PROCESS_ALLOWANCE, THREAD_ALLOWANCE, process_base
+    from penstock.memory.accounting import PROCESS_ALLOWANCE, THREAD_ALLOWANCE, process_base
+    from penstock.planning import blocks
 
     base = process_base() + PROCESS_ALLOWANCE
     needed = base + n_bytes + workers * THREAD_ALLOWANCE
@@ -202,8 +202,8 @@ def test_grid_covers_everything_once() -> None:
 
 def test_an_interleaved_file_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows of a multiplexed file: read in file order into scratch, not once for every few rows."""
-    monkeypatch.setattr("penstock.plan.REREAD_BYTES", 1)
-    monkeypatch.setattr("penstock.blocks.SMALL_BYTES", 1)
+    monkeypatch.setattr("penstock.planning.plan.REREAD_BYTES", 1)
+    monkeypatch.setattr("penstock.planning.blocks.SMALL_BYTES", 1)
     values = np.random.default_rng(0).standard_normal((12, 40_000)).astype("f4")
     read = []
 

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.admission import Admission
-from penstock.budget import ProcessGroup, Resources, peak_together
-from penstock.memory import MIB
-from penstock.workers import WorkerProcess, merged, usable_fraction
+from penstock.memory.accounting import MIB
+from penstock.memory.worker_processes import WorkerProcess, merged, usable_fraction
+from penstock.planning.budget import ProcessGroup, Resources, peak_together
+from penstock.running.workers.admission import Admission
 
 
 @st.composite
@@ -129,8 +129,8 @@ def test_a_task_that_fits_nowhere_is_let_in_alone() -> None:
 
 
 def test_libraries_that_local_workers_share_count_once() -> None:
-    from penstock.budget import resources
-    from penstock.memory import worker_shared
+    from penstock.memory.accounting import worker_shared
+    from penstock.planning.budget import resources
 
     two, four = (resources("8 GiB", n, kind="processes") for n in (2, 4))
     assert four.base - two.base == 2 * (four.groups[0].base - worker_shared())
@@ -149,7 +149,7 @@ def test_opening_a_file_loads_what_was_counted_before(name: str, data: Path) -> 
     code = (
         "import sys, penstock as ps\n"
         "from penstock.io.registry import reading_modules\n"
-        "from penstock.memory import GROWN, process_base, resident, trim_heap\n"
+        "from penstock.memory.accounting import GROWN, process_base, resident, trim_heap\n"
         "before = process_base(reading_modules([sys.argv[1]]))\n"
         "ps.Pipeline([]).plan(ps.open_dataset(sys.argv[1]), memory='4 GiB')\n"
         "trim_heap()\n"

@@ -20,9 +20,9 @@ import xarray as xr
 from command_line import Penstock
 
 import penstock as ps
-from penstock.ledger import Ledger, partial_path
-from penstock.memory import MIB, PROCESS_ALLOWANCE, process_base
-from penstock.store import write_store
+from penstock.memory.accounting import MIB, PROCESS_ALLOWANCE, process_base
+from penstock.storage.ledger import Ledger, partial_path
+from penstock.storage.store import write_store
 
 SCRIPT = Path(sys.executable).with_name("penstock")
 HERE = Path(__file__).parent
@@ -390,7 +390,8 @@ def test_ctrl_c_keeps_what_is_finished(penstock: Penstock, monkeypatch: pytest.M
     command += ["--allow", "generic"]
     # blocks as small as they can be, as a recording of many hours would have many of them
     script = (
-        "import penstock.blocks, penstock.cli; penstock.blocks.SMALL_BYTES = 1; penstock.cli.main()"
+        "import penstock.planning.blocks as blocks, penstock.commands.main as program; "
+        "blocks.SMALL_BYTES = 1; program.main()"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", script, *command],
@@ -416,7 +417,7 @@ def test_ctrl_c_keeps_what_is_finished(penstock: Penstock, monkeypatch: pytest.M
     assert not Path("out/long.zarr").exists()
     assert json.loads(Path("out/penstock-report.json").read_text())["interrupted"]
 
-    monkeypatch.setattr("penstock.blocks.SMALL_BYTES", 1)
+    monkeypatch.setattr("penstock.planning.blocks.SMALL_BYTES", 1)
     again = penstock(*command)
     assert (again.code, again.err) == (0, "")
     total = int(re.search(rf"resumed: {finished} of (\d+) blocks", again.out)[1])  # type: ignore[index]

@@ -4,7 +4,7 @@ import os
 import psutil
 import pytest
 
-from penstock.cluster import local_processes
+from penstock.running.workers.executors import local_processes
 
 
 @pytest.fixture(scope="module")

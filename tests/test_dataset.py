@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import penstock as ps
-from penstock.chain import Chain
 from penstock.dataset import LazyArray, lazy_variable, sampled_coordinate, sampled_index
+from penstock.planning.chain import Chain
 from penstock.testing import virtual_dataset
 
 

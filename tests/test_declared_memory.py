@@ -17,7 +17,7 @@ import pytest
 from declared_memory_case import GROUPS
 
 import penstock as ps
-from penstock.memory import MIB, THREAD_ALLOWANCE, format_bytes
+from penstock.memory.accounting import MIB, THREAD_ALLOWANCE, format_bytes
 from penstock.processor import registered_processors
 
 HERE = Path(__file__).parent

@@ -19,8 +19,8 @@ import xarray as xr
 from generic import Demean, Slow
 
 import penstock as ps
-from penstock.ledger import Ledger, partial_path
-from penstock.store import write_store
+from penstock.storage.ledger import Ledger, partial_path
+from penstock.storage.store import write_store
 
 HERE = Path(__file__).parent
 ENVIRONMENT = {
@@ -60,12 +60,13 @@ def source(tmp_path: Path) -> Path:
 def test_killed_and_resumed_run_ends_with_the_same_bytes(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("penstock.blocks.SMALL_BYTES", 1)
+    monkeypatch.setattr("penstock.planning.blocks.SMALL_BYTES", 1)
     marks = tmp_path / "marks"
     marks.mkdir()
     out = tmp_path / "out"
-    script = "import penstock.blocks; penstock.blocks.SMALL_BYTES = 1\n" + SCRIPT.format(
-        seconds=0.4, marks=str(marks), source=str(source), out=str(out)
+    script = (
+        "import penstock.planning.blocks; penstock.planning.blocks.SMALL_BYTES = 1\n"
+        + SCRIPT.format(seconds=0.4, marks=str(marks), source=str(source), out=str(out))
     )
     process = subprocess.Popen(
         [sys.executable, "-c", script], env=ENVIRONMENT, stdout=subprocess.DEVNULL
@@ -146,7 +147,7 @@ def cluster(tmp_path: Path):
 def test_a_worker_killed_in_a_block_changes_nothing(
     cluster: tuple, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("penstock.blocks.SMALL_BYTES", 1)
+    monkeypatch.setattr("penstock.planning.blocks.SMALL_BYTES", 1)
     client, workers = cluster
     # (the workers plan for themselves: they must cut as small as we do)
     client.run(_cut_small)
@@ -183,17 +184,17 @@ def test_a_worker_killed_in_a_block_changes_nothing(
 
 
 def _cut_small() -> None:
-    import penstock.blocks
+    import penstock.planning.blocks
 
-    penstock.blocks.SMALL_BYTES = 1
+    penstock.planning.blocks.SMALL_BYTES = 1
 
 
 def test_a_full_disk_keeps_what_is_finished(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import penstock.work as work
+    import penstock.running.tasks as work
 
-    monkeypatch.setattr("penstock.blocks.SMALL_BYTES", 1)
+    monkeypatch.setattr("penstock.planning.blocks.SMALL_BYTES", 1)
     room = [3]
     write = work.write_block
 

@@ -10,14 +10,15 @@ from generic import Demean, MovingAverage
 from tape import dataset, tape
 
 import penstock as ps
-from penstock import blocks, events
-from penstock.store import open_store
+from penstock import events
+from penstock.planning import blocks
+from penstock.storage.store import open_store
 
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
     """Blocks of a few dozen volumes, so that a file has many."""
-    for module in (blocks, __import__("penstock.plan").plan):
+    for module in (blocks, __import__("penstock.planning.plan").plan):
         monkeypatch.setattr(module, "TARGET_BYTES", 1 << 17)
     monkeypatch.setattr(blocks, "SMALL_BYTES", 1 << 14)
 

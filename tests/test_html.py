@@ -80,7 +80,7 @@ def test_pages_of_maskers_hold_no_tags_of_files(tmp_path):
 
 def test_names_with_dollars_are_drawn_as_they_are():
     pytest.importorskip("matplotlib").use("Agg")
-    from penstock.axes import Scale, drawn_text
+    from penstock.plots.quantities import Scale, drawn_text
     from penstock.spectra import plot_map, plot_position
 
     assert drawn_text("a$b\x1b") == "a\\$b\\x1b"

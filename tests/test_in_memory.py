@@ -12,8 +12,8 @@ from generic import Demean, SortChannels
 import penstock as ps
 from penstock.dataset import SIGNAL
 from penstock.errors import BudgetError
-from penstock.in_memory import OrderedTasks
-from penstock.progress import LateProgress
+from penstock.running.in_memory import OrderedTasks
+from penstock.running.progress import LateProgress
 from penstock.testing import virtual_dataset
 
 

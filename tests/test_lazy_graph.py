@@ -14,7 +14,7 @@ import pytest
 import penstock as ps
 from penstock.eeg import HighPassFilter, Rereference, Resample
 from penstock.processor import Apply
-from penstock.store import write_store
+from penstock.storage.store import write_store
 
 
 class Counting:
@@ -93,7 +93,9 @@ def test_a_run_computes_the_users_chunks_about_once(chunks, tmp_path, monkeypatc
     array, counting = upstream(values, chunks)
     ds = ps.make_dataset(array, sampling_frequency=100.0)
     pipeline = ps.Pipeline([HighPassFilter(1.0, method="iir")])
-    monkeypatch.setattr("penstock.blocks.SMALL_BYTES", 1)  # (several blocks of so small a signal)
+    monkeypatch.setattr(
+        "penstock.planning.blocks.SMALL_BYTES", 1
+    )  # (several blocks of so small a signal)
     report = pipeline.run(ds, tmp_path / "out", memory="4 GiB", workers=2, progress=False)
     assert report.ok
     assert counting.calls <= 2 * array.npartitions
@@ -133,16 +135,16 @@ def test_writing_a_store_computes_every_chunk_once(tmp_path):
 def test_values_in_memory_do_not_travel_with_every_block(tmp_path, monkeypatch):
     from distributed import Client
 
-    import penstock.engine
+    import penstock.running.engine
 
     sizes = []
-    submit = penstock.engine.Engine._block_task
+    submit = penstock.running.engine.Engine._block_task
 
     def measured(self, recording, opened, stage, number):
         sizes.append(len(cloudpickle.dumps(opened)))
         return submit(self, recording, opened, stage, number)
 
-    monkeypatch.setattr(penstock.engine.Engine, "_block_task", measured)
+    monkeypatch.setattr(penstock.running.engine.Engine, "_block_task", measured)
     values = np.random.default_rng(0).standard_normal((32, 50_000)).astype("f4")
     counting = Counting()
     array = da.from_array(values, chunks=(32, 5000), name=False).map_blocks(counting, dtype="f4")

@@ -16,15 +16,15 @@ from hypothesis import strategies as st
 
 import penstock as ps
 from penstock import events
-from penstock.budget import Resources
-from penstock.engine import Engine
-from penstock.job import Done, Job, Opened
-from penstock.ledger import BlockNumbers
-from penstock.plan import Plans
-from penstock.plan_many import in_windows
-from penstock.progress import LogProgress, Tally
-from penstock.report import LINES_SHOWN, Report
-from penstock.store import write_store
+from penstock.planning.budget import Resources
+from penstock.planning.plan import Plans
+from penstock.running.engine import Engine
+from penstock.running.job import Done, Job, Opened
+from penstock.running.plan_many import in_windows
+from penstock.running.progress import LogProgress, Tally
+from penstock.running.report import LINES_SHOWN, Report
+from penstock.storage.ledger import BlockNumbers
+from penstock.storage.store import write_store
 
 LIMITS = Resources(8 << 30, 8, 1, 0, 8)
 

@@ -17,9 +17,10 @@ from misbehaving import Misbehaves, open_numbers, recording
 from real_cluster import RealCluster, real_cluster
 
 import penstock as ps
-from penstock import events, worker_watch
-from penstock.failures import RunStopped
+from penstock import events
 from penstock.io import Reader, register_reader, registry
+from penstock.running.failures import RunStopped
+from penstock.running.workers import watch as worker_watch
 from penstock.testing import virtual_dataset
 
 BUDGET = "4 GiB"
@@ -35,7 +36,7 @@ class Heard(list[str]):
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("penstock.engine.LOOK_EVERY", 0.5)
+    monkeypatch.setattr("penstock.running.engine.LOOK_EVERY", 0.5)
     monkeypatch.setattr(worker_watch, "PATIENCE", 2.0)
     monkeypatch.setattr(worker_watch, "SOON", 1.0)
 
@@ -191,7 +192,7 @@ def test_paused_workers_are_told_and_not_waited_for_without_end(
 def test_blocks_of_a_paused_worker_go_to_the_others(
     threads_cluster: Any, tmp_path: Path, impatient: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("penstock.blocks.SMALL_BYTES", 1)
+    monkeypatch.setattr("penstock.planning.blocks.SMALL_BYTES", 1)
     cluster, connect = threads_cluster
     heard = Heard()
     paused: list[str] = []

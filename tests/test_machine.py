@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from penstock.machine import (
+from penstock.memory.accounting import MIB
+from penstock.memory.machine import (
     available_memory,
     control_groups,
     cpu_count,
@@ -18,7 +19,6 @@ from penstock.machine import (
     job_memory,
     memory_left_by_groups,
 )
-from penstock.memory import MIB
 
 GIB = 1024 * MIB
 FREE = "/job/step"
@@ -121,7 +121,7 @@ def test_the_job_bounds_what_is_available(monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.mark.parametrize("flag", ["-v", "-d"])
 def test_resource_limits_bound_what_is_available(flag: str) -> None:
-    code = "from penstock.machine import available_memory; print(available_memory())"
+    code = "from penstock.memory.machine import available_memory; print(available_memory())"
     command = f'ulimit {flag} 2000000; exec "$0" -c "{code}"'
     done = subprocess.run(["bash", "-c", command, sys.executable], capture_output=True, text=True)
     assert 0 < int(done.stdout) < 2_000_000 * 1024, done.stderr

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 import penstock as ps
-from penstock.memory import MIB, format_bytes, parse_bytes, resident, tree_pss
+from penstock.memory.accounting import MIB, format_bytes, parse_bytes, resident, tree_pss
 
 HERE = Path(__file__).parent
 

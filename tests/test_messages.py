@@ -33,7 +33,7 @@ def evil(tmp_path):
         attrs={"measurement_date": "\x1b[2J", "sidecar_notes": EVIL, "left_out": [EVIL]},
     )
     ds = ps.with_events(ds, {"onset": [1.0], "duration": [0.0], "label": [EVIL]})
-    from penstock.store import write_store
+    from penstock.storage.store import write_store
 
     return write_store(ds, tmp_path / "re\x1b[31mc\u202e.zarr")
 

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from misbehaving import RAISED, Misbehaves, open_numbers, recording, write_numbers
 
 import penstock as ps
-from penstock import events, failures, formats
-from penstock.failures import may_pass, seconds_to_wait, text_of
+from penstock import events, formats
 from penstock.io import Reader, register_reader, registry
+from penstock.running import failures
+from penstock.running.failures import may_pass, seconds_to_wait, text_of
 
 BUDGET = "2 GiB"
 
@@ -70,7 +71,7 @@ def test_opening_and_writing_fail_for_one_recording(place: dict[str, Any], tmp_p
 def test_publishing_fails_for_one_recording(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import penstock.work as work
+    import penstock.running.tasks as work
 
     publish = work.publish
 
@@ -126,7 +127,7 @@ def test_reasons_are_one_line(text: str) -> None:
 def test_a_block_waits_for_its_next_try_and_the_others_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("penstock.blocks.SMALL_BYTES", 1)
+    monkeypatch.setattr("penstock.planning.blocks.SMALL_BYTES", 1)
     began: list[float] = []
     heard: list[events.Event] = []
 

@@ -18,8 +18,8 @@ from greedy import MIB
 
 import penstock as ps
 from penstock import events
-from penstock.overruns import OverrunWarning
-from penstock.store import write_store
+from penstock.memory.overruns import OverrunWarning
+from penstock.storage.store import write_store
 from penstock.testing import virtual_dataset
 
 
@@ -96,7 +96,7 @@ def test_honest_functions_are_not_blamed(place: dict[str, Any], tmp_path: Path) 
     assert "warning" not in str(report)
 
 
-@pytest.mark.filterwarnings("ignore::penstock.overruns.OverrunWarning")
+@pytest.mark.filterwarnings("ignore::penstock.memory.overruns.OverrunWarning")
 def test_fewer_blocks_run_at_once_when_they_take_more(tmp_path: Path) -> None:
     tight = ps.Pipeline([]).plan(virtual_dataset((1, 1000)), memory="3 GiB", workers=1).base
     told: list[int] = []
@@ -121,7 +121,7 @@ def test_fewer_blocks_run_at_once_when_they_take_more(tmp_path: Path) -> None:
     assert max(greedy.at_once[told[0] + 1 :]) <= 2
 
 
-@pytest.mark.filterwarnings("ignore::penstock.overruns.OverrunWarning")
+@pytest.mark.filterwarnings("ignore::penstock.memory.overruns.OverrunWarning")
 def test_recordings_to_come_are_planned_with_what_was_measured(tmp_path: Path) -> None:
     sources = {f"r{i}": virtual_dataset((8, 1_000_000)) for i in range(4)}
     pipeline = ps.Pipeline([ps.Apply(greedy.greedy, core_dims=(), scratch=0.0)])
@@ -149,7 +149,7 @@ def test_the_exit_code_says_it(run_cli: Penstock, tmp_path: Path) -> None:
 
 def test_where_marks_cannot_be_set_samples_have_to_do(tmp_path: Path) -> None:
     code = (
-        "import sys, penstock.peaks as peaks\n"
+        "import sys, penstock.memory.peaks as peaks\n"
         "peaks._new_mark = lambda: False\n"
         "import test_overruns as t\n"
         "report = t.run(t.greedy.honest, t.Path(sys.argv[1]))\n"

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 import penstock as ps
-from penstock.ledger import discard, partial_path
-from penstock.store import write_store
+from penstock.storage.ledger import discard, partial_path
+from penstock.storage.store import write_store
 
 
 @pytest.fixture
@@ -82,8 +82,8 @@ def test_links_inside_an_unfinished_result_are_not_followed(
     tmp_path, precious, source, inside, monkeypatch
 ):
     out = tmp_path / "out"
-    monkeypatch.setattr("penstock.work.finish_recording", _stop)
-    monkeypatch.setattr("penstock.engine.finish_recording", _stop)
+    monkeypatch.setattr("penstock.running.tasks.finish_recording", _stop)
+    monkeypatch.setattr("penstock.running.engine.finish_recording", _stop)
     assert not run(source, out).ok
     monkeypatch.undo()
     building = partial_path(out / "rec.zarr")

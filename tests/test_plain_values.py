@@ -4,7 +4,7 @@ import pytest
 
 import penstock as ps
 from penstock.plain_values import from_json, from_yaml
-from penstock.store import stored_provenance
+from penstock.storage.store import stored_provenance
 
 LAUGHS = "a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + "".join(
     f"{b}: &{b} [{', '.join(f'*{a}' for _ in range(9))}]\n" for a, b in pairwise("abcdefgh")

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import penstock as ps
-from penstock.plan import Plans
-from penstock.store import write_store
+from penstock.planning.plan import Plans
+from penstock.storage.store import write_store
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ from places import place as place
 
 import penstock as ps
 from penstock.eeg import HighPassFilter, Rereference
-from penstock.memory import MIB
+from penstock.memory.accounting import MIB
+from penstock.memory.worker_processes import worker_processes
 from penstock.testing import virtual_dataset
-from penstock.workers import worker_processes
 
 
 def named(ds: Any) -> Any:

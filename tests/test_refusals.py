@@ -13,8 +13,8 @@ import penstock as ps
 from penstock.eeg import BandPassFilter, Rereference, Resample
 from penstock.errors import BudgetError
 from penstock.fmri import ExtractSpheres, SmoothVolumes
-from penstock.memory import MIB, parse_bytes
-from penstock.refusals import least_budget, told
+from penstock.memory.accounting import MIB, parse_bytes
+from penstock.planning.refusals import least_budget, told
 from penstock.testing import virtual_dataset
 
 

@@ -17,7 +17,7 @@ import penstock as ps
 from penstock import formats
 from penstock.formats import Format, register_format
 from penstock.io import Reader, register_reader, registry
-from penstock.registrations import registrations, take_over
+from penstock.running.registrations import registrations, take_over
 
 BUDGET = "2 GiB"
 
@@ -84,7 +84,7 @@ def test_what_cannot_be_sent_is_told_where_it_is_needed(
     sent = registrations()
     registry._readers.pop("plain")
     registry._readers.pop("other")
-    monkeypatch.setattr("penstock.registrations._process", lambda: ("another", 1))
+    monkeypatch.setattr("penstock.running.registrations._process", lambda: ("another", 1))
     take_over(sent)
     other = source.rename(tmp_path / "a.other")
     assert float(ps.open_dataset(other).signal.max()) == 3 * 399

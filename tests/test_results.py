@@ -9,7 +9,7 @@ import pytest
 import xarray as xr
 
 import penstock as ps
-from penstock.results import Field, record_dtype, results_outline
+from penstock.records import Field, record_dtype, results_outline
 
 FIELDS = {
     "height": Field("float64", attrs={"units": "V"}),

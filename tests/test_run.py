@@ -12,8 +12,8 @@ from generic import Demean, FailsAt, Slow, SubtractMean
 
 import penstock as ps
 from penstock import events
-from penstock.ledger import Ledger, partial_path
-from penstock.store import open_store, write_store
+from penstock.storage.ledger import Ledger, partial_path
+from penstock.storage.store import open_store, write_store
 
 BUDGET = "2 GiB"
 
@@ -140,7 +140,7 @@ def test_a_ledger_line_cut_short_does_not_count(tmp_path: Path) -> None:
 
 
 def test_unaligned_writes_are_refused(tmp_path: Path, small: xr.Dataset) -> None:
-    from penstock.store import create_array, write_block
+    from penstock.storage.store import create_array, write_block
 
     write_store(small, tmp_path / "a.zarr")
     create_array(tmp_path / "a.zarr", "x", ("t",), (100,), "f4", (20,))
@@ -149,7 +149,7 @@ def test_unaligned_writes_are_refused(tmp_path: Path, small: xr.Dataset) -> None
 
 
 def test_a_folder_in_use_is_refused(small: xr.Dataset, tmp_path: Path) -> None:
-    from penstock.run import _exclusive
+    from penstock.running.run import _exclusive
 
     with (
         _exclusive(tmp_path),
@@ -253,7 +253,7 @@ def test_another_bound_method_is_another_operation(tmp_path: Path, small: xr.Dat
 def test_opening_is_tried_again(
     tmp_path: Path, small: xr.Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import penstock.work as work
+    import penstock.running.tasks as work
 
     left = [1]
     opened = work._open_source

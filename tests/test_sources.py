@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import penstock as ps
-from penstock.result_names import names_of
-from penstock.sources import resolve_sources
-from penstock.store import write_store
+from penstock.running.result_names import names_of
+from penstock.running.sources import resolve_sources
+from penstock.storage.store import write_store
 
 
 def touched(root: Path, *names: str) -> None:

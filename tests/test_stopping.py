@@ -20,7 +20,7 @@ from misbehaving import recording
 
 import penstock as ps
 from penstock.processor import Context
-from penstock.threads import Threads, left_behind
+from penstock.running.threads import Threads, left_behind
 
 HERE = Path(__file__).parent
 PATHS = os.pathsep.join(filter(None, (str(HERE), os.environ.get("PYTHONPATH"))))
@@ -69,9 +69,9 @@ def test_signals_end_a_run_whose_kernel_hangs(
 
 
 SMALL_BLOCKS = """
-import penstock.blocks
-penstock.blocks.SMALL_BYTES = 1
-from penstock.cli import main
+import penstock.planning.blocks
+penstock.planning.blocks.SMALL_BYTES = 1
+from penstock.commands.main import main
 main()
 """
 
@@ -79,7 +79,7 @@ main()
 def test_an_interrupted_call_raises_and_leaves_handlers_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("penstock.engine.LET_END", 0.5)
+    monkeypatch.setattr("penstock.running.engine.LET_END", 0.5)
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     began, end = threading.Event(), threading.Event()
 

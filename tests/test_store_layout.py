@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 import penstock as ps
 from penstock.dataset import SIGNAL, Region, lazy_variable, read_region
-from penstock.store import create_array, open_store, store_layout, write_block, write_store
+from penstock.storage.store import create_array, open_store, store_layout, write_block, write_store
 
 VOLUMES = ("x", "y", "z", "time")
 MIB = 1 << 20

@@ -30,8 +30,8 @@ from interrupted import (
 import penstock
 import penstock as ps
 from penstock.eeg import HighPassFilter, Rereference
-from penstock.ledger import Ledger, partial_path
-from penstock.unfinished import read_begun
+from penstock.running.resuming.unfinished import read_begun
+from penstock.storage.ledger import Ledger, partial_path
 
 FILTERED = ps.Pipeline([HighPassFilter(1.0)])
 STAGED = ps.Pipeline([HighPassFilter(1.0, method="iir"), Rereference()])
@@ -41,7 +41,7 @@ STAGED = ps.Pipeline([HighPassFilter(1.0, method="iir"), Rereference()])
 @pytest.fixture(scope="module", autouse=True)
 def _small_blocks() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("penstock.blocks.SMALL_BYTES", 1)
+        patch.setattr("penstock.planning.blocks.SMALL_BYTES", 1)
         for module in ("blocks", "plan"):
             patch.setattr(f"penstock.{module}.TARGET_BYTES", 1 << 17)
         yield
@@ -154,8 +154,8 @@ def test_other_work_is_not_discarded(left: Left, tmp_path: Path) -> None:
 def test_blocks_that_no_longer_fit_are_not_discarded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("penstock.blocks.SMALL_BYTES", 8 << 20)
-    monkeypatch.setattr("penstock.blocks.TARGET_BYTES", 32 << 20)
+    monkeypatch.setattr("penstock.planning.blocks.SMALL_BYTES", 8 << 20)
+    monkeypatch.setattr("penstock.planning.blocks.TARGET_BYTES", 32 << 20)
     source = recording(tmp_path / "r.zarr", channels=16, samples=500_000)
     interrupt(FILTERED, source, tmp_path / "out", 1)
     plan = FILTERED.plan(source, memory="3 GiB", workers=1)
@@ -219,11 +219,11 @@ def test_the_provenance_of_a_result_is_text_that_json_reads(left: Left) -> None:
 
 
 STEPS = (
-    "penstock.work.add_provenance",
-    "penstock.work.sync_file_system",
-    "penstock.work.publish",
-    "penstock.work.discard",
-    "penstock.durable.os.replace",
+    "penstock.running.tasks.add_provenance",
+    "penstock.running.tasks.sync_file_system",
+    "penstock.running.tasks.publish",
+    "penstock.running.tasks.discard",
+    "penstock.storage.durable.os.replace",
 )
 
 

@@ -147,7 +147,7 @@ def joined(*affines: np.ndarray) -> xr.Dataset:
 
 
 def test_positions_that_were_dropped_are_missed() -> None:
-    nifti = pytest.importorskip("penstock.io.nifti_write")
+    nifti = pytest.importorskip("penstock.io.nifti.write")
     pytest.importorskip("nibabel")
     for dims in (["x"], ["y", "z"]):
         part = image().isel(x=slice(3, 7)).drop_vars(dims)

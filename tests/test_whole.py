@@ -16,7 +16,7 @@ from interrupted import OPTIONS, WAYS, contents, damage, files_of, interrupt, re
 
 import penstock as ps
 from penstock.eeg import HighPassFilter
-from penstock.ledger import partial_path
+from penstock.storage.ledger import partial_path
 
 PIPELINE = ps.Pipeline([HighPassFilter(1.0)])
 
@@ -138,7 +138,7 @@ def _change(path: Path) -> None:
 def test_a_source_that_changed_is_another(
     tmp_path: Path, make: Callable[[Path], Path], way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("penstock.blocks.SMALL_BYTES", 1)
+    monkeypatch.setattr("penstock.planning.blocks.SMALL_BYTES", 1)
     path = make(tmp_path)
     options = {"dims": "channel,time"} if path.suffix == ".npy" else {}
 
@@ -164,7 +164,7 @@ def test_a_source_that_changed_is_another(
 def test_blocks_of_two_states_of_a_source_are_not_mixed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("penstock.blocks.SMALL_BYTES", 1)
+    monkeypatch.setattr("penstock.planning.blocks.SMALL_BYTES", 1)
     path = _zarr3(tmp_path)
     interrupt(PIPELINE, path, tmp_path / "out")
     _change(path)
@@ -177,7 +177,7 @@ def test_blocks_of_two_states_of_a_source_are_not_mixed(
 def test_a_source_that_changes_during_the_run_gives_no_result(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("penstock.blocks.SMALL_BYTES", 1)
+    monkeypatch.setattr("penstock.planning.blocks.SMALL_BYTES", 1)
     path = _zarr3(tmp_path)
     changed: list[bool] = []
 

@@ -10,10 +10,10 @@ import pytest
 
 import penstock as ps
 from penstock import events
-from penstock.budget import ProcessGroup, Resources
-from penstock.job import Job
-from penstock.store import write_store
-from penstock.workplaces import forget_run, keep_stages, kept_recordings, kept_stages
+from penstock.planning.budget import ProcessGroup, Resources
+from penstock.running.job import Job
+from penstock.running.workplaces import forget_run, keep_stages, kept_recordings, kept_stages
+from penstock.storage.store import write_store
 
 
 def _job(number: int, folder: Path, limits: Resources) -> Job:

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from zarr.codecs import BloscCodec
 
 import penstock as ps
-from penstock.shards import array_format
-from penstock.store import create_array, create_group, write_block, write_store
-from penstock.zarr_files import read_document, write_plain
+from penstock.storage.shards import array_format
+from penstock.storage.store import create_array, create_group, write_block, write_store
+from penstock.storage.zarr_files import read_document, write_plain
 
 NUMBERS = ("bool", "i1", ">i4", "u8", "f2", "f4", ">f8", "c8", "c16")
 TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=4)

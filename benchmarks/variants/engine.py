@@ -15,10 +15,10 @@ from pathlib import Path
 import numcodecs.blosc
 
 import penstock as ps
-from penstock.blocks import Grid
-from penstock.chain import Chain
-from penstock.memory import lean_allocator, single_threaded_kernels
-from penstock.store import create_array, create_group, write_block
+from penstock.memory.accounting import lean_allocator, single_threaded_kernels
+from penstock.planning.blocks import Grid
+from penstock.planning.chain import Chain
+from penstock.storage.store import create_array, create_group, write_block
 
 work = Path(sys.argv[1])
 rounds = int(sys.argv[2])

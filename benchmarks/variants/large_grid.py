@@ -10,7 +10,7 @@ import time
 
 import penstock as ps
 from penstock import events
-from penstock.memory import process_base
+from penstock.memory.accounting import process_base
 from penstock.spectra import FindPeaksCWT
 from penstock.testing import virtual_dataset
 

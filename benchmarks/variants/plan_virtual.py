@@ -5,7 +5,7 @@ import time
 
 import penstock as ps
 from penstock.eeg import simulate
-from penstock.memory import process_base
+from penstock.memory.accounting import process_base
 
 process_base()  # what planning imports is counted in the whole process
 began = time.perf_counter()

@@ -29,7 +29,7 @@ def main() -> None:
     if way.startswith("nilearn"):
         from nilearn import maskers
     else:
-        from penstock.fmri import maskers  # type: ignore[no-redef]
+        from penstock.fmri.maskers import maskers  # type: ignore[no-redef]
     options = {"memory": memory[0]} if memory else {}
     image: Any = source
     if way == "penstock64":

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from timed import say, timed, warm_up
 
-from penstock.memory import process_base
+from penstock.memory.accounting import process_base
 
 OPTIONS: dict[str, Any] = {
     "standardize": "zscore_sample", "detrend": True, "low_pass": 0.1, "high_pass": 0.01,

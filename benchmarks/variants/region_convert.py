@@ -6,8 +6,8 @@ import sys
 
 from timed import say, timed
 
-from penstock.cli import app
-from penstock.memory import process_base
+from penstock.commands.main import app
+from penstock.memory.accounting import process_base
 
 source, target, memory = sys.argv[1:]
 arguments = ["convert", source, target, "--memory", memory, "--overwrite", "--quiet"]

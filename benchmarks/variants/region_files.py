@@ -14,14 +14,14 @@ import numpy as np
 import xarray as xr
 
 import penstock as ps
-from penstock.fmri.images import SpatialImage, to_nibabel
+from penstock.fmri.images.images import SpatialImage, to_nibabel
 from penstock.fmri.simulate import (
     simulate_fmri,
     simulated_atlas,
     simulated_maps,
     simulated_masks,
 )
-from penstock.io.nifti_write import write_nifti
+from penstock.io.nifti.write import write_nifti
 
 N_REGIONS = 400
 N_VOXELS = 33_000

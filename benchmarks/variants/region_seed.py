@@ -99,7 +99,7 @@ def penstock(way: str, source: str, paths: list[str]) -> tuple[list[np.ndarray],
 def to_store(source: str, paths: list[str], target: str) -> dict:
     import penstock as ps
     from penstock.fmri import ExtractTogether, ExtractVoxels
-    from penstock.memory import process_base
+    from penstock.memory.accounting import process_base
 
     process_base()  # (imports what a run imports)
 

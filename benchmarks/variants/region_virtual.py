@@ -15,7 +15,7 @@ import penstock as ps
 from penstock import events
 from penstock.fmri import CleanSignals, ExtractLabels, simulate_fmri
 from penstock.fmri.simulate import simulated_atlas
-from penstock.memory import process_base
+from penstock.memory.accounting import process_base
 
 mode, out, memory, seconds = sys.argv[1:]
 ds = simulate_fmri((91, 109, 91), n_volumes=29_800, voxel_size=2.0)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from penstock.memory import pss
+from penstock.memory.accounting import pss
 
 T = TypeVar("T")
 

@@ -5,19 +5,19 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from penstock.eeg.aas import AASCorrection
 from penstock.eeg.channels import Crop, DropChannels, PickChannels, Rereference
-from penstock.eeg.filters import (
+from penstock.eeg.filtering.filters import (
     BandPassFilter,
     Filter,
     HighPassFilter,
     LowPassFilter,
     NotchFilter,
 )
-from penstock.eeg.mne_methods import MNE
-from penstock.eeg.resampling import DownSample, Resample, UpSample
+from penstock.eeg.filtering.resampling import DownSample, Resample, UpSample
+from penstock.eeg.mne_methods.processor import MNE
 from penstock.eeg.scaling import Scale
-from penstock.eeg.triggers import TriggerDetector
+from penstock.eeg.scanner_artifact.aas import AASCorrection
+from penstock.eeg.scanner_artifact.triggers import TriggerDetector
 
 __all__ = [
     "MNE",

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
-from penstock.buffers import scratch_buffer
 from penstock.dataset import (
     SIGNAL,
     Region,
@@ -30,6 +29,7 @@ from penstock.eeg.picks import (
     pick_mask,
     unknown_channel,
 )
+from penstock.memory.buffers import scratch_buffer
 from penstock.processor import Context, Processor
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from penstock.eeg.overlap import Place
+from penstock.eeg.filtering.overlap import Place
 
 STRETCH = 1 << 16
 """Samples of a stimulus channel taken at once."""

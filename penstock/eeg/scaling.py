@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from penstock.buffers import scratch_buffer
 from penstock.dataset import SIGNAL, Region, blank_variable, indexer_length
 from penstock.eeg.picks import (
     PASSED,
@@ -21,6 +20,7 @@ from penstock.eeg.picks import (
     row_kinds,
 )
 from penstock.eeg.stretches import SKIPPED, check_skip, stretches
+from penstock.memory.buffers import scratch_buffer
 from penstock.processor import Context, Processor
 
 if TYPE_CHECKING:

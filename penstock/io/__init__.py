@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from penstock.formats import ExportReport
-from penstock.io.edf_events import read_annotations
+from penstock.io.edf.events import read_annotations
 from penstock.io.export import export
 from penstock.io.registry import (
     Reader,
@@ -21,26 +21,26 @@ from penstock.io.registry import (
 )
 
 if TYPE_CHECKING:
-    from penstock.io.hdf5 import list_main_datasets as list_main_datasets
+    from penstock.io.hdf5.open import list_main_datasets as list_main_datasets
+    from penstock.io.hdf5.usid_write import write_usid as write_usid
+    from penstock.io.hdf5.usid_write import write_usid_results as write_usid_results
     from penstock.io.mne.objects import from_mne as from_mne
     from penstock.io.mne.raw import to_mne as to_mne
-    from penstock.io.nifti_images import from_nibabel as from_nibabel
-    from penstock.io.nifti_images import to_nibabel as to_nibabel
+    from penstock.io.nifti.images import from_nibabel as from_nibabel
+    from penstock.io.nifti.images import to_nibabel as to_nibabel
     from penstock.io.sidpy_datasets import from_sidpy as from_sidpy
     from penstock.io.sidpy_datasets import to_sidpy as to_sidpy
-    from penstock.io.usid_write import write_usid as write_usid
-    from penstock.io.usid_write import write_usid_results as write_usid_results
 
 _HOMES = {
     "from_mne": "penstock.io.mne.objects",
-    "from_nibabel": "penstock.io.nifti_images",
+    "from_nibabel": "penstock.io.nifti.images",
     "from_sidpy": "penstock.io.sidpy_datasets",
-    "list_main_datasets": "penstock.io.hdf5",
+    "list_main_datasets": "penstock.io.hdf5.open",
     "to_mne": "penstock.io.mne.raw",
-    "to_nibabel": "penstock.io.nifti_images",
+    "to_nibabel": "penstock.io.nifti.images",
     "to_sidpy": "penstock.io.sidpy_datasets",
-    "write_usid": "penstock.io.usid_write",
-    "write_usid_results": "penstock.io.usid_write",
+    "write_usid": "penstock.io.hdf5.usid_write",
+    "write_usid_results": "penstock.io.hdf5.usid_write",
 }
 
 __all__ = [

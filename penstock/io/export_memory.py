@@ -13,9 +13,9 @@ import xarray as xr
 
 from penstock.dataset import SIGNAL
 from penstock.formats import check_format
-from penstock.io.table_export import PARQUET_CHUNK_BYTES, parquet_rows, text_rows
-from penstock.memory import MIB
-from penstock.store import CHUNK_BYTES
+from penstock.io.tables import PARQUET_CHUNK_BYTES, parquet_rows, text_rows
+from penstock.memory.accounting import MIB
+from penstock.storage.store import CHUNK_BYTES
 
 EXPORT_BUFFER_BYTES = 16 * MIB
 """Memory that the finished result of a run is exported in."""

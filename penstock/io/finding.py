@@ -9,9 +9,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from penstock.io.bids import parse_name
-from penstock.io.bids_choice import IMAGE
-from penstock.io.fif_parts import first_part
+from penstock.io.bids.choice import IMAGE
+from penstock.io.bids.names import parse_name
+from penstock.io.mne.parts import first_part
 from penstock.io.registry import (
     MissingExtraError,
     extensions,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from penstock.dataset import SIGNAL
-from penstock.io.edf_identity import says_more
-from penstock.io.electrodes import FRAME, LANDMARKS, POSITION
+from penstock.io.bids.electrodes import FRAME, LANDMARKS, POSITION
+from penstock.io.edf.identity import says_more
 from penstock.io.labels import clean_unit, listed
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ import xarray as xr
 OBJECTS = {
     ("mne", "BaseRaw"): "penstock.io.mne.objects:from_mne",
     ("mne", "BaseEpochs"): "penstock.io.mne.objects:from_mne",
-    ("nibabel", "SpatialImage"): "penstock.io.nifti_images:from_nibabel",
-    ("nibabel", "Cifti2Image"): "penstock.io.nifti_images:from_nibabel",
+    ("nibabel", "SpatialImage"): "penstock.io.nifti.images:from_nibabel",
+    ("nibabel", "Cifti2Image"): "penstock.io.nifti.images:from_nibabel",
 }
 """Package and class, to the function that makes a dataset of such an object."""
 

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from penstock.buffers import scratch_buffer
+from penstock.memory.buffers import scratch_buffer
 
 PIECE_VALUES = 1 << 17
 """Values decoded at once: what that takes stays in the cache."""

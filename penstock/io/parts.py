@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from penstock.io.fif_parts import later_parts, missing_before, next_names, whole_name
+from penstock.io.mne.parts import later_parts, missing_before, next_names, whole_name
 
 _BESIDE = {
     ".vhdr": (".eeg", ".vmrk", ".dat"),
@@ -54,7 +54,7 @@ def parts_of(path: str | os.PathLike[str]) -> list[Path]:
     if extension == ".fif":
         found.update(later_parts(file))
     if extension in _MASTERS and file.is_file():
-        from penstock.io.hdf5_links import other_files
+        from penstock.io.hdf5.links import other_files
 
         found.update(map(Path, other_files(str(file))))
     return sorted(found)

@@ -137,14 +137,14 @@ def open_dataset(
         Names of channels to mark as bad, beside those that the file marks.
     sidecars : bool, default True
         Whether the files that BIDS keeps beside a recording are used (``channels.tsv``,
-        ``events.tsv``, ``electrodes.tsv``, ``*_eeg.json``: see `penstock.io.recording_sidecars`).
+        ``events.tsv``, ``electrodes.tsv``, ``*_eeg.json``: see `penstock.io.bids.sidecars`).
         ``attrs["sidecars"]`` names those that were, ``attrs["sidecar_notes"]`` what they changed.
     **kwargs
         Options of the reader: ``gaps="join"`` for interrupted recordings (EDF+D), ``stim_mask``
-        for BDF (see `penstock.io.edf.open_edf`), those of MNE-Python's readers; for HDF5 and NumPy
-        files ``dataset`` (which of several), and for arrays that do not say what they are, ``dims``
-        (names of their axes), ``coords``, ``units`` and ``sampling_frequency`` (see
-        `penstock.io.hdf5.open_hdf5`, `penstock.io.npy.open_npy`).
+        for BDF (see `penstock.io.edf.open.open_edf`), those of MNE-Python's readers; for HDF5 and
+        NumPy files ``dataset`` (which of several), and for arrays that do not say what they are,
+        ``dims`` (names of their axes), ``coords``, ``units`` and ``sampling_frequency`` (see
+        `penstock.io.hdf5.open.open_hdf5`, `penstock.io.arrays.npy.open_npy`).
 
     Returns
     -------
@@ -197,7 +197,7 @@ def open_dataset(
     with readable(path) if is_own_reader(function) else contextlib.nullcontext():
         ds = check_dataset(function(path, **options))
     if sidecars:
-        from penstock.io.recording_sidecars import Reopening, with_sidecars
+        from penstock.io.bids.sidecars import Reopening, with_sidecars
 
         def reopen(types: dict[str, str], units: dict[str, str]) -> xr.Dataset:
             wanted = {"channel_types": {**types, **(channel_types or {})}, "channel_units": units}
@@ -368,7 +368,7 @@ def _is_zarr(path: str) -> bool:
 
 
 def _open_zarr(path: str, options: Mapping[str, Any]) -> xr.Dataset:
-    from penstock.store import open_store
+    from penstock.storage.store import open_store
 
     given = [name for name, value in options.items() if value is not None and name not in CASES]
     if given:
@@ -399,7 +399,7 @@ def _is_fif(head: bytes) -> bool:
 
 
 def _is_image(head: bytes) -> bool:
-    from penstock.io.nifti_header import image_format
+    from penstock.io.nifti.header import image_format
 
     return image_format(head) is not None
 
@@ -422,7 +422,7 @@ def _mne_reader(
     folder_holds: str = "",
     loads: tuple[str, ...] = (),
 ) -> None:
-    function = "penstock.io.mne_raw:open_mne"
+    function = "penstock.io.mne.open:open_mne"
     needs = ("mne",)
     register_reader(
         Reader(
@@ -444,7 +444,7 @@ register_reader(
     Reader(
         "edf",
         (".edf", ".bdf"),
-        "penstock.io.edf:open_edf",
+        "penstock.io.edf.open:open_edf",
         _is_edf,
         shared_extensions=(".rec",),
         on_disk="file",
@@ -469,29 +469,31 @@ register_reader(
     Reader(
         "hdf5",
         (".h5", ".hdf5", ".usid", ".nsid"),
-        "penstock.io.hdf5:open_hdf5",
+        "penstock.io.hdf5.open:open_hdf5",
         _is_hdf5,
         (".nxs", ".nx5", ".nexus", ".emd", ".hspy", ".nix", ".nc", ".mat", ".he5", ".cxi"),
         on_disk="file",
     )
 )
 register_reader(
-    Reader("matlab", (), "penstock.io.matlab:open_matlab", _is_matlab, (".mat",), on_disk="file")
+    Reader(
+        "matlab", (), "penstock.io.arrays.matlab:open_matlab", _is_matlab, (".mat",), on_disk="file"
+    )
 )
 register_reader(
-    Reader("matlab 4", (), "penstock.io.matlab:open_matlab", None, (".mat",), on_disk="file")
+    Reader("matlab 4", (), "penstock.io.arrays.matlab:open_matlab", None, (".mat",), on_disk="file")
 )
-register_reader(Reader("usid", (), "penstock.io.usid:open_usid"))
-register_reader(Reader("nsid", (), "penstock.io.nsid:open_nsid"))
+register_reader(Reader("usid", (), "penstock.io.hdf5.usid:open_usid"))
+register_reader(Reader("nsid", (), "penstock.io.hdf5.nsid:open_nsid"))
 # arrays of anything: opened when named, a folder of recordings may hold them for other purposes
-_arrays = "penstock.io.npy:open_npy"
+_arrays = "penstock.io.arrays.npy:open_npy"
 register_reader(Reader("npy", (), _arrays, _is_npy, (".npy",), on_disk="file"))
 register_reader(Reader("npz", (), _arrays, None, (".npz",), on_disk="file"))
 register_reader(
     Reader(
         "nifti",
         (".nii", ".nii.gz", ".mgh", ".mgz"),
-        "penstock.io.nifti:open_nifti",
+        "penstock.io.nifti.open:open_nifti",
         _is_image,
         (".hdr", ".hdr.gz", ".mgh.gz"),
         ("nibabel",),
@@ -505,7 +507,7 @@ register_reader(
     Reader(
         "nifti pair",
         (".nii.bz2", ".nii.xz", ".nii.zst"),
-        "penstock.io.nifti:open_nifti",
+        "penstock.io.nifti.open:open_nifti",
         shared_extensions=(
             *(".img", ".img.gz", ".img.bz2", ".img.xz", ".img.zst"),
             *(".hdr.bz2", ".hdr.xz", ".hdr.zst", ".mgh.bz2", ".mgh.xz", ".mgh.zst"),

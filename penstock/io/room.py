@@ -6,7 +6,7 @@ may announce anything.
 
 from __future__ import annotations
 
-from penstock.memory import available_memory, format_bytes
+from penstock.memory.accounting import available_memory, format_bytes
 
 
 def check_room(n_bytes: int, what: str, advice: str) -> None:

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from penstock.eeg.mne_table import CHANNEL_WISE, DESCRIPTION, MOMENTS, REFUSED, SELECTION, WHOLE
+from penstock.eeg.mne_methods.table import (
+    CHANNEL_WISE,
+    DESCRIPTION,
+    MOMENTS,
+    REFUSED,
+    SELECTION,
+    WHOLE,
+)
 
 PAGE = Path(__file__).parents[2] / "docs" / "mne_methods.md"
 BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"

@@ -18,10 +18,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import penstock as ps
-from penstock.buffers import trim_scratch
-from penstock.eeg.aas import AASCorrection
-from penstock.eeg.alignment import combine_offsets, estimate_offsets, shift_epochs
-from penstock.eeg.triggers import with_triggers
+from penstock.eeg.scanner_artifact.aas import AASCorrection
+from penstock.eeg.scanner_artifact.alignment import combine_offsets, estimate_offsets, shift_epochs
+from penstock.eeg.scanner_artifact.triggers import with_triggers
+from penstock.memory.buffers import trim_scratch
 from penstock.processor import Context
 from penstock.testing import check_processor
 
@@ -556,7 +556,7 @@ def test_real_scanner_timing() -> None:
 
 def test_simulated_scanner() -> None:
     from penstock.eeg import simulate as simulation
-    from penstock.eeg.triggers import TriggerDetector
+    from penstock.eeg.scanner_artifact.triggers import TriggerDetector
 
     ds = simulation.recording(4, duration=80.0, fmri=True, shape_drift=0.0)
     ds = TriggerDetector("^1$").outline(ds, None)

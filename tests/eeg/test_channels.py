@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import penstock as ps
-from penstock.chain import Chain
 from penstock.dataset import SIGNAL, sampled_coordinate
 from penstock.eeg import MNE
 from penstock.eeg.channels import Crop, DropChannels, PickChannels, Rereference
 from penstock.eeg.scaling import Scale
-from penstock.lazy_graph import prepared
+from penstock.planning.chain import Chain
+from penstock.planning.lazy import prepared
 from penstock.processor import Context
 from penstock.testing import check_processor
 

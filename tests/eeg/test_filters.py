@@ -11,17 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import penstock as ps
-from penstock.chain import Chain
-from penstock.eeg.filters import (
+from penstock.eeg.filtering.filters import (
     BandPassFilter,
     Filter,
     HighPassFilter,
     LowPassFilter,
     NotchFilter,
 )
-from penstock.eeg.fir import MAX_FFT, design_fir, overlap_save
-from penstock.eeg.overlap import Place
-from penstock.lazy_graph import prepared
+from penstock.eeg.filtering.fir import MAX_FFT, design_fir, overlap_save
+from penstock.eeg.filtering.overlap import Place
+from penstock.planning.chain import Chain
+from penstock.planning.lazy import prepared
 from penstock.testing import check_processor
 
 mne.set_log_level("ERROR")

@@ -11,7 +11,7 @@ import pytest
 
 import penstock as ps
 from penstock.eeg import HighPassFilter, Resample
-from penstock.memory import MIB, PROCESS_ALLOWANCE, process_base
+from penstock.memory.accounting import MIB, PROCESS_ALLOWANCE, process_base
 
 PIPELINE = ps.Pipeline([HighPassFilter(1.0), Resample(100.0, method="fft")])
 FLOAT32 = 2e-6
@@ -107,7 +107,7 @@ def test_export_reopens_in_mne_with_the_events(
 @pytest.fixture
 def tight(monkeypatch: pytest.MonkeyPatch) -> int:
     """A budget that leaves a little for blocks, whatever this process takes already."""
-    monkeypatch.setattr("penstock.blocks.SMALL_BYTES", 1)
+    monkeypatch.setattr("penstock.planning.blocks.SMALL_BYTES", 1)
     # (reading an EDF costs buffers of a fixed size: what is left is for the block)
     return process_base() + PROCESS_ALLOWANCE + 40 * MIB
 

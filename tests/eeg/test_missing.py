@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import penstock as ps
-from penstock.chain import Chain
 from penstock.eeg import (
     MNE,
     AASCorrection,
@@ -23,8 +22,9 @@ from penstock.eeg import (
     Resample,
     Scale,
 )
-from penstock.eeg.triggers import with_triggers
-from penstock.lazy_graph import prepared
+from penstock.eeg.scanner_artifact.triggers import with_triggers
+from penstock.planning.chain import Chain
+from penstock.planning.lazy import prepared
 
 mne.set_log_level("ERROR")
 

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 import penstock as ps
-from penstock.chain import Chain
 from penstock.eeg import MNE, PickChannels
-from penstock.eeg.mne_table import ACCEPTED, REFUSED
-from penstock.io.electrodes import POSITION
+from penstock.eeg.mne_methods.table import ACCEPTED, REFUSED
+from penstock.io.bids.electrodes import POSITION
+from penstock.planning.chain import Chain
 from penstock.testing import check_processor, raise_if_computes
 
 mne.set_log_level("ERROR")

@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import penstock as ps
-from penstock.chain import Chain
 from penstock.dataset import sampling_frequency
-from penstock.eeg.rates import filter_taps, rational_ratio
-from penstock.eeg.resampling import DownSample, Resample, UpSample
-from penstock.lazy_graph import prepared
+from penstock.eeg.filtering.rates import filter_taps, rational_ratio
+from penstock.eeg.filtering.resampling import DownSample, Resample, UpSample
+from penstock.planning.chain import Chain
+from penstock.planning.lazy import prepared
 from penstock.testing import check_processor
 
 mne.set_log_level("ERROR")

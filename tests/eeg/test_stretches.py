@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import penstock as ps
-from penstock.chain import Chain
-from penstock.eeg.filters import Filter, HighPassFilter, LowPassFilter, NotchFilter
-from penstock.eeg.resampling import Resample
+from penstock.eeg.filtering.filters import Filter, HighPassFilter, LowPassFilter, NotchFilter
+from penstock.eeg.filtering.resampling import Resample
 from penstock.eeg.scaling import Scale
 from penstock.eeg.stretches import stretches
-from penstock.lazy_graph import prepared
+from penstock.planning.chain import Chain
+from penstock.planning.lazy import prepared
 from penstock.testing import check_processor
 
 mne.set_log_level("ERROR")

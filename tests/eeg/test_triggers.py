@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 import penstock as ps
 from penstock.dataset import lazy_variable
-from penstock.eeg.triggers import (
+from penstock.eeg.scanner_artifact.triggers import (
     STRETCH,
     TriggerDetector,
     TriggerStatistics,

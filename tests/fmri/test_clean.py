@@ -5,10 +5,10 @@ import pandas as pd
 import pytest
 
 import penstock as ps
-from penstock.chain import Chain
 from penstock.dataset import sampled_index
-from penstock.fmri.clean import CleanSignals
-from penstock.fmri.signal import signal_clean
+from penstock.fmri.cleaning.nilearn_call import signal_clean
+from penstock.fmri.cleaning.processor import CleanSignals
+from penstock.planning.chain import Chain
 from penstock.testing import check_processor, raise_if_computes, virtual_dataset
 
 T = 200

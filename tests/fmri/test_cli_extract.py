@@ -20,7 +20,7 @@ from penstock.fmri import (
     SmoothVolumes,
     signal_clean,
 )
-from penstock.store import open_store
+from penstock.storage.store import open_store
 
 nibabel = pytest.importorskip("nibabel")
 

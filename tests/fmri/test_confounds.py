@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 
 import penstock as ps
-from penstock.fmri.confounds import find_confounds, load_confounds_table
-from penstock.fmri.high_variance import high_variance_confounds, high_variance_of_blocks
+from penstock.fmri.cleaning.confounds import find_confounds, load_confounds_table
+from penstock.fmri.cleaning.high_variance import high_variance_confounds, high_variance_of_blocks
 
 VALUES = np.array([[0.5, -1.0, 3e-7], [1.5, 2.0, np.nan], [2.5, 0.0, 1e3], [0.0, 1.0, 2.0]])
 NAMES = ("trans_x", "rot_x", "dvars")

@@ -17,7 +17,7 @@ from test_faults import cluster as cluster  # (a scheduler and two workers)
 from test_faults import content
 
 import penstock as ps
-from penstock import blocks, events
+from penstock import events
 from penstock.fmri import (
     CleanSignals,
     ExtractLabels,
@@ -27,10 +27,11 @@ from penstock.fmri import (
     SpatialImage,
     signal_clean,
 )
-from penstock.io.nifti import close_streams
-from penstock.io.nifti_stream import NiftiStream
-from penstock.ledger import Ledger, partial_path
-from penstock.store import open_store, write_store
+from penstock.io.nifti.open import close_streams
+from penstock.io.nifti.stream import NiftiStream
+from penstock.planning import blocks
+from penstock.storage.ledger import Ledger, partial_path
+from penstock.storage.store import open_store, write_store
 
 HERE = Path(__file__).parent
 SHAPE, N_TIMES = (9, 8, 7), 120
@@ -39,7 +40,7 @@ SHAPE, N_TIMES = (9, 8, 7), 120
 @pytest.fixture
 def small_blocks(monkeypatch):
     """Blocks of some volumes, so that a small file has several."""
-    for module in (blocks, __import__("penstock.plan").plan):
+    for module in (blocks, __import__("penstock.planning.plan").plan):
         monkeypatch.setattr(module, "TARGET_BYTES", 1 << 16)
     monkeypatch.setattr(blocks, "SMALL_BYTES", 1 << 12)
 
@@ -296,14 +297,14 @@ def test_stopped_between_a_result_and_its_provenance(images, atlas_file, tmp_pat
 
 SCRIPT = """
 import sys, time
-import penstock as ps, penstock.blocks, penstock.plan, penstock.work
-penstock.blocks.SMALL_BYTES = 1 << 12
-penstock.blocks.TARGET_BYTES = penstock.plan.TARGET_BYTES = 1 << 16
-note = penstock.work.Ledger.add
+import penstock as ps, penstock.planning.blocks, penstock.planning.plan, penstock.running.tasks
+penstock.planning.blocks.SMALL_BYTES = 1 << 12
+penstock.planning.blocks.TARGET_BYTES = penstock.planning.plan.TARGET_BYTES = 1 << 16
+note = penstock.running.tasks.Ledger.add
 def slowly(self, *args, **kwargs):
     note(self, *args, **kwargs)
     time.sleep({pause})
-penstock.work.Ledger.add = slowly
+penstock.running.tasks.Ledger.add = slowly
 pipeline = ps.Pipeline.from_yaml({pipeline!r})
 report = pipeline.run({images!r}, {out!r}, memory="3 GiB", workers=2, format="csv", progress=False)
 sys.exit(0 if report.ok else 1)

@@ -22,8 +22,8 @@ from penstock.fmri import (
     extract,
     plot_regions,
 )
-from penstock.fmri.images import SpatialImage
-from penstock.fmri.masker_regions import regions_and_names
+from penstock.fmri.images.images import SpatialImage
+from penstock.fmri.maskers.regions import regions_and_names
 from penstock.processor import Processor
 
 SHAPE = (12, 12, 12)

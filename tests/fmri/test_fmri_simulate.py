@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import penstock as ps
-from penstock.fmri.images import same_grid
+from penstock.fmri.images.images import same_grid
 from penstock.fmri.simulate import (
     simulate_fmri,
     simulated_atlas,

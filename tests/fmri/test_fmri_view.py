@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 
 import penstock as ps
 from penstock.dataset import lazy_variable
-from penstock.fmri.carpet import plot_carpet
-from penstock.fmri.cleaning_view import plot_cleaning
-from penstock.fmri.figures import extraction_figures
-from penstock.fmri.images import SpatialImage, to_nibabel
+from penstock.fmri.images.images import SpatialImage, to_nibabel
+from penstock.fmri.plots.carpet import plot_carpet
+from penstock.fmri.plots.cleaning import plot_cleaning
+from penstock.fmri.plots.regions import mean_of_few, plot_regions
+from penstock.fmri.plots.report_figures import extraction_figures
 from penstock.fmri.simulate import simulate_fmri, simulated_atlas, simulated_masks
-from penstock.fmri.view import mean_of_few, plot_regions
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -326,7 +326,7 @@ def test_carpets_of_datasets_arrays_and_tables_are_the_same():
 
 @pytest.mark.parametrize("chunks", [{}, {"region": 4100, "time": 100}])
 def test_a_large_carpet_is_read_by_stretches_and_averaged(chunks, monkeypatch):
-    monkeypatch.setattr("penstock.fmri.series.TILE_BYTES", 2 << 20)
+    monkeypatch.setattr("penstock.fmri.plots.series.TILE_BYTES", 2 << 20)
     n, t = 4100, 1600
     values = np.random.default_rng(1).standard_normal((n, t)).astype("f4")
     values += np.sin(np.arange(t) / 50) * np.linspace(-3, 3, n)[:, None] + 50

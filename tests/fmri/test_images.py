@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import penstock as ps
-from penstock.fmri.images import (
+from penstock.fmri.images.images import (
     SpatialImage,
     VoxelGrid,
     adopt_images,

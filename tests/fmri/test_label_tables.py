@@ -10,7 +10,7 @@ import pytest
 from command_line import Penstock
 
 from penstock.fmri import NiftiLabelsMasker
-from penstock.fmri.label_tables import read_lut
+from penstock.fmri.extraction.label_tables import read_lut
 
 nibabel = pytest.importorskip("nibabel")
 

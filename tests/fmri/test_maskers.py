@@ -29,8 +29,8 @@ from penstock.fmri import (
     extract,
     signal_clean,
 )
-from penstock.io.nifti_stream import NiftiStream, close_streams, open_streams
-from penstock.memory import MIB, process_now
+from penstock.io.nifti.stream import NiftiStream, close_streams, open_streams
+from penstock.memory.accounting import MIB, process_now
 
 SEEDS = [(45.0, -35.0, -30.0), (50.0, -38.0, -26.0)]
 
@@ -120,7 +120,7 @@ def coarse(values: np.ndarray) -> SpatialImage:
 
 def test_labels_of_another_grid_go_to_the_data_or_the_data_to_them(bold_values, atlas):
     nilearn = pytest.importorskip("nilearn.maskers")
-    from penstock.fmri.images import to_nibabel
+    from penstock.fmri.images.images import to_nibabel
 
     ds, other = as_volumes(image(bold_values), dtype="float64"), coarse(atlas)
     theirs = peer(nilearn.NiftiLabelsMasker(to_nibabel(other)), bold_values)
@@ -136,7 +136,7 @@ def test_labels_of_another_grid_go_to_the_data_or_the_data_to_them(bold_values, 
 
 def test_the_image_goes_to_the_grid_of_a_mask_with_a_warning(bold_values, mask):
     nilearn = pytest.importorskip("nilearn.maskers")
-    from penstock.fmri.images import to_nibabel
+    from penstock.fmri.images.images import to_nibabel
 
     other = coarse(mask)
     with pytest.warns(UserWarning, match="different voxel grids"):
@@ -507,7 +507,7 @@ def test_real_data_with_a_slope(data):
         "detrend": True, "standardize": "zscore_sample", "low_pass": 0.1, "high_pass": 0.01,
     }  # fmt: skip
     ours = NiftiLabelsMasker(atlas, **options).fit_transform(path)
-    from penstock.fmri.images import to_nibabel
+    from penstock.fmri.images.images import to_nibabel
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

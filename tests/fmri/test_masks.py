@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 import penstock as ps
 from penstock.dataset import lazy_variable
-from penstock.fmri.images import SpatialImage, same_grid, to_nibabel
-from penstock.fmri.masks import check_mask, compute_mask, intersect_masks, mean_image
+from penstock.fmri.images.images import SpatialImage, same_grid, to_nibabel
+from penstock.fmri.images.masks import check_mask, compute_mask, intersect_masks, mean_image
 
 AFFINE = np.array([[-3.0, 0, 0, 54], [0, 3, 0, -60], [0, 0, 3.3, -40], [0, 0, 0, 1]])
 

@@ -10,15 +10,15 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from scipy.sparse import csr_array
 
-from penstock.fmri.least_squares import LeastSquares, map_weights
-from penstock.fmri.reducers import (
+from penstock.fmri.extraction.map_fit import LeastSquares, map_weights
+from penstock.fmri.extraction.reducers import (
     Segments,
     file_order,
     flat_volumes,
     pick_voxels,
     reduce_segments,
 )
-from penstock.fmri.weights import Weights
+from penstock.fmri.extraction.weights import Weights
 
 PLAIN = {
     "mean": np.mean,

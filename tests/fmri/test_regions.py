@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 import penstock as ps
-from penstock.chain import Chain
-from penstock.fmri.images import SpatialImage, VoxelGrid, voxel_grid
-from penstock.fmri.regions import ExtractLabels, ExtractVoxels
-from penstock.fmri.weighted import ExtractMaps, ExtractSpheres
+from penstock.fmri.extraction.regions import ExtractLabels, ExtractVoxels
+from penstock.fmri.extraction.weighted import ExtractMaps, ExtractSpheres
+from penstock.fmri.images.images import SpatialImage, VoxelGrid, voxel_grid
 from penstock.pipeline import Pipeline
+from penstock.planning.chain import Chain
 from penstock.testing import check_processor
 
 nibabel = pytest.importorskip("nibabel")

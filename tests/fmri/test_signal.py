@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.interpolate import CubicSpline
 
-from penstock.fmri.signal import signal_clean
+from penstock.fmri.cleaning.nilearn_call import signal_clean
 
 T = 140
 
@@ -375,7 +375,7 @@ def test_cleaning_in_place_takes_a_few_blocks_of_memory():
 def test_scipy_signal_is_loaded_only_for_a_filter():
     code = (
         "import sys, numpy as np\n"
-        "from penstock.fmri.signal import signal_clean\n"
+        "from penstock.fmri.cleaning.nilearn_call import signal_clean\n"
         "signal_clean(np.random.rand(50, 3), confounds=np.random.rand(50, 2))\n"
         "print('scipy.signal' in sys.modules)"
     )

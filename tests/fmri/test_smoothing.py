@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
 import penstock as ps
-from penstock.chain import Chain
-from penstock.fmri.smoothing import SmoothVolumes, smooth
+from penstock.fmri.images.smoothing import SmoothVolumes, smooth
+from penstock.planning.chain import Chain
 from penstock.testing import check_processor
 
 AFFINE = np.array([[-3.0, 0, 0, 40], [0, 2.5, 0.5, -30], [0, -0.6, 3.4, -20], [0, 0, 0, 1]])

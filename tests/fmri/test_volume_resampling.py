@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from scipy.ndimage import map_coordinates
 
 import penstock as ps
-from penstock.chain import Chain
-from penstock.fmri.images import SpatialImage, VoxelGrid, load_image, to_nibabel, voxel_grid
-from penstock.fmri.resampling import ResampleVolumes, resample_image, target_grid
+from penstock.fmri.images.images import SpatialImage, VoxelGrid, load_image, to_nibabel, voxel_grid
+from penstock.fmri.images.resampling import ResampleVolumes, resample_image, target_grid
+from penstock.planning.chain import Chain
 from penstock.testing import check_processor
 
 STRAIGHT = np.array([[3.0, 0, 0, -24], [0, 3, 0, -30], [0, 0, 3.3, -15], [0, 0, 0, 1]])

@@ -10,8 +10,8 @@ from command_line import Penstock
 
 import penstock as ps
 from penstock.fmri import ExtractLabels, NiftiLabelsMasker
-from penstock.io.bids_choice import chosen_images
-from penstock.sources import resolve_sources
+from penstock.io.bids.choice import chosen_images
+from penstock.running.sources import resolve_sources
 
 nib = pytest.importorskip("nibabel")
 

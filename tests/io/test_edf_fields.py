@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import penstock as ps
-from penstock.io.edf_identity import patient_field, recording_field
+from penstock.io.edf.identity import patient_field, recording_field
 
 edfio = pytest.importorskip("edfio")
 mne = pytest.importorskip("mne")

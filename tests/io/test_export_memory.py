@@ -30,8 +30,8 @@ import penstock as ps
 from penstock.dataset import outline_of
 from penstock.formats import FORMATS
 from penstock.io.export_memory import EXPORT_BUFFER_BYTES, export_bytes
-from penstock.memory import lean_allocator, process_base, trim_heap
-from penstock.store import open_store, write_store
+from penstock.memory.accounting import lean_allocator, process_base, trim_heap
+from penstock.storage.store import open_store, write_store
 from penstock.testing import virtual_dataset
 
 format, shape, dims, n_events = json.loads(sys.argv[1])

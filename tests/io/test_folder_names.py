@@ -16,9 +16,10 @@ import numpy as np
 import pytest
 
 import penstock as ps
-from penstock.io import bids, export, folder_names
-from penstock.io.bids import find_sidecars
-from penstock.sources import resolve_sources
+from penstock.io import export, folder_names
+from penstock.io.bids import names as bids
+from penstock.io.bids.names import find_sidecars
+from penstock.running.sources import resolve_sources
 
 LONG_AGO = time.time() - 3600
 

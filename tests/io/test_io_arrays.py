@@ -15,7 +15,7 @@ import pytest
 import penstock as ps
 from penstock.attributes import nested_attribute
 from penstock.io import extensions, list_main_datasets
-from penstock.io.hdf5_contents import SeveralDatasetsError
+from penstock.io.hdf5.contents import SeveralDatasetsError
 from penstock.testing import check_reader
 
 

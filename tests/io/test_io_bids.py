@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.io.bids import bids_root, find_sidecars, metadata_of, parse_name, read_json, read_tsv
+from penstock.io.bids.names import (
+    bids_root,
+    find_sidecars,
+    metadata_of,
+    parse_name,
+    read_json,
+    read_tsv,
+)
 
 WORDS = st.text("abcXYZ019+", min_size=1, max_size=5)
 KEYS = st.lists(

@@ -14,7 +14,7 @@ import pytest
 
 import penstock as ps
 from penstock.fmri import NiftiLabelsMasker
-from penstock.io.nifti import close_streams
+from penstock.io.nifti.open import close_streams
 from penstock.testing import check_reader
 
 nib = pytest.importorskip("nibabel")
@@ -174,7 +174,7 @@ def test_large_windows_are_counted(tmp_path: Path) -> None:
 
 
 def test_a_folder_holds_them_too(tmp_path: Path) -> None:
-    from penstock.sources import expand_paths, result_name
+    from penstock.running.sources import expand_paths, result_name
 
     for suffix in PACK:
         path = tmp_path / f"run{suffix[1:]}.nii{suffix}"

@@ -9,7 +9,7 @@ import pytest
 import penstock as ps
 from penstock.io import read_annotations
 from penstock.io.labels import split_label, unique_names, volts
-from penstock.testing_reader import check_reader
+from penstock.testing.readers import check_reader
 
 edfio = pytest.importorskip("edfio")
 mne = pytest.importorskip("mne")
@@ -117,8 +117,8 @@ def test_every_rate_keeps_its_own_channels(make_edf):
 def test_short_and_very_long_records(make_edf, monkeypatch, name, record):
     if record > 1:
         # as if one data record were many megabytes
-        monkeypatch.setattr("penstock.io.edf_records.BATCH_BYTES", 4096)
-        monkeypatch.setattr("penstock.io.edf_records.LONG_BYTES", 16384)
+        monkeypatch.setattr("penstock.io.edf.records.BATCH_BYTES", 4096)
+        monkeypatch.setattr("penstock.io.edf.records.LONG_BYTES", 16384)
     path, digital = make_edf(name, seconds=60.0, record=record)
     ds = check_reader(path, dtype="float64")
     bits = 24 if name.endswith("bdf") else 16

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import penstock as ps
-from penstock.io.edf_plan import (
+from penstock.io.edf.plan import (
     annotation_records,
     exact_text,
     physical_range,

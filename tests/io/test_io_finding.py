@@ -17,7 +17,7 @@ from penstock.io import (
 )
 from penstock.io.finding import find_recordings, whole_recordings
 from penstock.local_paths import RemotePathError
-from penstock.store import open_store, write_store
+from penstock.storage.store import open_store, write_store
 
 
 def touched(root: Path, *names: str) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import penstock as ps
-from penstock.testing_reader import check_reader
+from penstock.testing.readers import check_reader
 
 mne = pytest.importorskip("mne")
 

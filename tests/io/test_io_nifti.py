@@ -20,8 +20,8 @@ import numpy as np
 import pytest
 
 import penstock as ps
-from penstock.io import nifti_stream
-from penstock.io.nifti import close_streams, open_nifti, open_streams
+from penstock.io.nifti import stream as nifti_stream
+from penstock.io.nifti.open import close_streams, open_nifti, open_streams
 from penstock.io.registry import find_reader
 from penstock.testing import check_reader, raise_if_computes
 

@@ -22,8 +22,8 @@ from usid_files import (
 import penstock as ps
 from penstock.attributes import nested_attribute
 from penstock.io import list_main_datasets, write_usid_results
-from penstock.io.hdf5_contents import SeveralDatasetsError
-from penstock.io.usid_tables import grid_order
+from penstock.io.hdf5.contents import SeveralDatasetsError
+from penstock.io.hdf5.usid_tables import grid_order
 from penstock.testing import check_reader
 
 

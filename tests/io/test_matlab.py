@@ -10,7 +10,7 @@ import pytest
 import scipy.io
 
 import penstock as ps
-from penstock.io.arrays import SeveralDatasetsError
+from penstock.io.arrays.arrays import SeveralDatasetsError
 from penstock.testing import check_reader
 
 VALUES: dict[str, Any] = {

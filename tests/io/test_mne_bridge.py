@@ -305,13 +305,13 @@ def test_all_parts_of_a_large_fif_result_are_kept(tmp_path, monkeypatch):
         units="uV",
     )
     out, pipeline = tmp_path / "out", ps.Pipeline([np.abs])
-    monkeypatch.setattr("penstock.io.fif_export.SPLIT_SIZE", "6MB")
+    monkeypatch.setattr("penstock.io.mne.write.SPLIT_SIZE", "6MB")
     assert pipeline.run({"a_raw": ds}, out, format="fif", progress=False).ok
     first = sorted(path.name for path in out.glob("*.fif"))
     assert len(first) > 2
     found = mne.io.read_raw(out / "a_raw.fif", verbose="error").get_data()
     assert np.allclose(found, np.abs(ds.signal) * 1e-6, rtol=1e-6, atol=0)
-    monkeypatch.setattr("penstock.io.fif_export.SPLIT_SIZE", "2GB")
+    monkeypatch.setattr("penstock.io.mne.write.SPLIT_SIZE", "2GB")
     assert pipeline.run({"a_raw": ds}, out, format="fif", overwrite=True, progress=False).ok
     assert sorted(path.name for path in out.glob("*.fif")) == ["a_raw.fif"]
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import penstock as ps
-from penstock.io.mne_problems import IN_THE_EXTRA, reading_problem
+from penstock.io.mne.problems import IN_THE_EXTRA, reading_problem
 from penstock.io.registry import MissingExtraError
 
 mne = pytest.importorskip("mne")

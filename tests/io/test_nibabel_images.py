@@ -20,9 +20,9 @@ from penstock.fmri import (
     as_volumes,
     load_image,
 )
-from penstock.fmri.volumes import repetition_time
-from penstock.io.nifti import close_streams, open_streams
-from penstock.io.nifti_write import write_nifti
+from penstock.fmri.images.volumes import repetition_time
+from penstock.io.nifti.open import close_streams, open_streams
+from penstock.io.nifti.write import write_nifti
 from penstock.testing import raise_if_computes
 
 nib = pytest.importorskip("nibabel")

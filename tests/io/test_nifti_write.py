@@ -11,7 +11,7 @@ import pytest
 import xarray as xr
 
 import penstock as ps
-from penstock.io.nifti_write import write_nifti
+from penstock.io.nifti.write import write_nifti
 from penstock.testing import raise_if_computes, virtual_dataset
 
 nib = pytest.importorskip("nibabel")

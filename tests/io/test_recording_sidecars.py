@@ -11,7 +11,7 @@ import pytest
 import xarray as xr
 
 import penstock as ps
-from penstock.io.recording_sidecars import sidecars_of
+from penstock.io.bids.sidecars import sidecars_of
 
 STEM = "sub-01/eeg/sub-01_task-rest"
 

@@ -12,8 +12,8 @@ import pytest
 
 import penstock as ps
 from penstock.fmri import NiftiLabelsMasker, as_volumes, signal_clean
-from penstock.fmri.volumes import repetition_time
-from penstock.io.nifti import close_streams
+from penstock.fmri.images.volumes import repetition_time
+from penstock.io.nifti.open import close_streams
 
 nib = pytest.importorskip("nibabel")
 

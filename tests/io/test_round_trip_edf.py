@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import penstock as ps
-from penstock.io.edf_plan import plan_records
+from penstock.io.edf.plan import plan_records
 from penstock.io.labels import clean_unit, volts
 
 edfio = pytest.importorskip("edfio")

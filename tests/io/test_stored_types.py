@@ -15,7 +15,7 @@ from hypothesis.extra import numpy as hnp
 import penstock as ps
 from penstock.eeg import Crop, HighPassFilter
 from penstock.spectra import Fit, Process, reduce
-from penstock.spectra.reductions import Sum
+from penstock.spectra.passes.reductions import Sum
 
 NUMBERS = "?bBhHiIlLefdFD"
 """Types of numbers by their letters in NumPy."""

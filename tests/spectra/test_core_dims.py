@@ -20,8 +20,8 @@ from penstock.spectra import (
     reduce,
     svd,
 )
-from penstock.spectra.layout import spectral_dim, spectral_dims
-from penstock.spectra.reductions import PositionSum
+from penstock.spectra.passes.layout import spectral_dim, spectral_dims
+from penstock.spectra.passes.reductions import PositionSum
 
 matplotlib.use("Agg")
 

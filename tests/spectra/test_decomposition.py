@@ -15,8 +15,9 @@ import xarray as xr
 import penstock as ps
 from penstock.dataset import lazy_variable
 from penstock.errors import BudgetError
-from penstock.memory import MIB, resident
-from penstock.spectra import clustering, kmeans, nmf, passes, pca, svd
+from penstock.memory.accounting import MIB, resident
+from penstock.spectra import kmeans, nmf, pca, svd
+from penstock.spectra.passes import clustering, passes
 from penstock.testing import virtual_dataset
 
 DIMS = ("y", "x", "frequency")

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from scipy.optimize import curve_fit, least_squares
 
 import penstock as ps
-from penstock.chain import Chain
-from penstock.lazy_graph import prepared
-from penstock.spectra.fit import Fit, evaluate, fit_positions
-from penstock.spectra.levenberg import levenberg_marquardt
-from penstock.spectra.models import (
+from penstock.planning.chain import Chain
+from penstock.planning.lazy import prepared
+from penstock.spectra.fitting.fit import Fit, evaluate, fit_positions
+from penstock.spectra.fitting.levenberg import levenberg_marquardt
+from penstock.spectra.fitting.models import (
     ExponentialDecay,
     FunctionModel,
     Gaussian,
@@ -25,7 +25,7 @@ from penstock.spectra.models import (
     SimpleHarmonicOscillator,
     Voigt,
 )
-from penstock.spectra.problem import Problem
+from penstock.spectra.fitting.problem import Problem
 from penstock.testing import check_processor, raise_if_computes
 
 X = np.linspace(0.1, 10.0, 53)

@@ -6,7 +6,7 @@ from scipy.optimize import curve_fit
 
 import penstock as ps
 from penstock.spectra import Fit, Gaussian
-from penstock.spectra.fit import evaluate, fit_positions
+from penstock.spectra.fitting.fit import evaluate, fit_positions
 from penstock.testing import check_processor
 
 X = np.linspace(-5, 5, 101)

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import curve_fit
 
-from penstock.spectra.fit import fit_positions
-from penstock.spectra.models import FunctionModel, as_model
+from penstock.spectra.fitting.fit import fit_positions
+from penstock.spectra.fitting.models import FunctionModel, as_model
 
 CONVERGED, FAILED, NOT_CONVERGED, AT_BOUND, SINGULAR = 1, 2, 3, 4, 5
 X = np.linspace(0, 5, 61)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.optimize import curve_fit
 from scipy.special import voigt_profile
 
-from penstock.spectra.models import (
+from penstock.spectra.fitting.models import (
     ExponentialDecay,
     FunctionModel,
     Gaussian,

@@ -18,9 +18,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from penstock.cluster import local_processes
+from penstock.running.workers.executors import local_processes
 from penstock.spectra import parallel_compute
-from penstock.spectra.parallel import choose_cores
+from penstock.spectra.any_function.parallel import choose_cores
 
 DATA = np.random.default_rng(0).normal(size=(60, 20))
 
@@ -51,7 +51,7 @@ def test_result_is_that_of_the_loop(client: Any) -> None:
 
 @pytest.mark.parametrize("kind", ["partial", "lambda", "closure"])
 def test_functions_of_every_kind_reach_other_processes(client: Any, kind: str, monkeypatch) -> None:
-    monkeypatch.setattr("penstock.spectra.parallel.PROBE_SECONDS", 0.0)
+    monkeypatch.setattr("penstock.spectra.any_function.parallel.PROBE_SECONDS", 0.0)
     height = 0.7
 
     def closed(spectrum: np.ndarray) -> np.ndarray:
@@ -67,7 +67,7 @@ def test_functions_of_every_kind_reach_other_processes(client: Any, kind: str, m
 
 
 def test_every_kind_of_array(client: Any, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("penstock.spectra.parallel.PROBE_SECONDS", 0.0)
+    monkeypatch.setattr("penstock.spectra.any_function.parallel.PROBE_SECONDS", 0.0)
     expected = [float(row.sum()) for row in DATA]
     grid = xr.DataArray(DATA.reshape(5, 12, 20), dims=("y", "x", "frequency"))
     with h5py.File(tmp_path / "data.h5", "w") as file:
@@ -107,7 +107,7 @@ def test_lazy_gives_dask_arrays_and_pads_lists() -> None:
 
 
 def test_small_jobs_stay_serial_and_it_says_so(capsys, monkeypatch) -> None:
-    monkeypatch.setattr("penstock.spectra.parallel.PROBE_SECONDS", 0.0)
+    monkeypatch.setattr("penstock.spectra.any_function.parallel.PROBE_SECONDS", 0.0)
     here = []
     parallel_compute(DATA, lambda row: here.append(1), 2)
     assert len(here) == len(DATA)
@@ -129,7 +129,7 @@ def test_number_of_cores() -> None:
 def test_an_exception_keeps_its_type_and_names_its_position(
     client: Any, cores: int, monkeypatch
 ) -> None:
-    monkeypatch.setattr("penstock.spectra.parallel.PROBE_SECONDS", 0.0)
+    monkeypatch.setattr("penstock.spectra.any_function.parallel.PROBE_SECONDS", 0.0)
 
     def picky(row: np.ndarray) -> float:
         if row[0] == DATA[17, 0]:
@@ -154,7 +154,7 @@ def test_wrong_use_is_told_in_one_sentence(client: Any, monkeypatch) -> None:
     ):
         with pytest.raises((TypeError, ValueError), match=message):
             parallel_compute(**{"data": DATA, "func": np.sum, **wrong})
-    monkeypatch.setattr("penstock.spectra.parallel.PROBE_SECONDS", 0.0)
+    monkeypatch.setattr("penstock.spectra.any_function.parallel.PROBE_SECONDS", 0.0)
     lock = threading.Lock()
     with pytest.raises(TypeError, match="cannot be sent to other processes"):
         parallel_compute(DATA, lambda row: lock.locked(), 2, True, client=client, verbose=False)

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from scipy.signal.windows import gaussian
 
 import penstock as ps
-from penstock.spectra import peak_kernels
-from penstock.spectra.peaks import FindPeaksCWT, find_peaks_cwt
+from penstock.spectra.peaks import kernels as peak_kernels
+from penstock.spectra.peaks.processor import FindPeaksCWT, find_peaks_cwt
 from penstock.testing import check_processor
 
 ENGINES = ["numpy", *(["numba"] if importlib.util.find_spec("numba") else [])]

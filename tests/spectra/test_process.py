@@ -227,9 +227,9 @@ def test_computed_already_is_recognised_by_everything_that_matters(grid, tmp_pat
 
 
 def test_interrupted_work_goes_on_where_it_stopped(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("penstock.blocks.BLOCK_SECONDS", 0.01)
-    monkeypatch.setattr("penstock.blocks.SMALL_SECONDS", 0.001)
-    monkeypatch.setattr("penstock.spectra.positions.PROBES", 2)
+    monkeypatch.setattr("penstock.planning.blocks.BLOCK_SECONDS", 0.01)
+    monkeypatch.setattr("penstock.planning.blocks.SMALL_SECONDS", 0.001)
+    monkeypatch.setattr("penstock.spectra.any_function.positions.PROBES", 2)
     values = np.random.default_rng(2).normal(size=(400, 30))
     ds = ps.make_dataset(values, ("position", "frequency"))
     log = tmp_path / "calls"

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 import penstock as ps
 from penstock.dataset import lazy_variable, sampled_index
 from penstock.errors import BudgetError
-from penstock.memory import MIB, PROCESS_ALLOWANCE, resident
-from penstock.results import Field
-from penstock.spectra import passes
-from penstock.spectra.reductions import (
+from penstock.memory.accounting import MIB, PROCESS_ALLOWANCE, resident
+from penstock.records import Field
+from penstock.spectra.passes import passes
+from penstock.spectra.passes.reductions import (
     ApplyMasks,
     CentreOfMass,
     ImageReduction,

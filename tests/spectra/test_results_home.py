@@ -13,8 +13,8 @@ import xarray as xr
 import penstock as ps
 from penstock import events
 from penstock.dataset import lazy_variable
-from penstock.identity import content_token
-from penstock.run import executor_kind
+from penstock.running.keys import content_token
+from penstock.running.run import executor_kind
 from penstock.spectra import Fit, PerPosition, Process
 from penstock.testing import raise_if_computes
 
@@ -138,11 +138,11 @@ def test_nothing_is_started_for_what_is_finished_or_short(scan: Path, monkeypatc
     def refuse(*args: object) -> None:
         raise AssertionError("processes were started")
 
-    monkeypatch.setattr("penstock.run.local_processes", refuse)
+    monkeypatch.setattr("penstock.running.run.local_processes", refuse)
     short = span(scan)
     short.compute(workers=2, progress=False)
     assert short.report.kind == "threads"
-    monkeypatch.setattr("penstock.run.START_SECONDS", 0.0)
+    monkeypatch.setattr("penstock.running.run.START_SECONDS", 0.0)
     again = span(scan)
     again.compute(workers=2, progress=False)
     assert again.report.skipped
@@ -151,8 +151,8 @@ def test_nothing_is_started_for_what_is_finished_or_short(scan: Path, monkeypatc
 
 
 def test_interrupted_work_is_not_in_the_way_of_other_work(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("penstock.blocks.BLOCK_SECONDS", 0.01)
-    monkeypatch.setattr("penstock.blocks.SMALL_SECONDS", 0.001)
+    monkeypatch.setattr("penstock.planning.blocks.BLOCK_SECONDS", 0.01)
+    monkeypatch.setattr("penstock.planning.blocks.SMALL_SECONDS", 0.001)
     ds = ps.make_dataset(np.random.default_rng(2).random((4000, 30)), ("position", "frequency"))
 
     def process(q: float) -> Process:
@@ -205,7 +205,7 @@ def test_a_dataset_that_does_not_suit_stops_no_other(tmp_path: Path) -> None:
 
 def test_values_are_known_by_pieces_of_any_shape(monkeypatch) -> None:
     ds = ps.make_dataset(np.arange(7 * 5 * 11.0).reshape(1, 7, 55), ("y", "x", "frequency"))
-    monkeypatch.setattr("penstock.identity.PIECE_BYTES", 64)
+    monkeypatch.setattr("penstock.running.keys.PIECE_BYTES", 64)
     read: list[int] = []
     values = ds.signal.values
 

@@ -14,11 +14,11 @@ import xarray as xr
 
 import penstock as ps
 from penstock.dataset import lazy_variable
-from penstock.spectra.explorer import explore
-from penstock.spectra.fit import Fit
-from penstock.spectra.models import Gaussian
-from penstock.spectra.peaks import FindPeaksCWT
-from penstock.spectra.view import plot_map, plot_position
+from penstock.spectra.fitting.fit import Fit
+from penstock.spectra.fitting.models import Gaussian
+from penstock.spectra.peaks.processor import FindPeaksCWT
+from penstock.spectra.plots.explorer import explore
+from penstock.spectra.plots.view import plot_map, plot_position
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt

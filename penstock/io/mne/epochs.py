@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from penstock.buffers import new_array
 from penstock.dataset import SIGNAL, Indexer, Region, read_region, sampling_frequency
 from penstock.io.mne.info import info_of, si_divisors
 from penstock.io.mne.text import as_text, from_text
+from penstock.memory.buffers import new_array
 
 if TYPE_CHECKING:
     import mne

@@ -18,7 +18,7 @@ import numpy as np
 
 from penstock.dataset import SIGNAL, sampling_frequency
 from penstock.dates import ATTRIBUTE, in_utc, moved_date, read_date
-from penstock.io.edf_subject import subject_of
+from penstock.io.edf.subject import subject_of
 from penstock.io.labels import unique_names, volts
 from penstock.io.mne.positions import set_positions
 from penstock.io.mne.text import as_text, from_text

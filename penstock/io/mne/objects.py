@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from penstock.buffers import new_array
 from penstock.dataset import SIGNAL, Indexer, lazy_variable, sampled_coordinate
-from penstock.io.arrays import as_dtype
-from penstock.io.edf_records import stretches
+from penstock.io.arrays.arrays import as_dtype
+from penstock.io.edf.records import stretches
 from penstock.io.labels import clean_unit, volts
 from penstock.io.mne.annotations import with_annotations
 from penstock.io.mne.info import with_info
 from penstock.io.mne.units import VOLT, from_fif
+from penstock.memory.buffers import new_array
 
 if TYPE_CHECKING:
     import mne

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from penstock.io.electrodes import FRAME, LANDMARKS, POSITION
+from penstock.io.bids.electrodes import FRAME, LANDMARKS, POSITION
 
 if TYPE_CHECKING:
     import mne

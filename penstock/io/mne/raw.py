@@ -11,9 +11,9 @@ import xarray as xr
 
 from penstock.dataset import SIGNAL, Indexer, read_region, sampling_frequency
 from penstock.dates import moved_date
-from penstock.io.arrays import exact_type
-from penstock.io.edf_identity import says_more
-from penstock.io.electrodes import FRAME, LANDMARKS, POSITION
+from penstock.io.arrays.arrays import exact_type
+from penstock.io.bids.electrodes import FRAME, LANDMARKS, POSITION
+from penstock.io.edf.identity import says_more
 from penstock.io.mne.annotations import CHANNELS, EXTRAS, annotations_of
 from penstock.io.mne.info import CHANNEL_INFO, INFO, info_of, si_divisors
 from penstock.messages import warn

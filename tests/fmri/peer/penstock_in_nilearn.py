@@ -25,7 +25,7 @@ import nilearn.signal
 import pytest
 
 import penstock.fmri as ours
-from penstock.fmri.multi_maskers import _Multi
+from penstock.fmri.maskers.several import _Multi
 
 MASKERS = {
     "NiftiMasker": ("nifti_masker",),

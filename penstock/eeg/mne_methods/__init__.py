@@ -1,0 +1,1 @@
+"""Methods of `mne.io.Raw` as processors."""

@@ -1,0 +1,1 @@
+"""What the scanner does to EEG: its triggers, and the average artifact that is subtracted."""

@@ -1,0 +1,1 @@
+"""Cleaning of time series: confounds, filters, censoring."""

@@ -1,0 +1,1 @@
+"""From volumes to signals of regions, and back."""

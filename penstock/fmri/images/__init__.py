@@ -1,0 +1,1 @@
+"""Images in space: masks, atlases, volumes, and other voxel grids."""

@@ -1,0 +1,1 @@
+"""Maskers: estimators with nilearn's names."""

@@ -1,0 +1,121 @@
+"""What a masker looks like: its regions over an image, its parameters, its columns."""
+
+from __future__ import annotations
+
+import base64
+import html
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from penstock.fmri.images.images import SpatialImage
+from penstock.fmri.maskers.frames import warn_caller
+from penstock.fmri.maskers.regions import regions_and_names
+from penstock.fmri.plots.report_figures import overlay_figure
+
+if TYPE_CHECKING:
+    from penstock.fmri.maskers.base import BaseMasker
+
+NAMES_SHOWN = 400
+
+
+@dataclass(frozen=True)
+class MaskerReport:
+    """A page about a masker: shown in Jupyter, saved as a self-contained HTML file."""
+
+    body: str
+
+    def _repr_html_(self) -> str:
+        return self.body
+
+    def __str__(self) -> str:
+        return self.body
+
+    def save_as_html(self, path: str | os.PathLike[str]) -> Path:
+        """Write the page; an existing file is replaced."""
+        target = Path(path)
+        style = "body{font:15px/1.45 system-ui,sans-serif;margin:2em auto;max-width:960px}"
+        target.write_text(
+            "<!doctype html><html lang='en'><head><meta charset='utf-8'>"
+            f"<title>Masker</title><style>{style}</style></head><body>{self.body}</body></html>"
+        )
+        return target
+
+
+def masker_report(
+    masker: BaseMasker, background: Any, *, title: str | None = None, displayed: Any = "all"
+) -> MaskerReport:
+    """The page of a fitted masker; see `BaseMasker.generate_report`."""
+    heading = title or f"{type(masker).__name__}: {masker.n_elements_} columns"
+    regions, names = regions_and_names(masker)
+    kind = None if names is None else "maps" if regions.data.ndim == 4 else "labels"
+    if names is not None and not (isinstance(displayed, str) and displayed == "all"):
+        regions, names = _only(regions, names, _positions(displayed, len(names)))
+    drawn = overlay_figure(regions, background, names=names, kind=kind)
+    picture = base64.b64encode(drawn).decode()
+    defaults = type(masker)().get_params()
+    changed = {
+        key: value
+        for key, value in masker.get_params().items()
+        if not (type(value) is type(defaults[key]) and np.array_equal(value, defaults[key]))
+    }
+    rows = "".join(
+        f"<tr><td style='padding-right:1em'>{html.escape(key)}</td>"
+        f"<td>{html.escape(_short(value))}</td></tr>"
+        for key, value in changed.items()
+    )
+    columns = [str(one) for one in masker.get_feature_names_out()[:NAMES_SHOWN]]
+    more = f", … ({masker.n_elements_})" if masker.n_elements_ > NAMES_SHOWN else ""
+    return MaskerReport(
+        f"<div><h3>{html.escape(heading)}</h3>"
+        f"<img style='max-width:100%' alt='regions' src='data:image/png;base64,{picture}'>"
+        f"<table>{rows}</table><p>{html.escape(', '.join(columns) + more)}</p></div>"
+    )
+
+
+def _positions(displayed: Any, n_regions: int) -> list[int]:
+    """Positions of the regions to draw.
+
+    Raises
+    ------
+    TypeError
+        If they are neither a number nor a list of numbers.
+    """
+    several = isinstance(displayed, list | tuple | np.ndarray)
+    given = list(displayed) if several else [displayed]
+    if any(isinstance(one, bool) or not isinstance(one, int | np.integer) for one in given):
+        raise TypeError(
+            "what is displayed must be 'all', a number of regions, or a list of positions, got "
+            f"{displayed!r}"
+        )
+    wanted = [int(one) for one in given] if several else list(range(int(displayed)))
+    there = [one for one in wanted if 0 <= one < n_regions]
+    if len(there) < len(wanted):
+        warn_caller(
+            f"{len(wanted) - len(there)} of the regions to display are not there: the masker has "
+            f"{n_regions}"
+        )
+    if not there:
+        raise ValueError(f"there is nothing to display: the masker has {n_regions} regions")
+    return there
+
+
+def _only(
+    regions: SpatialImage, names: dict[int, str], positions: list[int]
+) -> tuple[SpatialImage, dict[int, str]]:
+    """The regions at some positions."""
+    if regions.data.ndim == 4:
+        kept = SpatialImage(regions.data[..., positions], regions.affine)
+        return kept, {i: names[at] for i, at in enumerate(positions)}
+    numbers = list(names)
+    wanted = {numbers[at]: names[numbers[at]] for at in positions}
+    shown = np.where(np.isin(regions.data, list(wanted)), regions.data, 0)
+    return SpatialImage(shown, regions.affine), wanted
+
+
+def _short(value: Any, most: int = 200) -> str:
+    text = value if isinstance(value, str) else repr(value)
+    return text if len(text) <= most else text[:most] + "…"

@@ -1,0 +1,1 @@
+"""Plots of regions, signals and cleaning."""

@@ -1,0 +1,1 @@
+"""Arrays in files: NumPy, MATLAB, and whatever lies in a file in one piece."""

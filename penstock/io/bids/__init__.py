@@ -1,0 +1,1 @@
+"""BIDS: names of files, and what belongs to a recording or an image."""

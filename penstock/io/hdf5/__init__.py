@@ -1,0 +1,1 @@
+"""HDF5: h5USID, NSID, NeXus, and arrays without a model."""

@@ -1,0 +1,1 @@
+"""Running: recordings are opened, blocks computed, results finished, wherever the workers are."""

@@ -1,0 +1,1 @@
+"""Any function of a spectrum, at every position."""

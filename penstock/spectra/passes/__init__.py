@@ -1,0 +1,1 @@
+"""Reductions and decompositions: passes over all positions."""

@@ -1,0 +1,1 @@
+"""Peaks of spectra by continuous wavelet transform."""

@@ -1,0 +1,1 @@
+"""Maps of results, and the spectrum at a position."""

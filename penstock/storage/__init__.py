@@ -1,0 +1,1 @@
+"""Results on disk: Zarr stores, written block by block, complete or not there at all."""
