@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from penstock.commands import extract as extract  # (it adds its command)
 from penstock.commands.options import (
     Files,
     Format,
