@@ -8,7 +8,7 @@ and attributes.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -18,6 +18,7 @@ from xarray.core import indexing
 
 from penstock.attributes import as_plain_attributes
 from penstock.damage import is_own_reader, readable, source_of
+from penstock.reading import Reading, reading_of
 from penstock.sampled import SampledIndex as SampledIndex
 from penstock.sampled import sampled_coordinate
 from penstock.sampled import sampled_index as sampled_index
@@ -121,9 +122,16 @@ def lazy_variable(
     dtype: Any,
     attrs: Mapping[str, Any] | None = None,
     encoding: Mapping[str, Any] | None = None,
+    *,
+    reading: Reading | None = None,
 ) -> xr.Variable:
-    """An xarray variable whose regions are read on demand by `read` (see `LazyArray`)."""
+    """An xarray variable whose regions are read on demand by `read` (see `LazyArray`).
+
+    `reading` says what that takes, and which order suits the file: plans are made of it.
+    """
     array = LazyArray(read, shape, dtype)
+    if reading is not None:
+        encoding = {**(encoding or {}), **reading.in_encoding()}
     return xr.Variable(dims, indexing.LazilyIndexedArray(array), attrs, encoding)
 
 
@@ -306,16 +314,16 @@ def in_floats(ds: xr.Dataset) -> xr.Dataset:
         return ds
     if variable.chunks is not None:
         return ds.assign({SIGNAL: variable.astype(dtype)})
-    encoding = dict(variable.encoding)
+    reading = reading_of(variable)
     ratio = variable.dtype.itemsize / dtype.itemsize  # (of what is read to what becomes of it)
-    encoding["read_scratch"] = (1 + encoding.get("read_scratch", 0.0)) * ratio
     floats = lazy_variable(
         tuple(map(str, variable.dims)),
         _Floats(variable, dtype),
         variable.shape,
         dtype,
         variable.attrs,
-        encoding,
+        variable.encoding,
+        reading=replace(reading, scratch=(1 + reading.scratch) * ratio),
     )
     return ds.assign({SIGNAL: floats})
 

@@ -12,6 +12,7 @@ import xarray as xr
 
 import penstock as ps
 from penstock.dataset import lazy_variable
+from penstock.reading import Reading
 
 _turn = threading.Condition()
 _position: dict[str, int] = {}
@@ -62,8 +63,10 @@ def tape(path: Path, shape: tuple[int, ...] = (20, 10, 3000), seed: int = 0) -> 
 def dataset(source: Tape) -> xr.Dataset:
     """Dataset of a tape."""
     shape = np.load(source.path, mmap_mode="r").shape
-    encoding = {"interleaved": True, "sequential": True, "source": source.path}
-    variable = lazy_variable(("x", "y", "time"), source, shape, "float32", encoding=encoding)
+    encoding = {"source": source.path}
+    reading = Reading(interleaved=True, sequential=True)
+    dims = ("x", "y", "time")
+    variable = lazy_variable(dims, source, shape, "f4", encoding=encoding, reading=reading)
     return ps.make_dataset(
         variable, ("x", "y", "time"), sampling_frequency=1.0, attrs={"source": source.path}
     )

@@ -18,6 +18,7 @@ from penstock.memory.accounting import MIB
 from penstock.planning.blocks import Grid, choose_block
 from penstock.planning.chain import Chain
 from penstock.planning.plan import Resources, make_plan
+from penstock.reading import Reading
 from penstock.testing import check_processor, raise_if_computes, virtual_dataset
 
 
@@ -216,7 +217,7 @@ def test_an_interleaved_file_is_read_once(tmp_path: Path, monkeypatch: pytest.Mo
     from penstock.dataset import lazy_variable
 
     signal = lazy_variable(
-        ("channel", "time"), File(), values.shape, "f4", encoding={"interleaved": True}
+        ("channel", "time"), File(), values.shape, "f4", reading=Reading(interleaved=True)
     )
     ds = ps.make_dataset(signal, sampling_frequency=100.0)
     plan = ps.Pipeline([Demean()]).plan(ds, memory="3 GiB", workers=2)

@@ -11,14 +11,14 @@ from tape import dataset, tape
 
 import penstock as ps
 from penstock import events
-from penstock.planning import blocks
+from penstock.planning import blocks, plan
 from penstock.storage.store import open_store
 
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
     """Blocks of a few dozen volumes, so that a file has many."""
-    for module in (blocks, __import__("penstock.planning.plan").plan):
+    for module in (blocks, plan):
         monkeypatch.setattr(module, "TARGET_BYTES", 1 << 17)
     monkeypatch.setattr(blocks, "SMALL_BYTES", 1 << 14)
 

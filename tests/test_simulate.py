@@ -14,6 +14,7 @@ from scipy import signal as dsp
 
 import penstock as ps
 from penstock.eeg import simulate
+from penstock.reading import reading_of
 
 # low rate, several chunks of the generator's grid (12,288 samples at 250 Hz), volumes across them
 SMALL = {"n_channels": 3, "duration": 150.0, "sampling_frequency": 250.0, "fmri": True}
@@ -128,7 +129,7 @@ def test_a_read_stays_within_its_declared_memory(dtype):
     thread = threading.Thread(target=read)
     thread.start()
     thread.join()
-    declared = ds.signal.encoding["read_scratch_bytes"]
+    declared = reading_of(ds.signal).scratch_bytes
     assert peaks[0] < declared < 3 * peaks[0]
 
 

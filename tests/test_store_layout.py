@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 import penstock as ps
 from penstock.dataset import SIGNAL, Region, lazy_variable, read_region
+from penstock.reading import Reading, reading_of
 from penstock.storage.store import create_array, open_store, store_layout, write_block, write_store
 
 VOLUMES = ("x", "y", "z", "time")
@@ -96,7 +97,7 @@ def test_everyone_reads_volumes_as_they_are(
     np.testing.assert_array_equal(plain.isel(x=3, z=slice(4, 9)), values[3, :, 4:9])
     ds = open_store(path)
     np.testing.assert_array_equal(ds[SIGNAL].values, values)
-    assert ds[SIGNAL].encoding["interleaved"] is True
+    assert reading_of(ds[SIGNAL]).interleaved is True
 
 
 def test_volumes_lie_in_memory_as_in_images(tmp_path: Path) -> None:
@@ -135,8 +136,8 @@ def test_a_series_read_front_to_back_is_stored_in_one_pass(tmp_path: Path) -> No
         starts.append(indexers[3].start)
         return values[indexers]
 
-    encoding = {"interleaved": True, "sequential": True}
-    lazy = lazy_variable(VOLUMES, read, values.shape, values.dtype, encoding=encoding)
+    reading = Reading(interleaved=True, sequential=True)
+    lazy = lazy_variable(VOLUMES, read, values.shape, values.dtype, reading=reading)
     ds = ps.make_dataset(lazy, sampling_frequency=0.5)
     path = write_store(ds, tmp_path / "once.zarr")
     assert starts == sorted(set(starts))
@@ -150,7 +151,7 @@ def test_a_store_without_transposed_chunks_is_read(tmp_path: Path) -> None:
     options = {"chunks": (1, 10, 16, 8), "shards": (3, 10, 16, 8), "compressors": compressors}
     ds = written(tmp_path / "old.zarr", values, VOLUMES, **options)
     np.testing.assert_array_equal(ds[SIGNAL].values, values)
-    assert ds[SIGNAL].encoding["interleaved"] is False
+    assert reading_of(ds[SIGNAL]).interleaved is False
 
 
 # ---------------------------------------------------------------------- reading regions
@@ -246,7 +247,7 @@ def test_reading_takes_what_it_declares(tmp_path: Path) -> None:
     block = read_region(ds, region)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    declared = ds[SIGNAL].encoding
-    assert declared["read_scratch"] == 0
-    assert peak <= block.nbytes + declared["read_scratch_bytes"] + 64 * 1024
-    assert declared["read_scratch_bytes"] < 4 * MIB
+    declared = reading_of(ds[SIGNAL])
+    assert declared.scratch == 0
+    assert peak <= block.nbytes + declared.scratch_bytes + 64 * 1024
+    assert declared.scratch_bytes < 4 * MIB

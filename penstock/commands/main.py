@@ -245,16 +245,18 @@ def describe(path: Path, ds: xr.Dataset) -> str:
 
 def _describe_signal(signal: xr.DataArray, stored_as: str | None = None) -> list[str]:
     from penstock.memory.accounting import format_bytes
+    from penstock.reading import reading_of
 
     text = f"  in memory {format_bytes(signal.size * signal.dtype.itemsize)} as {signal.dtype}"
     if stored_as:
         text += f" (stored as {stored_as})"
-    if signal.encoding.get("interleaved") and "time" in signal.dims:
+    reading = reading_of(signal)
+    if reading.interleaved and "time" in signal.dims:
         if "x" in signal.dims:
             text += ", stored volume by volume: the series of one voxel costs reading all of it"
         elif "channel" in signal.dims:
             text += ", channels interleaved: reading one reads the file"
-    if signal.encoding.get("sequential"):
+    if reading.sequential:
         text += (
             "; compressed, so it is read from front to back (penstock convert makes a .zarr of it)"
         )

@@ -11,6 +11,7 @@ from penstock.dataset import SIGNAL, Region
 from penstock.errors import BudgetError as BudgetError
 from penstock.memory.accounting import MIB
 from penstock.planning.chain import BlockBytes, Chain
+from penstock.reading import reading_of
 from penstock.storage.store import CHUNK_BYTES, QUANTUM, fill_shape, write_buffer_bytes
 
 TARGET_BYTES = 32 * MIB
@@ -133,7 +134,7 @@ def shortest_stretch(chain: Chain) -> Choice | None:
 def _slowest_dim(chain: Chain) -> str | None:
     """The dim that varies slowest in a file whose leading dims vary fastest; None for others."""
     source = chain.source.variables[SIGNAL]
-    return str(source.dims[-1]) if source.encoding.get("interleaved") else None
+    return str(source.dims[-1]) if reading_of(source).interleaved else None
 
 
 def _choose(
@@ -253,7 +254,7 @@ def _choose(
         if whole.bytes.peak <= slot and (weight(whole) <= target or single):
             return whole
         return stretch_choice(1) or (whole if whole.bytes.peak <= slot else None)
-    interleaved = bool(chain.source.variables[SIGNAL].encoding.get("interleaved"))
+    interleaved = reading_of(chain.source.variables[SIGNAL]).interleaved
     rows = rows_choice()
     if stretched and not single and interleaved and n_free > 1:
         passes = rows.n_blocks if rows is not None else n_free

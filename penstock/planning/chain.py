@@ -34,6 +34,7 @@ from penstock.memory.footprints import READING, StepWatch
 from penstock.planning.dask_chunks import chunk_elements
 from penstock.planning.step_names import advice_for, step_name
 from penstock.processor import Context, Processor
+from penstock.reading import reading_of
 from penstock.records import fields_of
 from penstock.sampled import SampledIndex
 
@@ -233,9 +234,8 @@ class Chain:
     @property
     def resident_bytes(self) -> int:
         """What a process keeps as long as it works on the chain: of the file, and of the steps."""
-        source = int(self.source.variables[SIGNAL].encoding.get("resident", 0))
         return (
-            source
+            reading_of(self.source.variables[SIGNAL]).resident_bytes
             + _held_beside(self.source)
             + sum(step.processor.resident_bytes(step.input) for step in self.steps)
         )
@@ -249,8 +249,8 @@ class Chain:
         """Memory that reading a region of the source takes, beside the values that are read."""
         source = self.source.variables[SIGNAL]
         read = _elements(source, region) * source.dtype.itemsize
-        scratch = float(source.encoding.get("read_scratch", 0.0))
-        extra = int(read * scratch) + int(source.encoding.get("read_scratch_bytes", 0))
+        reading = reading_of(source)
+        extra = int(read * reading.scratch) + reading.scratch_bytes
         if source.chunks is not None:
             # chunks are computed whole and then put together; the user's graph has temporaries
             largest = math.prod(max(lengths) for lengths in source.chunks)

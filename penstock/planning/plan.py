@@ -31,6 +31,7 @@ from penstock.planning.dask_chunks import chunk_elements, run_of_chunks
 from penstock.planning.refusals import refusal, told
 from penstock.planning.shown import plan_html, plan_text, plans_html
 from penstock.planning.stages import reading_scratch, scratch_chain
+from penstock.reading import reading_of
 from penstock.records import fields_of
 from penstock.storage.store import QUANTUM, fill_shape, large_variables
 
@@ -57,7 +58,7 @@ class Stage:
     @property
     def in_order(self) -> bool:
         """Whether its source can only be read from front to back: one block after the other."""
-        return bool(self.chain.source.variables[SIGNAL].encoding.get("sequential"))
+        return reading_of(self.chain.source.variables[SIGNAL]).sequential
 
     @property
     def bytes_in(self) -> int:
@@ -334,7 +335,7 @@ def _stages(
         reshaped = _reshape_stages(chain, one, slot)
         if reshaped is not None:
             return reshaped
-        if chain.source.variables[SIGNAL].encoding.get("sequential"):
+        if reading_of(chain.source.variables[SIGNAL]).sequential:
             one = None
     # a few large blocks leave workers idle: several stages may be better even where one fits
     idle = one is None or (one.bytes.read > TARGET_BYTES and one.n_blocks < max(2, workers))
@@ -362,12 +363,13 @@ def _reads_over_and_over(chain: Chain, choice: Choice) -> bool:
     grid = Grid(chain.dims, chain.shape, choice.block)
     if source.chunks is not None:
         return _computes_over_and_over(chain, grid)
-    if not source.encoding.get("interleaved") or choice.bytes.source_elements >= source.size:
+    reading = reading_of(source)
+    if not reading.interleaved or choice.bytes.source_elements >= source.size:
         return False
     last = dict(zip(grid.dims, grid.counts, strict=True)).get(str(source.dims[-1]), 1)
     passes = choice.n_blocks / max(1, last)
     again = (passes - 1) * source.size * source.dtype.itemsize
-    return again > (0 if source.encoding.get("sequential") else REREAD_BYTES)
+    return again > (0 if reading.sequential else REREAD_BYTES)
 
 
 def _computes_over_and_over(chain: Chain, grid: Grid) -> bool:

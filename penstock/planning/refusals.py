@@ -12,6 +12,7 @@ from penstock.planning.blocks import Grid, block_cost, choose_block
 from penstock.planning.budget import Resources, worker_too_small
 from penstock.planning.chain import BlockBytes, Chain
 from penstock.processor import Processor
+from penstock.reading import reading_of
 from penstock.storage.store import QUANTUM
 
 LARGEST_BUDGET = 1 << 50
@@ -112,7 +113,7 @@ def _smallest(chain: Chain) -> tuple[Region, BlockBytes]:
     """Region and memory of the smallest block that makes sense."""
     cuttable = chain.cuttable()
     source = chain.source.variables[SIGNAL]
-    if source.encoding.get("sequential"):  # (cut in file order only)
+    if reading_of(source).sequential:  # (cut in file order only)
         cuttable = {dim: free for dim, free in cuttable.items() if dim == source.dims[-1]}
     block = {
         dim: 1 if dim in cuttable else size

@@ -18,6 +18,7 @@ import numpy as np
 
 from penstock.dataset import SIGNAL, Region, blank_variable, indexer_length
 from penstock.planning.chain import Chain, Step
+from penstock.reading import Reading
 from penstock.storage.store import (
     CHUNK_BYTES,
     create_array,
@@ -48,7 +49,7 @@ def reading_scratch(first: Chain, rest: tuple[Step, ...]) -> Chain:
     outline = first.output
     blank = blank_variable(first.dims, first.shape, first.dtype, outline[SIGNAL].attrs)
     # (what `stored_variable` will say of pieces of this size)
-    blank.encoding = {"read_scratch": 0.0, "read_scratch_bytes": 4 * CHUNK_BYTES}
+    blank.encoding = Reading(scratch_bytes=4 * CHUNK_BYTES).in_encoding()
     return Chain(outline.assign({SIGNAL: blank}), rest, start=outline)
 
 

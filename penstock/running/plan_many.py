@@ -21,6 +21,7 @@ from penstock import events
 from penstock.dataset import SIGNAL, blank_variable
 from penstock.planning.chain import Chain
 from penstock.planning.plan import Plan, Stage
+from penstock.reading import Reading
 from penstock.running.failures import one_sentence
 from penstock.running.progress import SHOW_AFTER, ProgressListener, progress_listener
 from penstock.running.workers.executors import thread_executor
@@ -120,7 +121,7 @@ def _outline(
     dims: tuple[str, ...], shape: tuple[int, ...], dtype: np.dtype, in_order: bool
 ) -> Chain:
     variable = blank_variable(dims, shape, dtype)
-    variable.encoding["sequential"] = in_order
+    variable.encoding = Reading(sequential=in_order).in_encoding()
     return Chain(xr.Dataset({SIGNAL: variable}))
 
 

@@ -38,6 +38,7 @@ from penstock.local_paths import local_path
 from penstock.memory.accounting import MIB
 from penstock.plain_values import from_json, read_text
 from penstock.planning.dask_chunks import run_of_chunks
+from penstock.reading import Reading, reading_of
 from penstock.sampled import LONG, regular_samples
 from penstock.storage.durable import sync_file_system
 from penstock.storage.file_facts import array_files, file_facts
@@ -428,12 +429,12 @@ def stored_variable(path: Path, name: str) -> xr.Variable:
         array.shape,
         array.dtype,
         {key: value for key, value in array.attributes.items() if key != "_FillValue"},
-        encoding={
-            "interleaved": form is not None and form.order[:3] == (2, 1, 0),
-            "read_scratch": scratch,
-            "read_scratch_bytes": scratch_bytes,
-            "preferred_chunks": dict(zip(dims, array.chunks, strict=True)),
-        },
+        encoding={"preferred_chunks": dict(zip(dims, array.chunks, strict=True))},
+        reading=Reading(
+            scratch,
+            scratch_bytes,
+            interleaved=form is not None and form.order[:3] == (2, 1, 0),
+        ),
     )
 
 
@@ -627,7 +628,7 @@ def outline_store(ds: xr.Dataset, path: Path) -> Path:
 def _backwards(variable: xr.Variable) -> bool:
     """Whether its first dim varies fastest in the source."""
     dims = tuple(map(str, variable.dims))
-    return of_volumes(dims) or bool(variable.encoding.get("interleaved"))
+    return of_volumes(dims) or reading_of(variable).interleaved
 
 
 def _create_for(variable: xr.Variable, name: str, store: Path) -> tuple[int, ...]:

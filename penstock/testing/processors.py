@@ -20,6 +20,7 @@ from penstock.planning.chain import Chain
 from penstock.planning.lazy import prepared
 from penstock.planning.plan import Resources, make_plan
 from penstock.processor import Processor
+from penstock.reading import Reading
 
 
 @contextlib.contextmanager
@@ -59,7 +60,7 @@ def virtual_dataset(
 
     read = _Positions(shape, str(np.dtype(dtype))) if readable else _refuse_reading
     return make_dataset(
-        lazy_variable(dims, read, shape, dtype, encoding={"read_scratch_bytes": 4 << 20}),
+        lazy_variable(dims, read, shape, dtype, reading=Reading(scratch_bytes=4 << 20)),
         sampling_frequency=sampling_frequency if "time" in dims else None,
     )
 

@@ -21,6 +21,7 @@ import xarray as xr
 from penstock.attributes import as_plain_attributes
 from penstock.dataset import SIGNAL, Region, read_region, sampled_index
 from penstock.memory.buffers import release_memory
+from penstock.reading import is_told, reading_of
 
 SLACK_BYTES = 256 * 1024
 """Memory that a read may use beside what it declares: interpreter, libraries, their caches."""
@@ -38,10 +39,9 @@ def check_reader(path: str | os.PathLike[str], **kwargs: Any) -> xr.Dataset:
     along every dim, equals the same part of the whole and is a block of its own; no file stays
     open in between; the dataset can be pickled. The type is what was asked for, or the complex
     type of that precision; memory of a read stays within what the reader declares
-    (``read_scratch``, a multiple of the region, ``read_scratch_bytes``, and ``resident``, what is
-    kept from the first read on, all in the encoding of ``signal``). A truncated copy gives one
-    clear sentence, or a shorter dataset with the same values; where a file can only be read front
-    to back (``sequential`` in the encoding) the sentence may come when the values are read.
+    (`penstock.reading.Reading`). A truncated copy gives one clear sentence, or a shorter dataset
+    with the same values; where a file can only be read front to back (``Reading.sequential``) the
+    sentence may come when the values are read.
 
     Recordings, whose ``signal`` has a dim ``channel`` or channel variables, have the dims
     ``(channel, time)``, a virtual time coordinate from 0 on, a unit, and the variables
@@ -144,9 +144,9 @@ def _check_contents(ds: xr.Dataset, path: str) -> None:
             _check_recording(ds, name, suffix)
         for dim in ds[name].dims:
             _check_dimension_values(ds, str(dim))
-        encoding = ds[name].encoding
-        assert encoding.get("read_scratch", -1) >= 0, f"{name} does not declare read_scratch"
-        assert isinstance(encoding.get("interleaved"), bool), f"{name} does not declare interleaved"
+        assert is_told(ds[name]), (
+            f"{name} does not say what reading takes: give lazy_variable(reading=)"
+        )
     assert os.path.isabs(ds.attrs["source"]), "attrs['source'] is not absolute"
     assert os.path.samefile(ds.attrs["source"], path), "attrs['source'] is another file"
     for attrs in (ds.attrs, *(variable.attrs for variable in ds.variables.values())):
@@ -281,8 +281,8 @@ def _check_memory(ds: xr.Dataset) -> None:
     variable = ds.variables[SIGNAL]
     if variable.size * variable.dtype.itemsize > LARGEST_BYTES:
         return
-    encoding = variable.encoding
-    fixed = sum(encoding.get(name, 0) for name in ("read_scratch_bytes", "resident"))
+    reading = reading_of(variable)
+    fixed = reading.scratch_bytes + reading.resident_bytes
     whole = _whole(variable)
     picked: Region = {str(dim): _spread(size) for dim, size in variable.sizes.items()}
     regions = [_leading(variable, 1), whole, picked]
@@ -297,7 +297,7 @@ def _check_memory(ds: xr.Dataset) -> None:
             peak = tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
-        declared = size * (1 + encoding["read_scratch"]) + fixed
+        declared = size * (1 + reading.scratch) + fixed
         assert peak <= declared + SLACK_BYTES, (
             f"reading {size} bytes took {peak} bytes, declared are {declared:.0f}"
         )
@@ -332,7 +332,7 @@ def _check_truncated(path: Path, kwargs: dict[str, Any], whole: xr.Dataset) -> N
                 warnings.simplefilter("ignore")
                 try:
                     ds = _open(str(Path(folder, path.name)), kwargs)
-                    if ds[SIGNAL].encoding.get("sequential"):
+                    if reading_of(ds[SIGNAL]).sequential:
                         read_region(ds, _whole(ds.variables[SIGNAL]))
                 except (OSError, ValueError) as error:
                     message = str(error)

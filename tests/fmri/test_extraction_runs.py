@@ -29,7 +29,7 @@ from penstock.fmri import (
 )
 from penstock.io.nifti.open import close_streams
 from penstock.io.nifti.stream import NiftiStream
-from penstock.planning import blocks
+from penstock.planning import blocks, plan
 from penstock.storage.ledger import Ledger, partial_path
 from penstock.storage.store import open_store, write_store
 
@@ -40,7 +40,7 @@ SHAPE, N_TIMES = (9, 8, 7), 120
 @pytest.fixture
 def small_blocks(monkeypatch):
     """Blocks of some volumes, so that a small file has several."""
-    for module in (blocks, __import__("penstock.planning.plan").plan):
+    for module in (blocks, plan):
         monkeypatch.setattr(module, "TARGET_BYTES", 1 << 16)
     monkeypatch.setattr(blocks, "SMALL_BYTES", 1 << 12)
 

@@ -20,6 +20,7 @@ from penstock.fmri.simulate import (
     simulated_masks,
     simulated_networks,
 )
+from penstock.reading import reading_of
 
 SHAPE = (13, 16, 11)
 SMALL = {"shape": SHAPE, "n_volumes": 40, "voxel_size": 10.0, "spikes": 0.1, "n_networks": 3}
@@ -55,7 +56,7 @@ def test_blocks_lie_in_memory_as_in_a_file(small):
     ds, _ = small
     for block in (ds.signal[..., 3:9].values, ds.signal[2:7, :, 1:4, 5:6].values):
         assert block.transpose(3, 2, 1, 0).flags.c_contiguous
-    assert ds.signal.encoding["interleaved"]
+    assert reading_of(ds.signal).interleaved
 
 
 def test_other_threads_and_copies_give_the_same_values(small):

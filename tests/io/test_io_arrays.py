@@ -16,6 +16,7 @@ import penstock as ps
 from penstock.attributes import nested_attribute
 from penstock.io import extensions, list_main_datasets
 from penstock.io.hdf5.contents import SeveralDatasetsError
+from penstock.reading import reading_of
 from penstock.testing import check_reader
 
 
@@ -115,7 +116,7 @@ def test_recordings_keep_the_contract_of_readers(tmp_path, kind, stored):
         **options,
     )
     assert np.array_equal(ds.signal.values, values.astype(np.float32))
-    assert ds.signal.encoding["interleaved"] is (kind in ("F", "npz"))
+    assert reading_of(ds.signal).interleaved is (kind in ("F", "npz"))
 
 
 # ---------------------------------------------------------------------- NSID
@@ -369,7 +370,7 @@ def test_matlab_and_snirf_files_stay_with_mne(tmp_path):
     with h5py.File(tmp_path / "a.set", "w", userblock_size=512) as file:
         file["data"] = np.zeros(3)
     assert find_reader(str(tmp_path / "a.snirf")).name == "mne"
-    assert find_reader(str(tmp_path / "a.set")).name == "mne"
+    assert find_reader(str(tmp_path / "a.set")).name == "eeglab"
     assert {".h5", ".hdf5", ".nsid", ".usid"} <= set(extensions())
     assert not {".npy", ".npz"} & set(extensions())
 
@@ -439,7 +440,7 @@ def test_npz_archives(tmp_path, cube):
         assert ds.signal.dtype == np.complex128
         again = pickle.loads(pickle.dumps(ds))
         assert np.array_equal(again.signal.values, cube)
-    assert ds.signal.encoding["resident"] == 2 * cube.nbytes
+    assert reading_of(ds.signal).resident_bytes == 2 * cube.nbytes
     empty = tmp_path / "empty.npz"
     with zipfile.ZipFile(empty, "w"):
         pass

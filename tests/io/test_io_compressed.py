@@ -15,6 +15,7 @@ import pytest
 import penstock as ps
 from penstock.fmri import NiftiLabelsMasker
 from penstock.io.nifti.open import close_streams
+from penstock.reading import reading_of
 from penstock.testing import check_reader
 
 nib = pytest.importorskip("nibabel")
@@ -63,7 +64,7 @@ def test_every_compression_keeps_the_contract(tmp_path: Path, suffix: str) -> No
     path.write_bytes(PACK[suffix](made.to_bytes()))
     # (bzip2 has to inflate most of a megabyte to tell what a file is)
     ds = ps.open_dataset(path) if suffix == ".bz2" else check_reader(path)
-    assert ds.signal.encoding["sequential"]
+    assert reading_of(ds.signal).sequential
     assert np.array_equal(ds.signal.values, values_of(made))
     part = ds.signal[5:30:3, [3, 9, 1], 2:5, 15:2:-3]
     assert np.array_equal(part.values, values_of(made)[5:30:3][:, [3, 9, 1], 2:5, 15:2:-3])
@@ -166,10 +167,10 @@ def test_large_windows_are_counted(tmp_path: Path) -> None:
     made = image((8, 8, 40, 20))
     path = tmp_path / "bold.nii.xz"
     path.write_bytes(lzma.compress(made.to_bytes(), preset=9))
-    assert ps.open_dataset(path).signal.encoding["resident"] > 64 << 20
+    assert reading_of(ps.open_dataset(path).signal).resident_bytes > 64 << 20
     path = tmp_path / "bold.nii.zst"
     path.write_bytes(zstd(made.to_bytes()))
-    assert 8 << 20 <= ps.open_dataset(path).signal.encoding["resident"] <= 32 << 20
+    assert 8 << 20 <= reading_of(ps.open_dataset(path).signal).resident_bytes <= 32 << 20
     assert np.array_equal(ps.open_dataset(path).signal[..., 7].values, values_of(made)[..., 7])
 
 

@@ -18,6 +18,7 @@ from penstock.io.edf.plan import (
     plan_records,
     seconds_text,
 )
+from penstock.reading import reading_of
 
 edfio = pytest.importorskip("edfio")
 mne = pytest.importorskip("mne")
@@ -256,7 +257,7 @@ def test_memory_stays_within_the_buffer(make_edf, tmp_path, name):
     finally:
         tracemalloc.stop()
     assert ds.signal.nbytes > 8 * buffer_bytes
-    assert peak < buffer_bytes + ds.signal.encoding["read_scratch_bytes"] + (1 << 20)
+    assert peak < buffer_bytes + reading_of(ds.signal).scratch_bytes + (1 << 20)
 
 
 # ------------------------------------------------------------------ layout

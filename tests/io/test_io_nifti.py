@@ -23,6 +23,7 @@ import penstock as ps
 from penstock.io.nifti import stream as nifti_stream
 from penstock.io.nifti.open import close_streams, open_nifti, open_streams
 from penstock.io.registry import find_reader
+from penstock.reading import reading_of
 from penstock.testing import check_reader, raise_if_computes
 
 nib = pytest.importorskip("nibabel")
@@ -137,7 +138,7 @@ KINDS = (
 @pytest.mark.filterwarnings("ignore:.*repetition time:UserWarning")
 def test_every_kind_keeps_the_contract(tmp_path: Path, kind: str) -> None:
     ds = check_reader(save(tmp_path, kind))
-    assert ds.signal.encoding["sequential"] == kind.endswith("z")
+    assert reading_of(ds.signal).sequential == kind.endswith("z")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -158,7 +159,7 @@ def test_values_and_affine_are_those_of_nibabel(tmp_path: Path, kind: str) -> No
         assert np.array_equal(single["affine"].values, image.affine)
         block = single.signal[..., 3:5].values
         assert block.transpose(3, 2, 1, 0).flags.c_contiguous
-        assert single.signal.encoding["interleaved"]
+        assert reading_of(single.signal).interleaved
 
 
 def test_large_files_keep_the_contract(tmp_path: Path) -> None:
@@ -212,7 +213,7 @@ def test_files_open_as_what_they_are_whatever_their_name(tmp_path: Path) -> None
         renamed.write_bytes(path.read_bytes())
         ds = ps.open_dataset(renamed)
         assert np.array_equal(ds.signal.values, volumes())
-        assert ds.signal.encoding["sequential"] == (path == compressed)
+        assert reading_of(ds.signal).sequential == (path == compressed)
 
 
 def test_which_reader_opens_what(tmp_path: Path) -> None:
@@ -600,7 +601,7 @@ def test_grayordinates_know_where_they_are(tmp_path: Path) -> None:
     assert np.array_equal(found, np.argwhere(np.ones((3, 4, 5))))
     assert (thalamus["vertex"] == -1).all()
     assert np.allclose(ds["affine"].values, AFFINE)
-    assert not ds.signal.encoding["interleaved"]
+    assert not reading_of(ds.signal).interleaved
 
 
 def test_maps_of_grayordinates(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from penstock.attributes import nested_attribute
 from penstock.io import list_main_datasets, write_usid_results
 from penstock.io.hdf5.contents import SeveralDatasetsError
 from penstock.io.hdf5.usid_tables import grid_order
+from penstock.reading import reading_of
 from penstock.testing import check_reader
 
 
@@ -296,8 +297,8 @@ def test_the_contract_of_readers(path, stored, options):
         )
     else:
         assert np.array_equal(found, values)
-    assert ds.signal.encoding["read_scratch_bytes"] < 32 << 20
-    assert ds.signal.encoding["interleaved"] is (options.get("chunks") == (320, 9))
+    assert reading_of(ds.signal).scratch_bytes < 32 << 20
+    assert reading_of(ds.signal).interleaved is (options.get("chunks") == (320, 9))
 
 
 def test_large_spectra_are_read_in_pieces(path):

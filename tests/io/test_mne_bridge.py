@@ -241,7 +241,6 @@ def test_a_raw_that_is_not_loaded_is_read_by_region(raw, tmp_path):
     ds = ps.from_mne(lazy)
     lazy.load_data(verbose="error").filter(1.0, None, verbose="error")  # (changes it in place)
     assert ds.signal.dtype == np.float32
-    assert not ds.signal.encoding["in_memory"]
     same(ps.to_mne(ds), mne.io.read_raw(tmp_path / "a_raw.fif", verbose="error").crop(2, 20), 1e-11)
     with pytest.raises(ValueError, match="would replace the recording"):
         ps.Pipeline([np.abs]).run(ds, tmp_path, format="fif", progress=False)

@@ -29,6 +29,7 @@ from penstock.eeg.simulate import scanner
 from penstock.eeg.simulate.scanner import Stream
 from penstock.memory.buffers import scratch_buffer
 from penstock.random_streams import draws, random_generator
+from penstock.reading import Reading
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -323,7 +324,7 @@ class Simulation:
             shape,
             self.dtype,
             attrs={"units": "uV"},
-            encoding={"read_scratch": 0.0, "read_scratch_bytes": fixed},
+            reading=Reading(scratch_bytes=fixed),
         )
 
     def read(self, channels: Indexer, times: Indexer, *, gradient: bool) -> np.ndarray:

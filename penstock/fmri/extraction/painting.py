@@ -10,6 +10,7 @@ import xarray as xr
 
 from penstock.dataset import Indexer, lazy_variable, make_dataset
 from penstock.fmri.images.images import AFFINE, AFFINE_DIMS, SPACE, VoxelGrid
+from penstock.reading import Reading
 
 
 def paint(extractor: Any, signals: np.ndarray, grid: VoxelGrid, t_r: float | None) -> xr.Dataset:
@@ -51,9 +52,12 @@ def paint(extractor: Any, signals: np.ndarray, grid: VoxelGrid, t_r: float | Non
     painted = extractor.paint(rows[:1], grid)
     dims: tuple[str, ...] = SPACE if single else (*SPACE, "time")
     shape = grid.shape if single else (*grid.shape, len(rows))
-    encoding = {"interleaved": True, "read_scratch": 1.0}
     variable = lazy_variable(
-        dims, _Painted(extractor, rows, grid), shape, painted.dtype, encoding=encoding
+        dims,
+        _Painted(extractor, rows, grid),
+        shape,
+        painted.dtype,
+        reading=Reading(scratch=1.0, interleaved=True),
     )
     return make_dataset(
         variable,

@@ -37,6 +37,7 @@ from penstock.io.bids.choice import chosen_images
 from penstock.io.nifti.images import array_variable, from_nibabel
 from penstock.io.nifti.times import AGREE
 from penstock.memory.buffers import new_array
+from penstock.reading import Reading, reading_of
 
 
 def as_volumes(image: Any, *, t_r: float | None = None, dtype: Any = None) -> xr.Dataset:
@@ -186,15 +187,15 @@ def joined_in_time(volumes: Sequence[xr.Dataset], *, one_step: bool = True) -> x
             )
     lengths = [ds.sizes.get("time", 1) for ds in volumes]
     dtype = np.result_type(*(ds[SIGNAL].dtype for ds in volumes))
-    known = [ds.variables[SIGNAL].encoding for ds in volumes]
-    encoding = {
-        "interleaved": True,
-        "sequential": any(one.get("sequential", False) for one in known),
+    known = [reading_of(ds.variables[SIGNAL]) for ds in volumes]
+    reading = Reading(
         # (what is read of an image is copied into the block)
-        "read_scratch": 1.0 + max(one.get("read_scratch", 0.0) for one in known),
-        "read_scratch_bytes": max(one.get("read_scratch_bytes", 0) for one in known),
-        "resident": sum(one.get("resident", 0) for one in known),
-    }
+        scratch=1.0 + max(one.scratch for one in known),
+        scratch_bytes=max(one.scratch_bytes for one in known),
+        resident_bytes=sum(one.resident_bytes for one in known),
+        interleaved=True,
+        sequential=any(one.sequential for one in known),
+    )
     dims, shape = (*SPACE, "time"), (*first.shape, sum(lengths))
     read = _InTime(tuple(volumes), np.cumsum([0, *lengths]), dtype)
     if one_step:
@@ -202,7 +203,7 @@ def joined_in_time(volumes: Sequence[xr.Dataset], *, one_step: bool = True) -> x
     steps = [repetition_time(ds) for ds in volumes]
     t_r = steps[0] if all(_agree(step, steps[0]) for step in steps) else None
     return make_dataset(
-        lazy_variable(dims, read, shape, dtype, volumes[0][SIGNAL].attrs, encoding),
+        lazy_variable(dims, read, shape, dtype, volumes[0][SIGNAL].attrs, reading=reading),
         dims,
         sampling_frequency=1 / t_r if t_r else None,
         coords={AFFINE: (AFFINE_DIMS, first.matrix)},

@@ -15,6 +15,7 @@ from penstock.fmri.maskers.regions import regions_and_names
 from penstock.fmri.plots.overlay import Kind, Overlay
 from penstock.fmri.plots.slices import Box, plane
 from penstock.plots.quantities import require_matplotlib
+from penstock.reading import reading_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -139,7 +140,7 @@ def mean_of_few(image: Any, n_volumes: int = MEAN_VOLUMES) -> SpatialImage:
     few = {}
     for dim in (dim for dim in signal.dims if dim not in SPACE):
         n = signal.sizes[dim]
-        first_ones = signal.encoding.get("sequential") or not isinstance(image, xr.Dataset)
+        first_ones = reading_of(signal).sequential or not isinstance(image, xr.Dataset)
         last = min(n, n_volumes) if first_ones else n
         few[dim] = np.unique(np.linspace(0, last - 1, n_volumes).round().astype(int))
     return load_image(ds.assign({SIGNAL: signal.isel(few).mean(list(few))}), name="background")

@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 
 from penstock.dataset import SIGNAL, check_dataset, sampling_frequency
+from penstock.reading import reading_of
 
 TILE_BYTES = 16 << 20
 """What is read at once."""
@@ -106,7 +107,7 @@ class RegionSeries:
         chunks = self.variable.chunksizes or {}
         known: dict[Any, Any] = {dim: max(sizes) for dim, sizes in chunks.items()}
         known = known or dict(self.variable.encoding.get("preferred_chunks") or {})
-        if self.variable.encoding.get("interleaved"):  # (regions vary fastest in the file)
+        if reading_of(self.variable).interleaved:  # (regions vary fastest in the file)
             known.setdefault(self.dim, self.n_regions)
         most = TILE_BYTES // 8  # (tiles are worked on in float64)
         row, column = (int(known.get(dim, 1)) for dim in (self.dim, "time"))

@@ -30,6 +30,7 @@ from penstock.fmri.simulate.phantom import (
     unit_axes,
 )
 from penstock.random_streams import random_generator
+from penstock.reading import Reading
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -127,14 +128,13 @@ def simulate_fmri(
         simulation.read,
         (*simulation.shape, simulation.n_volumes),
         simulation.dtype,
-        encoding={
-            "interleaved": True,
-            "read_scratch": 0.0,
+        reading=Reading(
             # noise, sums and products, and the patterns of a part of the brain
-            "read_scratch_bytes": (5 + N_PATTERNS) * n_voxels * item,
+            scratch_bytes=(5 + N_PATTERNS) * n_voxels * item,
             # measured, with a third to spare: the patterns while they are made
-            "resident": 120 * n_voxels,
-        },
+            resident_bytes=120 * n_voxels,
+            interleaved=True,
+        ),
     )
     ds = make_dataset(
         signal,

@@ -36,6 +36,7 @@ from penstock.io.arrays.npy import NpyArray, NpyRegion
 from penstock.io.arrays.positioned import SCRATCH_BYTES
 from penstock.io.room import check_room
 from penstock.memory.buffers import new_array
+from penstock.reading import Reading
 
 MATRIX, COMPRESSED = 14, 15
 CLASSES = {
@@ -148,7 +149,6 @@ def open_matlab(
     if dtype is not None:
         real = as_dtype(dtype)
         target = np.result_type(real, np.complex64) if native.kind == "c" else real
-    encoding: dict[str, Any] = {"read_scratch": 0.0, "interleaved": len(shape) > 1, "source": path}
     read: Any
     if not part and chosen.offset is not None and chosen.stored is not None:
         array = NpyArray(name, chosen.offset, shape, chosen.stored, True)
@@ -156,18 +156,17 @@ def open_matlab(
             raise ValueError(f"{path} is cut short: {name} goes on after its end; copy or save it "
                              "again")  # fmt: skip
         read = NpyRegion(path, None, array, target, (), _version(path))
-        encoding["read_scratch_bytes"] = SCRATCH_BYTES
+        reading = Reading(scratch_bytes=SCRATCH_BYTES, interleaved=len(shape) > 1)
     else:
         read = _Kept(path, chosen.name, part, target, shape, _version(path))
         n_bytes = math.prod(shape) * native.itemsize
         # (loading needs the bytes of the file beside the array that becomes of them)
-        encoding |= {
-            "resident": n_bytes,
-            "read_scratch": 2.0 * native.itemsize / target.itemsize,
-            "read_scratch_bytes": 2 * max(held, n_bytes) + SCRATCH_BYTES,
-            "interleaved": False,
-        }
-    signal = lazy_variable(names, read, shape, target, None, encoding)
+        reading = Reading(
+            scratch=2.0 * native.itemsize / target.itemsize,
+            scratch_bytes=2 * max(held, n_bytes) + SCRATCH_BYTES,
+            resident_bytes=n_bytes,
+        )
+    signal = lazy_variable(names, read, shape, target, None, {"source": path}, reading=reading)
     about = {"source": path, "source_dataset": name, "data_model": "MATLAB"}
     return described(xr.Dataset({SIGNAL: signal}, attrs=about), coords, units, sampling_frequency)
 

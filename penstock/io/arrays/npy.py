@@ -16,7 +16,7 @@ import tokenize
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO, Any
 
 import numpy as np
@@ -37,6 +37,7 @@ from penstock.io.arrays.arrays import (
 from penstock.io.arrays.positioned import SCRATCH_BYTES, read_array
 from penstock.io.room import check_room
 from penstock.memory.buffers import new_array
+from penstock.reading import Reading
 
 
 def open_npy(
@@ -127,22 +128,18 @@ def open_npy(
     member = array.name if kept else None
     stat = os.stat(path)
     region = NpyRegion(path, member, array, target, fields, (stat.st_mtime_ns, stat.st_size))
-    encoding: dict[str, Any] = {
-        "source": path,
-        "read_scratch": 0.0,
-        "read_scratch_bytes": SCRATCH_BYTES,
-        # in Fortran order one row lies scattered over the whole array
-        "interleaved": array.fortran and len(array.shape) > 1 and not kept,
-    }
+    # in Fortran order one row lies scattered over the whole array
+    scattered = array.fortran and len(array.shape) > 1 and not kept
+    reading = Reading(scratch_bytes=SCRATCH_BYTES, interleaved=scattered)
     if kept:
         # positions picked along several axes, in the type of the file
         picked = 2.0 * array.dtype.itemsize / (target.itemsize * max(1, len(fields)))
-        encoding |= {"resident": array.n_bytes, "read_scratch": picked}
+        reading = replace(reading, scratch=picked, resident_bytes=array.n_bytes)
     shape, values = array.shape, {}
     if fields:
         names, shape = (*names, COMPONENT), (*shape, len(fields))
         values[COMPONENT] = xr.Variable((COMPONENT,), np.array(fields))
-    signal = lazy_variable(names, region, shape, target, None, encoding)
+    signal = lazy_variable(names, region, shape, target, None, {"source": path}, reading=reading)
     ds = xr.Dataset({SIGNAL: signal}, values, {"source": path})
     left_out = [name for name in array.dtype.names or () if name not in fields]
     if left_out:

@@ -28,6 +28,7 @@ from penstock.io.labels import (
     volts,
 )
 from penstock.messages import warn
+from penstock.reading import Reading
 
 BRAIN_TYPES = frozenset({"eeg", "seeg", "ecog", "dbs"})
 
@@ -223,13 +224,12 @@ def _add_group(
         shape,
         dtype,
         {"units": units, SIGNALS: describe_signals((c.name for c in chosen), signals)},
-        {
-            "source": header.path,
+        {"source": header.path},
+        reading=Reading(
             # beside it, and beside a fixed batch of records, a read holds nothing
-            "read_scratch": 0.0,
-            "read_scratch_bytes": records.buffer_bytes,
-            "interleaved": samples * header.sample_bytes < GAP_BYTES and len(header.signals) > 1,
-        },
+            scratch_bytes=records.buffer_bytes,
+            interleaved=samples * header.sample_bytes < GAP_BYTES and len(header.signals) > 1,
+        ),
     )
     ds = ds.assign_coords(
         {

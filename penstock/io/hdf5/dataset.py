@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import h5py
@@ -29,6 +30,7 @@ from penstock.io.hdf5.links import Tree
 from penstock.io.hdf5.region import Hdf5Region, Reversed, box_shape, offset_of
 from penstock.io.hdf5.stored_types import entry_type
 from penstock.io.packing import PIECE_VALUES, Decoding, Packing, complex_pair, packing
+from penstock.reading import Reading
 
 TEXT_ENTRIES = 1 << 16
 """Entries up to which text beside numbers becomes a coordinate."""
@@ -133,13 +135,12 @@ def hdf5_dataset(
     if fields:
         dims, shape = (*dims, COMPONENT), (*shape, len(fields))
         coords[COMPONENT] = xr.Variable((COMPONENT,), np.array(fields))
-    encoding = _reading_costs(dataset, splits, target.itemsize * max(1, len(fields)), decoding)
+    reading = _reading(dataset, splits, target.itemsize * max(1, len(fields)), decoding)
     if backwards and dataset.ndim > 1:
         # (one row lies scattered over the whole array)
-        encoding["interleaved"] = True
-    encoding["source"] = home
+        reading = replace(reading, interleaved=True)
     kept = {key: value for key, value in found.items() if value is not None}
-    signal = lazy_variable(dims, read, shape, target, kept, encoding)
+    signal = lazy_variable(dims, read, shape, target, kept, {"source": home}, reading=reading)
     everything = {
         "source": os.path.abspath(tree.path), "source_dataset": name or dataset.name, **attrs
     }  # fmt: skip
@@ -223,25 +224,21 @@ def _with_texts(
     return result, left_out
 
 
-def _reading_costs(
+def _reading(
     dataset: h5py.Dataset, splits: tuple[int, ...], itemsize: int, decoding: Decoding | None
-) -> dict[str, Any]:
+) -> Reading:
     more = 0 if decoding is None else decoding.value_bytes * PIECE_VALUES
     stored_itemsize = dataset.dtype.itemsize
     if offset_of(dataset) is not None:
-        return {
-            "read_scratch": 0.0,
-            "read_scratch_bytes": SCRATCH_BYTES + more,
-            "interleaved": False,
-        }
+        return Reading(scratch_bytes=SCRATCH_BYTES + more)
     chunks, shape = dataset.chunks or (0,), dataset.shape
     values = math.prod(box_shape(dataset))
     box, chunk = (n * stored_itemsize for n in (values, math.prod(chunks)))
     # the positions of a region that is no single stretch of an axis
     positions = 8.0 / max(1, itemsize * math.prod(shape[1:])) if max(splits, default=1) > 1 else 0.0
-    return {
-        "read_scratch": positions,
+    return Reading(
+        positions,
         # what is picked of a box, chunks as stored and as decoded
-        "read_scratch_bytes": 2 * box + more + 2 * chunk + CHUNK_CACHE_BYTES,
-        "interleaved": bool(len(shape) > 1 and chunks[0] >= shape[0] > 1),
-    }
+        2 * box + more + 2 * chunk + CHUNK_CACHE_BYTES,
+        interleaved=bool(len(shape) > 1 and chunks[0] >= shape[0] > 1),
+    )

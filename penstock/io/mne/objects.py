@@ -20,6 +20,7 @@ from penstock.io.mne.annotations import with_annotations
 from penstock.io.mne.info import with_info
 from penstock.io.mne.units import VOLT, from_fif
 from penstock.memory.buffers import new_array
+from penstock.reading import Reading
 
 if TYPE_CHECKING:
     import mne
@@ -241,12 +242,8 @@ def from_mne(recording: mne.io.BaseRaw | mne.BaseEpochs, *, dtype: Any = None) -
     # (what happens to a Raw object later must not change what is read)
     codes = np.array(raw.get_channel_types()) == "stim"
     read = RawRegion(None if raw.preload else raw.copy(), values, scale, codes, resolved)
-    encoding: dict[str, Any] = {
-        "read_scratch": 0.0,
-        "read_scratch_bytes": READ_BYTES,
-        "interleaved": not raw.preload,
-        "in_memory": raw.preload,
-    }
+    reading = Reading(scratch_bytes=READ_BYTES, interleaved=not raw.preload)
+    encoding: dict[str, Any] = reading.in_encoding()
     files = [str(name) for name in raw.filenames if name is not None]
     if files and not raw.preload:
         encoding["source"] = files[0]
@@ -265,11 +262,6 @@ def _from_epochs(epochs: mne.BaseEpochs, dtype: Any) -> xr.Dataset:
     resolved = np.dtype(np.float64) if dtype is None else as_dtype(dtype)
     units, scale = units_of(epochs)
     shape = len(epochs), len(units), len(epochs.times)
-    encoding = {
-        "read_scratch": 0.0,
-        "read_scratch_bytes": READ_BYTES,
-        "in_memory": epochs.preload,
-    }
     attrs = {"units": "uV" if "uV" in units else units[0]}
     variable = lazy_variable(
         ("epoch", "channel", "time"),
@@ -277,7 +269,7 @@ def _from_epochs(epochs: mne.BaseEpochs, dtype: Any) -> xr.Dataset:
         shape,
         resolved,
         attrs,
-        encoding,
+        reading=Reading(scratch_bytes=READ_BYTES),
     )
     ds = with_info(xr.Dataset({SIGNAL: variable}), epochs.info, first_time=0.0)
     ds = ds.assign_coords(channel_unit=("channel", np.array(units)))

@@ -30,6 +30,7 @@ from penstock.io.mne.objects import (
 from penstock.io.mne.problems import reading_problem
 from penstock.io.parts import check_inside, check_parts
 from penstock.messages import warn
+from penstock.reading import Reading
 
 OPEN_RECORDINGS = 4
 """Recordings that a process keeps open; MNE-Python parses a header in 10 ms to seconds."""
@@ -196,16 +197,13 @@ def open_mne(
         # a file cut short announces samples that it does not hold
         _get_data(entry, path, [0], n_times - 1, n_times)
     read = MneRegion(path, frozen, scale, np.array(kinds) == "stim", n_times, resolved)
-    encoding = {
-        "source": path,
-        "read_scratch": 0.0,
-        "read_scratch_bytes": READ_BYTES,
-        "interleaved": not raw.preload,
-    }
-    if raw.preload:
+    reading = Reading(
+        scratch_bytes=READ_BYTES,
         # EEGLAB files with the samples inside, some older formats: MNE-Python holds all of them
-        encoding["resident"] = 8 * len(units) * n_times
-    ds = described_recording(raw, read, resolved, encoding)
+        resident_bytes=8 * len(units) * n_times if raw.preload else 0,
+        interleaved=not raw.preload,
+    )
+    ds = described_recording(raw, read, resolved, {"source": path, **reading.in_encoding()})
     ds.attrs = {"source": path, **ds.attrs}
     if path.lower().endswith((".fif", ".fif.gz")) and ds.sizes["event"]:
         texts = np.array([_plain_text(str(text)) for text in ds["event_label"].values])

@@ -17,6 +17,7 @@ from penstock.io.nifti.open import chosen_time, image_dataset, stored_dataset
 from penstock.io.nifti.stored import ImageHeader, stored_values, volume_dims
 from penstock.io.nifti.times import TimeStep
 from penstock.messages import warn
+from penstock.reading import Reading
 
 PLAIN = ("float32", "float64", "complex64", "complex128")
 """Types in which arrays in memory are used as they are."""
@@ -112,13 +113,9 @@ def array_variable(values: np.ndarray, dims: tuple[str, ...], dtype: Any) -> xr.
     if values.dtype.isnative and values.dtype.name in PLAIN:
         return xr.Variable(dims, values)
     wanted = _floating(values.dtype, dtype)
-    encoding = {
-        "read_scratch": ARRAY_SCRATCH,
-        "interleaved": values.flags.f_contiguous,
-        "in_memory": True,  # (for other processes they are written to a file first)
-    }
+    reading = Reading(ARRAY_SCRATCH, interleaved=values.flags.f_contiguous)
     read = _Converted(values, wanted)
-    return lazy_variable(dims, read, values.shape, wanted, encoding=encoding)
+    return lazy_variable(dims, read, values.shape, wanted, reading=reading)
 
 
 # ---------------------------------------------------------------------- what an image says
@@ -258,8 +255,8 @@ def _proxied(proxy: Any, header: _Described, dtype: Any) -> xr.Variable:
     read = _Sliced(proxy, kept, given, header.order, header.shape, wanted)
     # (nibabel scales in float64)
     scratch = 2.0 * 8 / wanted.itemsize
-    encoding = {"read_scratch": scratch, "interleaved": True}
-    return lazy_variable(header.dims, read, header.shape, wanted, encoding=encoding)
+    reading = Reading(scratch, interleaved=True)
+    return lazy_variable(header.dims, read, header.shape, wanted, reading=reading)
 
 
 def _proxy_type(proxy: Any) -> np.dtype:

@@ -22,6 +22,7 @@ from penstock.io.nifti.stream import close_streams as close_streams
 from penstock.io.nifti.stream import open_streams as open_streams
 from penstock.io.nifti.times import TimeStep, time_with_sidecars
 from penstock.messages import warn
+from penstock.reading import Reading
 
 
 def open_nifti(
@@ -114,17 +115,15 @@ def stored_dataset(header: ImageHeader, time: TimeStep, path: str, dtype: Any) -
     if values.dtype.kind == "c":
         target = np.result_type(target, np.complex64)
     region = ImageRegion(values, target, header.order)
-    encoding = {
-        "source": path,
-        "read_scratch": 0.0,
-        "read_scratch_bytes": region.scratch_bytes,
-        "interleaved": header.order[-1] == 0,
-        "sequential": values.compressed,
-        "resident": values.resident_bytes,
-        "stored_as": values.stored_as,
-    }
+    encoding = {"source": path, "stored_as": values.stored_as}
+    reading = Reading(
+        scratch_bytes=region.scratch_bytes,
+        resident_bytes=values.resident_bytes,
+        interleaved=header.order[-1] == 0,
+        sequential=values.compressed,
+    )
     shape = tuple(values.shape[header.order.index(axis)] for axis in range(len(header.dims)))
-    variable = lazy_variable(header.dims, region, shape, target, None, encoding)
+    variable = lazy_variable(header.dims, region, shape, target, None, encoding, reading=reading)
     attrs = {"source": path, **header.attrs}
     return image_dataset(variable, time, header.affine, header.coords, attrs)
 

@@ -35,6 +35,7 @@ from penstock.memory.accounting import (
 from penstock.memory.buffers import recycle, scratch_buffer
 from penstock.planning.blocks import Grid
 from penstock.planning.chain import Chain
+from penstock.reading import reading_of
 from penstock.running.in_memory import OrderedTasks, Planned
 from penstock.running.progress import LateProgress
 from penstock.spectra.passes.layout import Layout, Piece, Positions
@@ -117,7 +118,7 @@ class Pass:
         self._in_order = self._order == sorted(self._order)
         held = self._variable._data
         self._reads = not isinstance(held, np.ndarray)
-        self._interleaved = bool(self._variable.encoding.get("interleaved"))
+        self._interleaved = reading_of(self._variable).interleaved
         # (whether blocks may have to be put in order: what dask computes may have any)
         self._copies = not self._in_order or self._interleaved or self._variable.chunks is not None
         if isinstance(held, np.ndarray):
@@ -127,7 +128,7 @@ class Pass:
         self._source = Chain(layout.dataset)
         self._rows = max(1, min(layout.n_positions, PIECE_BYTES // self._row_bytes))
 
-        base = process_now() + int(self._variable.encoding.get("resident", 0))
+        base = process_now() + reading_of(self._variable).resident_bytes
         results = needs.result_bytes
         if needs.folds:
             # one state for every power of two of tasks
