@@ -6,24 +6,20 @@ import gzip
 import io
 import pickle
 import struct
-import sys
 import tracemalloc
 import zipfile
 import zlib
-from pathlib import Path
 
 import h5py
 import numcodecs
 import numpy as np
 import pytest
 import zarr
+from hostile import outcomes
 from zarr.codecs import BloscCodec, GzipCodec, ZstdCodec
 
 import penstock as ps
 from penstock.errors import BudgetError
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from hostile import outcomes
 
 MIB = 1 << 20
 ZEROS = bytes(MIB)

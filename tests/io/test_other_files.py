@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import h5py
 import numpy as np
 import pytest
+from hostile import write_brainvision
 
 import penstock as ps
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from hostile import write_brainvision
 
 pytest.importorskip("mne")
 

@@ -7,13 +7,14 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from paths import ROOT
 
 import penstock as ps
 from penstock.io.mne.problems import IN_THE_EXTRA, reading_problem
 from penstock.io.registry import MissingExtraError
 
 mne = pytest.importorskip("mne")
-PROJECT = Path(__file__).parents[2] / "pyproject.toml"
+PROJECT = ROOT / "pyproject.toml"
 
 
 def matlab_73(path: Path) -> None:

@@ -10,8 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from paths import ROOT
 
-BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+BENCHMARKS = ROOT / "benchmarks"
 CASES = {"seed": 11, "numbers": range(6), "largest": 24}
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from shell_cluster import cluster as cluster  # (a scheduler and two workers)
+from shell_cluster import content
 from small_images import AFFINE, image
-from test_faults import cluster as cluster  # (a scheduler and two workers)
-from test_faults import content
 
 import penstock as ps
 from penstock import events
@@ -33,7 +33,6 @@ from penstock.planning import blocks, plan
 from penstock.storage.ledger import Ledger, partial_path
 from penstock.storage.store import open_store, write_store
 
-HERE = Path(__file__).parent
 SHAPE, N_TIMES = (9, 8, 7), 120
 
 

@@ -2,12 +2,12 @@
 
 import importlib.util
 import sys
-from pathlib import Path
 
 import pytest
+from paths import ROOT
 
 CONVERGED = 1
-SOURCE = Path(__file__).parents[2] / "benchmarks" / "strd.py"
+SOURCE = ROOT / "benchmarks" / "strd.py"
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from command_line import Penstock
 from greedy import MIB
+from paths import TESTS
 
 import penstock as ps
 from penstock import events
@@ -159,7 +160,7 @@ def test_where_marks_cannot_be_set_samples_have_to_do(tmp_path: Path) -> None:
     )
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code, str(tmp_path)],
-        cwd=Path(__file__).parent,
+        cwd=TESTS,
         capture_output=True,
         text=True,
     )

@@ -18,6 +18,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 from command_line import Penstock
+from paths import TESTS
 
 import penstock as ps
 from penstock.memory.accounting import MIB, PROCESS_ALLOWANCE, process_base
@@ -25,7 +26,6 @@ from penstock.storage.ledger import Ledger, partial_path
 from penstock.storage.store import write_store
 
 SCRIPT = Path(sys.executable).with_name("penstock")
-HERE = Path(__file__).parent
 PIPELINE = "pipeline:\n  - HighPassFilter: {freq: 1.0}\n  - Resample: 100\n"
 
 
@@ -395,7 +395,7 @@ def test_ctrl_c_keeps_what_is_finished(penstock: Penstock, monkeypatch: pytest.M
     )
     process = subprocess.Popen(
         [sys.executable, "-c", script, *command],
-        env={**os.environ, "PYTHONPATH": str(HERE)},
+        env={**os.environ, "PYTHONPATH": str(TESTS)},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,

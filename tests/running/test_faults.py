@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
 import signal
@@ -17,16 +16,13 @@ import numpy as np
 import pytest
 import xarray as xr
 from generic import Demean, Slow
+from paths import TESTS
+from shell_cluster import ENVIRONMENT, content
+from shell_cluster import cluster as cluster
 
 import penstock as ps
 from penstock.storage.ledger import Ledger, partial_path
 from penstock.storage.store import write_store
-
-HERE = Path(__file__).parent
-ENVIRONMENT = {
-    **os.environ,
-    "PYTHONPATH": os.pathsep.join(filter(None, (str(HERE), os.environ.get("PYTHONPATH")))),
-}
 
 SCRIPT = """
 import penstock as ps
@@ -35,15 +31,6 @@ report = ps.Pipeline([Demean(), Slow({seconds}, {marks!r})]).run(
     {source!r}, {out!r}, memory="3 GiB", workers=2, progress=False)
 print(report)
 """
-
-
-def content(folder: Path) -> dict[str, str]:
-    """Digest of every file of a store."""
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
 
 
 @pytest.fixture
@@ -97,51 +84,6 @@ def test_killed_and_resumed_run_ends_with_the_same_bytes(
     pipeline.run(source, undisturbed, memory="3 GiB", workers=2, progress=False)
     assert content(out / "recording.zarr") == content(undisturbed / "recording.zarr")
     assert not list(out.glob(".*"))
-
-
-@pytest.fixture
-def cluster(tmp_path: Path):
-    """A real scheduler and two real workers, as a user would start them in a shell."""
-    started: list[subprocess.Popen[bytes]] = []
-
-    def start(*command: str) -> subprocess.Popen[bytes]:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "dask", *command],
-            env=ENVIRONMENT,
-            cwd=tmp_path,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        started.append(process)
-        return process
-
-    address_file = tmp_path / "scheduler.json"
-    start(
-        "scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--no-show",
-        "--scheduler-file", str(address_file),
-    )  # fmt: skip
-    workers = [
-        start(
-            "worker", "--scheduler-file", str(address_file), "--nthreads", "1", "--no-nanny",
-            "--no-dashboard", "--host", "127.0.0.1", "--memory-limit", "0",
-        )
-        for _ in range(2)
-    ]  # fmt: skip
-    from distributed import Client
-
-    deadline = time.time() + 60
-    while not address_file.exists():
-        assert time.time() < deadline
-        time.sleep(0.1)
-    client = Client(scheduler_file=str(address_file), set_as_default=False)
-    client.wait_for_workers(2, timeout=60)
-    try:
-        yield client, workers
-    finally:
-        client.close()
-        for process in started:
-            process.kill()
-            process.wait()
 
 
 def test_a_worker_killed_in_a_block_changes_nothing(
@@ -246,7 +188,7 @@ def test_an_edf_that_does_not_fit_leaves_no_file(tmp_path: Path, small: xr.Datas
 def test_runs_killed_at_random_instants_end_with_the_same_bytes(tmp_path: Path) -> None:
     seed = int.from_bytes(os.urandom(4)) if "CI" not in os.environ else 1
     done = subprocess.run(
-        [sys.executable, str(HERE / "kill_fuzz.py"), str(tmp_path), str(seed), "10"],
+        [sys.executable, str(TESTS / "kill_fuzz.py"), str(tmp_path), str(seed), "10"],
         env=ENVIRONMENT,
         capture_output=True,
         text=True,

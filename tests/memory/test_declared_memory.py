@@ -15,12 +15,12 @@ from typing import Any
 
 import pytest
 from declared_memory_case import GROUPS
+from paths import TESTS
 
 import penstock as ps
 from penstock.memory.accounting import MIB, THREAD_ALLOWANCE, format_bytes
 from penstock.processor import registered_processors
 
-HERE = Path(__file__).parent
 SLACK = THREAD_ALLOWANCE
 """What a plan adds for every thread: decoder state, thread stacks, what the heap keeps."""
 LOOSE, LOOSE_BYTES = 1.5, 24 * MIB
@@ -65,7 +65,7 @@ def test_a_block_takes_what_is_declared_and_not_far_less(group: str) -> None:
     for module in {"mne": ["mne"], "fmri": ["nibabel"], "spectra": ["sklearn"]}.get(group, []):
         pytest.importorskip(module)
     done = subprocess.run(
-        [sys.executable, str(HERE / "declared_memory_case.py"), group],
+        [sys.executable, str(TESTS / "declared_memory_case.py"), group],
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join([*sys.path[:1], *_paths()])},

@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 import pytest
 from misbehaving import recording
+from paths import TESTS
 
 import penstock as ps
 from penstock.processor import Context
 from penstock.running.threads import Threads, left_behind
 
-HERE = Path(__file__).parent
-PATHS = os.pathsep.join(filter(None, (str(HERE), os.environ.get("PYTHONPATH"))))
+PATHS = os.pathsep.join(filter(None, (str(TESTS), os.environ.get("PYTHONPATH"))))
 STOPPED = "penstock: stopped; run the same command again to go on where it stopped"
 
 

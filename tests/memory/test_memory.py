@@ -16,11 +16,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from paths import TESTS
 
 import penstock as ps
 from penstock.memory.accounting import MIB, format_bytes, parse_bytes, resident, tree_pss
-
-HERE = Path(__file__).parent
 
 FMRI = {"n_channels": 16, "duration": 120.0, "sampling_frequency": 5000.0, "fmri": True}
 VIRTUAL = {"shape": [16, 4_000_000], "dims": ["channel", "time"], "allow": ["generic"]}
@@ -141,9 +140,9 @@ def measured(case: dict[str, Any], out: Path, images: Path) -> tuple[dict[str, A
     if its first process shared no libraries with others on this machine."""
     case = {**case, "out": str(out), "pipeline": {"pipeline": case["pipeline"]}}
     text = json.dumps(case).replace("{images}", str(images))
-    paths = [str(HERE), os.environ.get("PYTHONPATH", "")]
+    paths = [str(TESTS), os.environ.get("PYTHONPATH", "")]
     process = subprocess.Popen(
-        [sys.executable, str(HERE / "memory_case.py"), text],
+        [sys.executable, str(TESTS / "memory_case.py"), text],
         stdout=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
     )
