@@ -31,6 +31,10 @@ class ExportReport:
     """Everything else that reading the file back will not give, one sentence each."""
 
 
+BUFFER_BYTES = 32 * 1024 * 1024
+"""What an export reads, converts and writes at once, where nothing else is asked for."""
+
+
 @dataclass(frozen=True)
 class WriteOptions:
     """What `penstock.export` was asked for beside the dataset and its target."""

@@ -10,14 +10,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from penstock.dataset import check_dataset
-from penstock.formats import ExportReport, Format, WriteOptions, check_format, target_format
+from penstock.formats import (
+    BUFFER_BYTES,
+    ExportReport,
+    Format,
+    WriteOptions,
+    check_format,
+    target_format,
+)
 from penstock.io.objects import as_dataset
 from penstock.local_paths import local_path
 
 if TYPE_CHECKING:
     import xarray as xr
-
-BUFFER_BYTES = 32 * 1024 * 1024
 
 
 def export(

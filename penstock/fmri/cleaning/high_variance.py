@@ -9,14 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from penstock.dataset import SIGNAL
-from penstock.fmri.images.volumes import as_volumes, blocks_in_file_order
+from penstock.fmri.images.volumes import BLOCK_BYTES, as_volumes, blocks_in_file_order
 from penstock.memory.accounting import parse_bytes, single_threaded_kernels
 
 if TYPE_CHECKING:
     import xarray as xr
 
-BLOCK_BYTES = 16 << 20
-"""Volumes that are read at a time."""
 GATHERED_BYTES = 256 << 20
 """Series of the chosen voxels that are gathered in one pass, by default."""
 STRETCH = 4096

@@ -19,7 +19,7 @@ from penstock.fmri.images.images import (
 )
 from penstock.fmri.images.resampling import resample_image
 from penstock.fmri.images.smoothing import smooth
-from penstock.fmri.images.volumes import as_volumes, blocks_in_file_order
+from penstock.fmri.images.volumes import BLOCK_BYTES, as_volumes, blocks_in_file_order
 from penstock.memory.accounting import parse_bytes
 
 Strategy: TypeAlias = Literal[
@@ -40,9 +40,6 @@ MASK_OPTIONS = {
 }
 """Options of `compute_mask` that have a meaning for one strategy only."""
 COMMON_OPTIONS = ("threshold", "opening", "connected", "target_affine", "target_shape", "memory")
-
-BLOCK_BYTES = 16 << 20
-"""Volumes that are read at a time, by default."""
 
 
 # ---------------------------------------------------------------------- reading

@@ -129,6 +129,10 @@ def check_series(ds: xr.Dataset) -> xr.Dataset:
     return ds
 
 
+BLOCK_BYTES = 16 << 20
+"""Volumes that are read at a time, where nothing else is asked for."""
+
+
 def blocks_in_file_order(ds: xr.Dataset, n_bytes: int) -> Iterator[np.ndarray]:
     """All volumes of a dataset, a few at a time, read once and in the order of image files.
 

@@ -13,11 +13,12 @@ import xarray as xr
 
 from penstock.dataset import SIGNAL, lazy_variable, sampled_coordinate, with_events
 from penstock.io.arrays.arrays import as_dtype
+from penstock.io.arrays.positioned import GAP_BYTES
 from penstock.io.edf.band import band_of
 from penstock.io.edf.events import of_channels, read_events, table, without_gaps
 from penstock.io.edf.header import EdfHeader, SignalHeader, read_header
 from penstock.io.edf.labels import read_labels
-from penstock.io.edf.records import GAP_BYTES, EdfRecords
+from penstock.io.edf.records import EdfRecords
 from penstock.io.edf.scaling import SIGNALS, describe_signals
 from penstock.io.labels import (
     VOLTAGE_TYPES,

@@ -12,17 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from penstock.dataset import Indexer
-from penstock.io.arrays.positioned import fill
+from penstock.io.arrays.positioned import BATCH_BYTES, GAP_BYTES, fill
 from penstock.memory.buffers import new_array
 
-BATCH_BYTES = 512 * 1024
-"""Bytes of data records decoded at once: they and what they become stay in the cache."""
 LONG_BYTES = 8 * BATCH_BYTES
 """Data records beyond this are read in pieces."""
 PAD = 4
 """Bytes in front of a buffer, for the words that 24-bit samples are the top of."""
-GAP_BYTES = 4096
-"""Bytes that cost less to read and throw away than a further system call."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -26,6 +26,7 @@ import xarray as xr
 import penstock
 from penstock.attributes import nested_attribute, provenance
 from penstock.dataset import SIGNAL, Region, check_dataset
+from penstock.formats import BUFFER_BYTES
 from penstock.io.hdf5.append import appended, check_appendable
 from penstock.io.hdf5.contents import attributes
 from penstock.io.hdf5.links import open_tree
@@ -42,9 +43,6 @@ from penstock.io.hdf5.usid_tables import (
 )
 from penstock.local_paths import local_path
 from penstock.storage.store import fill_shape
-
-BLOCK_BYTES = 32 * 1024 * 1024
-"""Values read and written at once."""
 
 
 def write_usid_results(
@@ -337,7 +335,7 @@ def _boxes(variable: xr.Variable) -> Iterator[tuple[slice, ...]]:
     if variable.chunks is not None:
         lengths = [list(chunks) for chunks in variable.chunks]
     else:
-        n_elements = max(1, BLOCK_BYTES // variable.dtype.itemsize)
+        n_elements = max(1, BUFFER_BYTES // variable.dtype.itemsize)
         box = fill_shape(variable.shape, n_elements)
         lengths = [
             [min(unit, size - at) for at in range(0, size, unit)]

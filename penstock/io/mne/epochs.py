@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from penstock.dataset import SIGNAL, Indexer, Region, read_region, sampling_frequency
+from penstock.io.mne import BATCH_BYTES
 from penstock.io.mne.info import info_of, si_divisors
 from penstock.io.mne.text import as_text, from_text
 from penstock.memory.buffers import new_array
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 EPOCHS = "mne_epochs"
 """Attribute that holds what is said of all epochs: event names, baseline, which were dropped."""
-BATCH_BYTES = 4 * 1024 * 1024
 
 
 @dataclass(eq=False)

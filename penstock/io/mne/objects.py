@@ -16,6 +16,7 @@ from penstock.dataset import SIGNAL, Indexer, lazy_variable, sampled_coordinate
 from penstock.io.arrays.arrays import as_dtype
 from penstock.io.edf.records import stretches
 from penstock.io.labels import clean_unit, volts
+from penstock.io.mne import BATCH_BYTES
 from penstock.io.mne.annotations import with_annotations
 from penstock.io.mne.info import with_info
 from penstock.io.mne.units import VOLT, from_fif
@@ -25,8 +26,6 @@ from penstock.reading import Reading
 if TYPE_CHECKING:
     import mne
 
-BATCH_BYTES = 4 * 1024 * 1024
-"""float64 samples of all channels that MNE-Python is asked for at once."""
 READ_BYTES = 4 * BATCH_BYTES
 """What reading a region takes inside MNE-Python: float64 of all channels, about three times."""
 

@@ -14,12 +14,10 @@ from penstock.dates import moved_date
 from penstock.io.arrays.arrays import exact_type
 from penstock.io.bids.electrodes import FRAME, LANDMARKS, POSITION
 from penstock.io.edf.identity import says_more
+from penstock.io.mne import BATCH_BYTES
 from penstock.io.mne.annotations import CHANNELS, EXTRAS, annotations_of
 from penstock.io.mne.info import CHANNEL_INFO, INFO, info_of, si_divisors
 from penstock.messages import warn
-
-BATCH_BYTES = 4 * 1024 * 1024
-"""Samples that are read at once while a larger stretch is asked for."""
 
 
 class _Source:

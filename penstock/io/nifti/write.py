@@ -15,7 +15,7 @@ import numpy as np
 import xarray as xr
 
 from penstock.dataset import SIGNAL, Region, check_dataset, read_region, sampling_frequency
-from penstock.formats import ExportReport, WriteOptions
+from penstock.formats import BUFFER_BYTES, ExportReport, WriteOptions
 from penstock.io.arrays.arrays import COMPONENT
 from penstock.io.left_out import left_out
 from penstock.io.nifti.fields import SECONDS, fields_of, restore_fields
@@ -25,8 +25,6 @@ from penstock.memory.buffers import scratch_buffer
 from penstock.storage.publish import KeptOpen, published_file
 from penstock.voxels import image_affine
 
-BLOCK_BYTES = 32 * 1024 * 1024
-"""Of the signal read at once."""
 BATCH_VALUES = 1 << 18
 """Values converted and written at once."""
 AXES = ("x", "y", "z", "time")
@@ -47,7 +45,7 @@ def write_nifti(
     *,
     dtype: Any = None,
     overwrite: bool = False,
-    block_bytes: int = BLOCK_BYTES,
+    block_bytes: int = BUFFER_BYTES,
     progress: Callable[[float], None] | None = None,
     level: int = 1,
 ) -> Path:
