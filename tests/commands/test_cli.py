@@ -395,7 +395,7 @@ def test_ctrl_c_keeps_what_is_finished(penstock: Penstock, monkeypatch: pytest.M
     )
     process = subprocess.Popen(
         [sys.executable, "-c", script, *command],
-        env={**os.environ, "PYTHONPATH": str(TESTS)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), *filter(None, sys.path)])},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
