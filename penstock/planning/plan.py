@@ -102,11 +102,16 @@ class Plan:
 
     @property
     def predicted_memory(self) -> int:
-        """Peak of all processes together [bytes]: base + concurrency x the largest block.
+        """Peak of all processes together [bytes]: base + the largest blocks, one a thread.
 
-        A result is exported once, while the other threads still keep the memory of their blocks.
+        A thread keeps the memory of its largest block, so that of a stage with few of them some
+        threads have none. A result is exported once, while the others keep that of their blocks.
         """
-        return self.base + (self.concurrency - 1) * self.block_bytes + self.task_bytes
+        largest: list[int] = []
+        for stage in sorted(self.stages, key=lambda stage: stage.block.peak, reverse=True):
+            missing = self.concurrency - len(largest)
+            largest += [stage.block.peak + THREAD_ALLOWANCE] * min(missing, len(stage.grid))
+        return self.base + sum(largest[1:]) + self.task_bytes
 
     @property
     def n_blocks(self) -> int:
