@@ -393,9 +393,10 @@ def test_ctrl_c_keeps_what_is_finished(penstock: Penstock, monkeypatch: pytest.M
         "import penstock.planning.blocks as blocks, penstock.commands.main as program; "
         "blocks.SMALL_BYTES = 1; program.main()"
     )
+    paths = (str(TESTS), os.environ.get("PYTHONPATH"))
     process = subprocess.Popen(
         [sys.executable, "-c", script, *command],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), *filter(None, sys.path)])},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
