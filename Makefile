@@ -25,6 +25,7 @@ demo: $(VENV)/.user
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q --doctest-modules penstock
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
