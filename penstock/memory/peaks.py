@@ -36,7 +36,7 @@ def process_name() -> str:
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
-class Reading(NamedTuple):
+class MemoryReading(NamedTuple):
     """Memory of a process at a moment [bytes]; zeros where it is gone."""
 
     now: int
@@ -68,7 +68,7 @@ class _OwnFiles:
 _own = _OwnFiles()
 
 
-def read_memory(pid: int | None = None) -> Reading:
+def read_memory(pid: int | None = None) -> MemoryReading:
     """Memory of a process at this moment (of this one by default)."""
     try:
         if pid is None:
@@ -76,9 +76,9 @@ def read_memory(pid: int | None = None) -> Reading:
         else:
             with open(f"/proc/{pid}/status", "rb") as file:
                 text = file.read()
-        return Reading(*(_kib(text, name) for name in (b"VmRSS:", b"VmHWM:", b"RssFile:")))
+        return MemoryReading(*(_kib(text, name) for name in (b"VmRSS:", b"VmHWM:", b"RssFile:")))
     except (OSError, ValueError):
-        return Reading(resident(pid))
+        return MemoryReading(resident(pid))
 
 
 def _kib(text: bytes, name: bytes) -> int:
@@ -109,13 +109,13 @@ class Shared:
     _bytes: int = 0
     _of_files: int = 0
 
-    def bytes(self, reading: Reading) -> int:
+    def bytes(self, reading: MemoryReading) -> int:
         """What counts for others of what was read [bytes]."""
         if not self._of_files:
             return 0
         return min(reading.of_files, self._bytes * reading.of_files // self._of_files)
 
-    def is_stale(self, reading: Reading) -> bool:
+    def is_stale(self, reading: MemoryReading) -> bool:
         """Whether it should be, and may be, measured again."""
         changed = abs(reading.of_files - self._of_files)
         return changed > 4 * MIB and time.monotonic() > self.due

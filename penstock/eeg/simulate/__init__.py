@@ -1,5 +1,5 @@
 """Simulated EEG of any length, with the artifacts of simultaneous fMRI, and with known truth."""
 
-from penstock.eeg.simulate.recordings import Simulation, recording
+from penstock.eeg.simulate.recordings import SimulatedRecording, recording
 
-__all__ = ["Simulation", "recording"]
+__all__ = ["SimulatedRecording", "recording"]

@@ -26,7 +26,7 @@ import numpy as np
 
 from penstock.dataset import Indexer, lazy_variable, make_dataset
 from penstock.eeg.simulate import scanner
-from penstock.eeg.simulate.scanner import Stream
+from penstock.eeg.simulate.scanner import EegStream
 from penstock.memory.buffers import scratch_buffer
 from penstock.random_streams import draws, random_generator
 from penstock.reading import Reading
@@ -154,7 +154,7 @@ def recording(
     >>> ds.truth.sel(channel="Fp1", time=slice(1, 2)).shape
     (5001,)
     """
-    simulation = Simulation(**locals())  # the parameters, as nothing else is local yet
+    simulation = SimulatedRecording(**locals())  # the parameters, as nothing else is local yet
     names = simulation.channel_names
     coords: dict[str, Any] = {
         "channel": names,
@@ -173,7 +173,7 @@ def recording(
     if blinks:
         length = simulation.samples(_BLINK_DURATION)
         whole = simulation.occurrences(
-            Stream.BLINKS, *_BLINK_RHYTHM, 0, max(0, simulation.n_times - length)
+            EegStream.BLINKS, *_BLINK_RHYTHM, 0, max(0, simulation.n_times - length)
         )
         starts.append(whole[0])
         lengths.append(np.full(len(whole[0]), length))
@@ -198,7 +198,7 @@ def recording(
 
 
 @dataclass(frozen=True)
-class Simulation:
+class SimulatedRecording:
     """The parameters of `recording`, and what is in a region of it."""
 
     n_channels: int
@@ -303,7 +303,7 @@ class Simulation:
     def volumes(self, first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
         """When volumes are due, and when their artifacts start, on the recording's clock [s]."""
         due = self.start_padding + np.arange(first, last) * self.volume_interval
-        return due, due + self.trigger_jitter * draws(self.seed, Stream.VOLUMES, first, last)[1][
+        return due, due + self.trigger_jitter * draws(self.seed, EegStream.VOLUMES, first, last)[1][
             :, 0
         ]
 
@@ -390,7 +390,7 @@ class Simulation:
     def _white(self, out: np.ndarray, channel: int, index: int) -> None:
         """White noise of a chunk, and before it what the filter still remembers."""
         for piece, part in enumerate(out.reshape(4, -1)):
-            generator = random_generator(self.seed, Stream.WHITE, channel, 3 * index - 1 + piece)
+            generator = random_generator(self.seed, EegStream.WHITE, channel, 3 * index - 1 + piece)
             # always drawn in single precision, so that both dtypes give the same recording
             part[...] = generator.standard_normal(part.size, dtype=np.float32)
 
@@ -405,7 +405,7 @@ class Simulation:
                 cut = shape[low + start - first : high + start - first]
                 sources[source, low:high] += np.asarray(amplitude * cut, sources.dtype)
 
-        for source, stream in enumerate((Stream.POSTERIOR, Stream.CENTRAL)):
+        for source, stream in enumerate((EegStream.POSTERIOR, EegStream.CENTRAL)):
             if not used[source]:
                 continue
             reach = self.samples(_ALPHA_LONGEST)
@@ -421,7 +421,7 @@ class Simulation:
             blink = _blink_shape(self)
             for first, uniform, _ in zip(
                 *self.occurrences(
-                    Stream.BLINKS, *_BLINK_RHYTHM, start - len(blink), start + length
+                    EegStream.BLINKS, *_BLINK_RHYTHM, start - len(blink), start + length
                 ),
                 strict=True,
             ):
@@ -429,7 +429,7 @@ class Simulation:
         if used[3:].any():
             before, after = self.samples(_BEAT_BEFORE), self.samples(_BEAT_AFTER)
             beats = self.occurrences(
-                Stream.BEATS, *_BEAT_RHYTHM, start - after, start + length + before
+                EegStream.BEATS, *_BEAT_RHYTHM, start - after, start + length + before
             )
             for peak, _, normal in zip(*beats, strict=True):
                 for component, shape in enumerate(_beat_shapes(self)):
@@ -474,7 +474,7 @@ class Simulation:
 
 
 @lru_cache(maxsize=8)
-def _background_response(simulation: Simulation) -> np.ndarray:
+def _background_response(simulation: SimulatedRecording) -> np.ndarray:
     """Frequency response of the background's filter: 1/sqrt(f) as a finite impulse response."""
     n_taps, frequency = simulation.n_taps, simulation.sampling_frequency
     frequencies = np.fft.rfftfreq(n_taps, 1 / frequency)
@@ -496,14 +496,14 @@ def _burst(size: int, cycles_per_sample: float, phase: float) -> np.ndarray:
 
 
 @lru_cache(maxsize=8)
-def _blink_shape(simulation: Simulation) -> np.ndarray:
+def _blink_shape(simulation: SimulatedRecording) -> np.ndarray:
     """Lids close faster than they open."""
     position = np.linspace(0, 1, simulation.samples(_BLINK_DURATION))
     return np.sin(np.pi * position**0.7) ** 2
 
 
 @lru_cache(maxsize=8)
-def _beat_shapes(simulation: Simulation) -> tuple[np.ndarray, ...]:
+def _beat_shapes(simulation: SimulatedRecording) -> tuple[np.ndarray, ...]:
     """ECG, then three components of the ballistocardiogram; the R peak comes at _BEAT_BEFORE."""
     before, after = simulation.samples(_BEAT_BEFORE), simulation.samples(_BEAT_AFTER)
     time = np.arange(-before, after) / simulation.sampling_frequency
@@ -519,14 +519,14 @@ def _beat_shapes(simulation: Simulation) -> tuple[np.ndarray, ...]:
 
 
 @lru_cache(maxsize=8)
-def _weights(simulation: Simulation) -> np.ndarray:
+def _weights(simulation: SimulatedRecording) -> np.ndarray:
     """What each channel picks up (channel, source) [uV]: common and own background, then sources.
 
     Always for all channels at once, so that a channel's weights do not depend on who else is read.
     """
     weights = []
     for number, name in enumerate(simulation.channel_names):
-        draws = random_generator(simulation.seed, Stream.CHANNELS, number, 0).standard_normal(8)
+        draws = random_generator(simulation.seed, EegStream.CHANNELS, number, 0).standard_normal(8)
         if name == "ECG":
             weights.append([0, 0, 3.0, 0, 0, 0, _ECG, 0, 0, 0])
             continue

@@ -12,10 +12,10 @@ import numpy as np
 from penstock.random_streams import random_generator
 
 if TYPE_CHECKING:
-    from penstock.eeg.simulate.recordings import Simulation
+    from penstock.eeg.simulate.recordings import SimulatedRecording
 
 
-class Stream(IntEnum):
+class EegStream(IntEnum):
     """Independent streams: no option changes what another one draws."""
 
     WHITE = 0
@@ -28,12 +28,12 @@ class Stream(IntEnum):
     AXES = 7
 
 
-def padding(simulation: Simulation) -> float:
+def padding(simulation: SimulatedRecording) -> float:
     """Time before and after a volume in which the anti-alias filter rings [s]."""
     return 30 / (0.2 * simulation.sampling_frequency)
 
 
-def mixture(simulation: Simulation, time: float) -> np.ndarray:
+def mixture(simulation: SimulatedRecording, time: float) -> np.ndarray:
     """How much of each gradient axis each channel picks up at a time (channel, 3) [uV]."""
     fixed, phase, rate = _mixture_terms(simulation)
     change = np.sin(2 * np.pi * (phase + rate * time)).sum(axis=0)  # rms 1: two terms
@@ -42,10 +42,10 @@ def mixture(simulation: Simulation, time: float) -> np.ndarray:
 
 
 @lru_cache(maxsize=8)
-def _mixture_terms(simulation: Simulation) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _mixture_terms(simulation: SimulatedRecording) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     n_channels = len(simulation.channel_names)
     generators = [
-        random_generator(simulation.seed, Stream.AXES, number, 0) for number in range(n_channels)
+        random_generator(simulation.seed, EegStream.AXES, number, 0) for number in range(n_channels)
     ]
     normal = np.array([generator.standard_normal(3) for generator in generators])
     uniform = np.array([generator.random((2, 2, 3)) for generator in generators])
@@ -54,7 +54,7 @@ def _mixture_terms(simulation: Simulation) -> tuple[np.ndarray, np.ndarray, np.n
 
 
 @lru_cache(maxsize=8)
-def template(simulation: Simulation) -> tuple[np.ndarray, int]:
+def template(simulation: SimulatedRecording) -> tuple[np.ndarray, int]:
     """One volume's artifact by gradient axis: Fourier series (3, bins) and period [samples].
 
     The volume starts after `padding`; silence fills the rest of the period. A series holds the
@@ -78,7 +78,7 @@ def template(simulation: Simulation) -> tuple[np.ndarray, int]:
     return series, size
 
 
-def template_sizes(simulation: Simulation) -> tuple[int, int]:
+def template_sizes(simulation: SimulatedRecording) -> tuple[int, int]:
     """Samples of a template's period, and points it is drawn at: fine enough for its ramps."""
     from scipy import fft
 
@@ -88,7 +88,7 @@ def template_sizes(simulation: Simulation) -> tuple[int, int]:
     return fft.next_fast_len(size, real=True), fft.next_fast_len(fine, real=True)
 
 
-def _gradients(simulation: Simulation) -> list[tuple[np.ndarray, np.ndarray]]:
+def _gradients(simulation: SimulatedRecording) -> list[tuple[np.ndarray, np.ndarray]]:
     """Gradient waveforms of a volume of slices, for x, y and z: knots [s] and heights."""
     slice_time = simulation.repetition_time / simulation.n_slices
     # echoes every 0.65 ms or so: the readout rings near 770 Hz

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from penstock.fmri.extraction.reducers import NanPolicy
-from penstock.fmri.extraction.weights import BATCH, DENSE_PIECE, Piece, Weights
+from penstock.fmri.extraction.weights import BATCH, DENSE_PIECE, WeightPiece, Weights
 from penstock.memory.accounting import single_threaded_kernels
 from penstock.memory.buffers import scratch_buffer
 
@@ -61,7 +61,7 @@ def map_weights(maps: np.ndarray, mask: np.ndarray | None = None) -> Weights:
         dense = cleaned(start, DENSE_PIECE)
         columns = np.flatnonzero(dense.any(axis=0))
         if len(columns):
-            pieces.append(Piece(start, start + dense.shape[1], columns, dense[:, columns]))
+            pieces.append(WeightPiece(start, start + dense.shape[1], columns, dense[:, columns]))
     return Weights(n_maps, tuple(pieces))
 
 
@@ -78,10 +78,10 @@ def maps_overlap(weights: Weights, tolerance: float) -> bool:
 
 
 @dataclass(frozen=True, eq=False)
-class LeastSquares:
+class MapFit:
     """Signals s that minimise ``||W s - y||`` for every volume y.
 
-    Made by `LeastSquares.of`.
+    Made by `MapFit.of`.
 
     Parameters
     ----------
@@ -101,7 +101,7 @@ class LeastSquares:
     solution: np.ndarray | None
 
     @classmethod
-    def of(cls, weights: Weights, present: np.ndarray | None = None) -> LeastSquares:
+    def of(cls, weights: Weights, present: np.ndarray | None = None) -> MapFit:
         """Of the weights: their normal equations, or a decomposition where those lose too much.
 
         With the voxels that are `present`, bool (voxels,), it solves volumes that are 0 elsewhere.
@@ -151,7 +151,7 @@ class LeastSquares:
             values.fill(0)
             np.copyto(values[0], volumes[row], where=present)
             if nan_policy == "omit" and (before is None or not np.array_equal(before, present)):
-                before, solver = present, LeastSquares.of(self.weights, present)
+                before, solver = present, MapFit.of(self.weights, present)
             signals[row] = solver._solve_complete(values)[0]
         return signals
 
@@ -204,5 +204,5 @@ def _pseudo_inverse(weights: Weights) -> Weights:
         part = voxels[at : at + DENSE_PIECE]
         start, stop = int(part[0]), int(part[-1]) + 1
         matrix = np.ascontiguousarray(inverse[:, at : at + DENSE_PIECE])
-        pieces.append(Piece(start, stop, part - start, matrix))
+        pieces.append(WeightPiece(start, stop, part - start, matrix))
     return Weights(weights.n_regions, tuple(pieces))

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from penstock.fmri.extraction.base import Regions, _Extract, flat_mask, image_on_grid
-from penstock.fmri.extraction.map_fit import LeastSquares, map_weights, maps_overlap
+from penstock.fmri.extraction.map_fit import MapFit, map_weights, maps_overlap
 from penstock.fmri.extraction.reducers import ROW_SCRATCH, NanPolicy, Segments, reduce_segments
 from penstock.fmri.extraction.regions import RESAMPLE_TO_DATA
 from penstock.fmri.extraction.weights import Weights
@@ -120,7 +120,7 @@ class ExtractMaps(_Extract):
                 "maps_img has maps that overlap: give allow_overlap=True if they may, or threshold "
                 "them first"
             )
-        squares = LeastSquares.of(weights)
+        squares = MapFit.of(weights)
         if not squares.used.any():
             raise ValueError(
                 "no map is left: none has a weight on the grid of the data"
@@ -130,15 +130,15 @@ class ExtractMaps(_Extract):
         kept = np.arange(n_maps)
         if vanished and not self.keep_masked_maps:
             kept = np.flatnonzero(squares.used)
-            squares = LeastSquares.of(weights.of_regions(kept))
+            squares = MapFit.of(weights.of_regions(kept))
         return Regions(squares, {"region": names[kept], "map": kept}, vanished)
 
     def _reduce(self, regions: Regions, volumes: np.ndarray, out: np.ndarray) -> None:
-        squares: LeastSquares = regions.voxels
+        squares: MapFit = regions.voxels
         out[...] = squares.solve(volumes, self.nan_policy)
 
     def _paint(self, regions: Regions, signals: np.ndarray, n_voxels: int) -> np.ndarray:
-        squares: LeastSquares = regions.voxels
+        squares: MapFit = regions.voxels
         weights: Weights = squares.weights
         return weights.paint(np.where(squares.used, signals, 0), n_voxels)
 

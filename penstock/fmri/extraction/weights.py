@@ -23,7 +23,7 @@ BATCH = 16
 the last bit, on how many there are."""
 
 
-class Piece(NamedTuple):
+class WeightPiece(NamedTuple):
     """Weights of all regions in a stretch of voxels."""
 
     start: int
@@ -33,7 +33,7 @@ class Piece(NamedTuple):
     matrix: Any
     """(regions, voxels), float64: `scipy.sparse.csr_array` or `numpy.ndarray`."""
 
-    def restricted(self, present: np.ndarray) -> Piece:
+    def restricted(self, present: np.ndarray) -> WeightPiece:
         """The weights of the voxels that are present, bool (voxels,); the others get 0."""
         here = present[self.start : self.stop]
         if self.columns is None:
@@ -51,12 +51,12 @@ class Weights:
     Parameters
     ----------
     n_regions : int
-    pieces : tuple of Piece
+    pieces : tuple of WeightPiece
         In the order of the voxels. Voxels in none of them have no weight.
     """
 
     n_regions: int
-    pieces: tuple[Piece, ...]
+    pieces: tuple[WeightPiece, ...]
 
     @classmethod
     def from_sparse(cls, matrix: csr_array) -> Weights:
@@ -66,7 +66,7 @@ class Weights:
             part = matrix[:, start : start + PIECE]
             if part.nnz:
                 low, high = int(part.indices.min()), int(part.indices.max()) + 1
-                pieces.append(Piece(start + low, start + high, None, part[:, low:high]))
+                pieces.append(WeightPiece(start + low, start + high, None, part[:, low:high]))
         return cls(matrix.shape[0], tuple(pieces))
 
     def sums(self, volumes: np.ndarray) -> np.ndarray:
@@ -134,14 +134,14 @@ class Weights:
         return volumes
 
 
-def _add_sparse(piece: Piece, volumes: np.ndarray, sums: np.ndarray) -> None:
+def _add_sparse(piece: WeightPiece, volumes: np.ndarray, sums: np.ndarray) -> None:
     values = scratch_buffer("piece", (piece.stop - piece.start,), np.float64)
     for volume, row in zip(volumes, sums, strict=True):
         np.copyto(values, volume[piece.start : piece.stop])
         row += piece.matrix @ values
 
 
-def _add_dense(piece: Piece, volumes: np.ndarray, sums: np.ndarray) -> None:
+def _add_dense(piece: WeightPiece, volumes: np.ndarray, sums: np.ndarray) -> None:
     assert piece.columns is not None
     values = scratch_buffer("piece", (BATCH, len(piece.columns)), np.float64)
     picked = scratch_buffer("piece-picked", piece.columns.shape, volumes.dtype)

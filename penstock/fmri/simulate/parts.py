@@ -15,7 +15,7 @@ from penstock.dataset import Indexer, indexer_length
 from penstock.fmri.images.images import VoxelGrid
 from penstock.fmri.simulate.phantom import (
     BASELINE,
-    Stream,
+    FmriStream,
     along,
     baseline_image,
     blob,
@@ -36,7 +36,7 @@ _HEAD_RADIUS = 50.0
 
 
 @dataclass(frozen=True)
-class Simulation:
+class SimulatedImage:
     """The parameters of `simulate_fmri`, and what is in a region of it."""
 
     shape: tuple[int, int, int]
@@ -98,13 +98,13 @@ class Simulation:
         out.fill(0)
         if self.background:
             level = dtype.type(self.background / 100 * BASELINE)
-            drawn = self._normal(Stream.BACKGROUND, volume, int(part.voxels[-1]) + 1)
+            drawn = self._normal(FmriStream.BACKGROUND, volume, int(part.voxels[-1]) + 1)
             out[:] = np.abs(drawn[part.voxels]) * level
         if not len(part.where):
             return
         values = scratch_buffer("simulate values", (len(part.where),), dtype)
         product = scratch_buffer("simulate product", values.shape, dtype)
-        drawn = self._normal(Stream.NOISE, volume, part.n_drawn)
+        drawn = self._normal(FmriStream.NOISE, volume, part.n_drawn)
         drawn = drawn if part.which is None else drawn.take(part.which)
         # element by element and in one order, so that a voxel has the same bits in every region
         np.multiply(drawn, dtype.type(self.noise / 100 * BASELINE), out=values)
@@ -116,7 +116,7 @@ class Simulation:
             values[at] += weights * dtype.type(course)
         out[part.where] = values
 
-    def _normal(self, stream: Stream, volume: int, size: int) -> np.ndarray:
+    def _normal(self, stream: FmriStream, volume: int, size: int) -> np.ndarray:
         """The first normal numbers of a volume's stream, always in single precision."""
         drawn = scratch_buffer("simulate drawn", (size,), np.float32)
         generator = random_generator(self.seed, stream, 0, volume)
@@ -141,19 +141,19 @@ class Courses:
 
 
 @lru_cache(maxsize=4)
-def time_courses(simulation: Simulation) -> Courses:
+def time_courses(simulation: SimulatedImage) -> Courses:
     """The time courses of a simulation, kept for the last few."""
     n, t_r, seed = simulation.n_volumes, simulation.t_r, simulation.seed
-    rng = random_generator(seed, Stream.COURSES, 0, 0)
+    rng = random_generator(seed, FmriStream.COURSES, 0, 0)
     networks = _band_limited(rng, simulation.n_networks, n, t_r, _NETWORK_BAND)
-    rng = random_generator(seed, Stream.DRIFT, 0, 0)
+    rng = random_generator(seed, FmriStream.DRIFT, 0, 0)
     slow = _band_limited(rng, 1, n, t_r, _DRIFT_BAND)
     ramp = np.linspace(-1, 1, n)[:, None] * math.sqrt(3)  # unit variance as well
     drifts = np.hstack([ramp, slow]) * simulation.drift / 100 / math.sqrt(2)
-    rng = random_generator(seed, Stream.MOTION, 0, 0)
+    rng = random_generator(seed, FmriStream.MOTION, 0, 0)
     motion = _band_limited(rng, 6, n, t_r, _MOTION_BAND) * simulation.motion
     motion[:, 3:] /= _HEAD_RADIUS
-    rng = random_generator(seed, Stream.SPIKES, 0, 0)
+    rng = random_generator(seed, FmriStream.SPIKES, 0, 0)
     spoilt = rng.random(n) < simulation.spikes
     spikes = np.where(spoilt, _SPIKE_SIZE * rng.choice([-1, 1], n) * rng.uniform(0.7, 1.3, n), 0.0)
     return Courses(networks, motion, spikes, np.hstack([drifts, motion, spikes[:, None]]))
@@ -235,13 +235,13 @@ class _Patterns:
 _making = threading.Lock()
 
 
-def _patterns(simulation: Simulation) -> _Patterns:
+def _patterns(simulation: SimulatedImage) -> _Patterns:
     with _making:  # made once, not once a thread
         return _make_patterns(simulation)
 
 
 @lru_cache(maxsize=2)
-def _make_patterns(simulation: Simulation) -> _Patterns:
+def _make_patterns(simulation: SimulatedImage) -> _Patterns:
     dtype, shape = np.dtype(simulation.dtype), simulation.shape
     image = baseline_image(shape)
     brain = np.flatnonzero(image)
@@ -275,17 +275,17 @@ def _make_patterns(simulation: Simulation) -> _Patterns:
     return _Patterns(numbers.reshape(image.shape), whole)
 
 
-def _smooth_fields(simulation: Simulation) -> Iterator[np.ndarray]:
+def _smooth_fields(simulation: SimulatedImage) -> Iterator[np.ndarray]:
     """Two smooth patterns (z, y, x): how much of each drift a voxel has."""
-    rng = random_generator(simulation.seed, Stream.DRIFT, 0, 1)
+    rng = random_generator(simulation.seed, FmriStream.DRIFT, 0, 1)
     x, y, z = unit_axes(simulation.shape)
     for a, b, c in rng.uniform(0, 2 * np.pi, (2, 3)).astype(np.float32):
         yield np.sin(2 * x + a) + np.sin(2 * y + b) + np.sin(2 * z + c)
 
 
-def network_fields(simulation: Simulation) -> Iterator[np.ndarray]:
+def network_fields(simulation: SimulatedImage) -> Iterator[np.ndarray]:
     """Blobs (z, y, x) with peaks of 1, exactly 0 beyond their radius and outside of the brain."""
-    rng = random_generator(simulation.seed, Stream.NETWORKS, 0, 0)
+    rng = random_generator(simulation.seed, FmriStream.NETWORKS, 0, 0)
     x, y, z = unit_axes(simulation.shape)
     for centre in spread_points(rng, simulation.n_networks, 0.72):
         # the same place in both hemispheres

@@ -17,7 +17,7 @@ _EXTENT = np.array([0.43, 0.46, 0.42])
 """Half axes of the brain as fractions of the field of view, along x, y and z."""
 
 
-class Stream(IntEnum):
+class FmriStream(IntEnum):
     """Independent streams: no option changes what another one draws."""
 
     NOISE = 0

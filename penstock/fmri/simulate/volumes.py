@@ -19,9 +19,9 @@ import numpy as np
 from penstock.attributes import nested_attribute
 from penstock.dataset import lazy_variable, make_dataset
 from penstock.fmri.images.images import AFFINE, AFFINE_DIMS, SPACE, SpatialImage
-from penstock.fmri.simulate.parts import N_PATTERNS, Simulation, network_fields, time_courses
+from penstock.fmri.simulate.parts import N_PATTERNS, SimulatedImage, network_fields, time_courses
 from penstock.fmri.simulate.phantom import (
-    Stream,
+    FmriStream,
     baseline_image,
     blob,
     brain_points,
@@ -120,7 +120,7 @@ def simulate_fmri(
     >>> f"{simulate_fmri((91, 109, 91), n_volumes=29_000).signal.nbytes / 2**30:.1f} GiB"
     '97.5 GiB'
     """
-    simulation = Simulation(**locals())  # the parameters, as nothing else is local yet
+    simulation = SimulatedImage(**locals())  # the parameters, as nothing else is local yet
     courses = time_courses(simulation)
     n_voxels, item = math.prod(simulation.shape), np.dtype(simulation.dtype).itemsize
     signal = lazy_variable(
@@ -203,7 +203,7 @@ def simulated_networks(ds: xr.Dataset) -> SpatialImage:
     """
     if "simulation" not in ds.attrs:
         raise ValueError("these volumes are not simulated: their networks are not known")
-    simulation = Simulation(**nested_attribute(ds.attrs, "simulation"))
+    simulation = SimulatedImage(**nested_attribute(ds.attrs, "simulation"))
     if not simulation.n_networks:
         raise ValueError("the simulation has no networks: n_networks=0")
     brain = baseline_image(simulation.shape) > 0
@@ -246,7 +246,7 @@ def simulated_atlas(ds: Any = (50, 59, 50), n_labels: int = 100, *, seed: int = 
     points, brain = brain_points(grid)
     if not 0 < n_labels <= len(points):
         raise ValueError(f"n_labels must be from 1 to the brain's {len(points)} voxels: {n_labels}")
-    rng = random_generator(seed, Stream.ATLAS, 0, 0)
+    rng = random_generator(seed, FmriStream.ATLAS, 0, 0)
     some = points[rng.permutation(len(points))[: max(500 * n_labels, 20_000)]]
     centres = some[:n_labels]
     for _ in range(8):  # towards the middles of their own voxels: sizes become alike
@@ -296,7 +296,7 @@ def simulated_masks(
         raise ValueError(f"sizes must be positive and increasing numbers of voxels, got {sizes}")
     grid = grid_of(ds)
     points, brain = brain_points(grid)
-    rng = random_generator(seed, Stream.MASKS, 0, 0)
+    rng = random_generator(seed, FmriStream.MASKS, 0, 0)
     masks = []
     for _ in range(n):
         size = min(int(rng.integers(sizes[0], sizes[1] + 1)), len(points))
@@ -334,7 +334,7 @@ def simulated_maps(ds: Any = (50, 59, 50), n: int = 32, *, seed: int = 0) -> Spa
     if n < 1:
         raise ValueError(f"n must be at least 1, got {n}")
     grid = grid_of(ds)
-    rng = random_generator(seed, Stream.MAPS, 0, 0)
+    rng = random_generator(seed, FmriStream.MAPS, 0, 0)
     x, y, z = unit_axes(grid.shape)
     brain = baseline_image(grid.shape) > 0
     radius = 1.3 * n ** (-1 / 3)  # neighbours overlap at about half of their height

@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from penstock.spectra.fitting.problem import Problem
-from penstock.spectra.fitting.solver_state import Positions, divisors, lengths_of
+from penstock.spectra.fitting.solver_state import SolverState, divisors, lengths_of
 
 _ILL = 1e8
 """Condition of the scaled normal matrix from which on the Jacobian itself is looked at: squaring it
@@ -36,14 +36,14 @@ _EPSILON = float(np.finfo(float).eps)
 
 @np.errstate(all="ignore")
 def covariances(
-    problem: Problem, state: Positions, absolute_sigma: bool
+    problem: Problem, state: SolverState, absolute_sigma: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """Covariance of the parameters, as `scipy.optimize.curve_fit` defines it.
 
     Parameters
     ----------
     problem : Problem
-    state : Positions
+    state : SolverState
         At their last parameters. Their normal matrices are brought up to date.
     absolute_sigma : bool
         Whether the inverse of the Jacobian's transpose times itself (weighted by one over sigma) is
@@ -93,13 +93,13 @@ def covariances(
     return covariance, singular
 
 
-def reduced_chi_square(state: Positions) -> np.ndarray:
+def reduced_chi_square(state: SolverState) -> np.ndarray:
     """Sum of squares over the degrees of freedom; NaN where there are none."""
     freedom = state.n_values - state.parameters.shape[1]
     return np.where(freedom > 0, state.squares / np.maximum(freedom, 1), np.nan)
 
 
-def _refresh(problem: Problem, state: Positions) -> None:
+def _refresh(problem: Problem, state: SolverState) -> None:
     """Derivatives at the last parameters, where the last step has changed them noticeably."""
     rows = np.flatnonzero(state.stale > _STALE)
     if len(rows):
@@ -123,7 +123,7 @@ def _inverted(matrices: np.ndarray) -> np.ndarray:
 
 
 def _examined(
-    problem: Problem, state: Positions, scale: np.ndarray
+    problem: Problem, state: SolverState, scale: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Inverses of scaled normal matrices from the Jacobian itself, and where there is none."""
     kind = state.data.dtype.kind

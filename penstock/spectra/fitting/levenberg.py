@@ -23,7 +23,7 @@ from penstock.spectra.fitting.solver_state import (
     CONVERGED,
     FAILED,
     NOT_CONVERGED,
-    Positions,
+    SolverState,
     divisors,
     length_of,
     lengths_of,
@@ -70,7 +70,7 @@ def levenberg_marquardt(
     n_positions: int,
     tile: int = 256,
     damping: float = FIRST_DAMPING,
-) -> Iterator[Positions]:
+) -> Iterator[SolverState]:
     """Minimise the sum of squared residuals at every position.
 
     Parameters
@@ -90,12 +90,12 @@ def levenberg_marquardt(
 
     Yields
     ------
-    Positions
+    SolverState
         Some positions that are done, with their status: converged, not converged, or failed (data,
         first parameters, or the curve or its derivatives there are not finite).
     """
     following = 0
-    active: Positions | None = None
+    active: SolverState | None = None
     while following < n_positions or active is not None:
         held = 0 if active is None else len(active)
         if following < n_positions and held <= tile // 2:
@@ -123,7 +123,7 @@ def begin(
     parameters: np.ndarray,
     first: int,
     damping: float = FIRST_DAMPING,
-) -> Positions:
+) -> SolverState:
     """The state of some positions before the first step."""
     parameters = np.clip(parameters, problem.lower, problem.upper)
     curves = problem.function(parameters)
@@ -141,7 +141,7 @@ def begin(
     squares = np.vecdot(residuals, residuals)
     n = len(data)
     n_values, size, variation = _extent(problem, data, weights)
-    state = Positions(
+    state = SolverState(
         rows=np.arange(first, first + n),
         data=data,
         weights=weights,
@@ -230,7 +230,7 @@ def _set_going(
 
 
 @np.errstate(all="ignore")
-def _advance(problem: Problem, state: Positions) -> None:
+def _advance(problem: Problem, state: SolverState) -> None:
     """One trial step at every position: taken where it reduces the sum of squares."""
     tolerances = problem.tolerances
     step = _step(problem, state.parameters, state.normal, state.descent, state.scale, state.damping)
@@ -301,7 +301,7 @@ def _advance(problem: Problem, state: Positions) -> None:
 
 def _settled(
     problem: Problem,
-    state: Positions,
+    state: SolverState,
     length: np.ndarray,
     change: np.ndarray,
     predicted: np.ndarray,
@@ -350,7 +350,7 @@ def _dependent(normal: np.ndarray) -> np.ndarray:
     return dependent
 
 
-def _finish(problem: Problem, state: Positions, rows: np.ndarray) -> None:
+def _finish(problem: Problem, state: SolverState, rows: np.ndarray) -> None:
     """One more step from new derivatives, so short that its outcome need not be looked at."""
     parameters, normal, descent = state.parameters[rows], state.normal[rows], state.descent[rows]
     damping = np.full(len(rows), _LEAST_DAMPING)
@@ -363,7 +363,7 @@ def _finish(problem: Problem, state: Positions, rows: np.ndarray) -> None:
     state.squares[kept] -= np.clip(gain, 0, state.squares[kept])
 
 
-def _near(problem: Problem, state: Positions, rows: np.ndarray) -> np.ndarray:
+def _near(problem: Problem, state: SolverState, rows: np.ndarray) -> np.ndarray:
     """Whether an undamped step would lead no further than a small part of a standard error."""
     normal, descent = state.normal[rows], state.descent[rows]
     scale = divisors(lengths_of(normal))
@@ -389,7 +389,7 @@ def _near(problem: Problem, state: Positions, rows: np.ndarray) -> np.ndarray:
     return explained
 
 
-def _bend(problem: Problem, state: Positions, step: np.ndarray) -> np.ndarray:
+def _bend(problem: Problem, state: SolverState, step: np.ndarray) -> np.ndarray:
     """What to add to steps for them to follow a curved valley.
 
     Geodesic acceleration (M. K. Transtrum, J. P. Sethna, 2012): the second derivative along the
@@ -437,7 +437,7 @@ def _held(problem: Problem, parameters: np.ndarray, descent: np.ndarray) -> np.n
     return outwards | ((parameters >= problem.upper) & (descent >= 0))
 
 
-def _flat(problem: Problem, state: Positions) -> np.ndarray:
+def _flat(problem: Problem, state: SolverState) -> np.ndarray:
     """Whether the residuals are orthogonal to all columns of the Jacobian that are free."""
     cosines = np.abs(state.descent) / divisors(lengths_of(state.normal))
     if problem.bounded:

@@ -9,7 +9,7 @@ import numpy as np
 
 from penstock.spectra.fitting.levenberg import FIRST_DAMPING, Load, begin, linearised
 from penstock.spectra.fitting.problem import Problem
-from penstock.spectra.fitting.solver_state import CONVERGED, FAILED, NOT_CONVERGED, Positions
+from penstock.spectra.fitting.solver_state import CONVERGED, FAILED, NOT_CONVERGED, SolverState
 
 
 def scipy_least_squares(
@@ -18,7 +18,7 @@ def scipy_least_squares(
     n_positions: int,
     tile: int = 256,
     damping: float = FIRST_DAMPING,
-) -> Iterator[Positions]:
+) -> Iterator[SolverState]:
     """The same by `scipy.optimize.least_squares` (``method="trf"``), one position at a time.
 
     Parameters and results are those of `levenberg_marquardt`; `damping` has no meaning here.
@@ -33,12 +33,12 @@ def scipy_least_squares(
         with np.errstate(all="ignore"):
             for i in np.flatnonzero(state.status != FAILED):
 
-                def residuals(p: np.ndarray, i: Any = i, state: Positions = state) -> np.ndarray:
+                def residuals(p: np.ndarray, i: Any = i, state: SolverState = state) -> np.ndarray:
                     here = slice(i, i + 1)
                     weights = state.weights[here]
                     return -problem.residuals(state.data[here], p[np.newaxis], weights)[0]
 
-                def jacobian(p: np.ndarray, i: Any = i, state: Positions = state) -> np.ndarray:
+                def jacobian(p: np.ndarray, i: Any = i, state: SolverState = state) -> np.ndarray:
                     kind, weights = state.data.dtype.kind, state.weights[i : i + 1]
                     return problem.derivatives(p[np.newaxis], kind, weights)[0].T
 

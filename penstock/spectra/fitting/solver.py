@@ -22,7 +22,7 @@ from penstock.spectra.fitting.solver_state import (
     NOT_CONVERGED,
     SINGULAR,
     STATUS_MEANINGS,
-    Positions,
+    SolverState,
     lengths_of,
 )
 from penstock.spectra.gaps import without_gaps
@@ -299,7 +299,7 @@ class _Run:
             if int(i) in other.reasons:
                 self.reasons[int(rows[i])] = other.reasons[int(i)]
 
-    def _reason(self, done: Positions, i: int, known: str | None) -> str:
+    def _reason(self, done: SolverState, i: int, known: str | None) -> str:
         """Why a position failed."""
         spectrum, weights = done.data[i], done.weights[i]
         n_free, n_points = len(self.solver.free), len(spectrum)
@@ -321,7 +321,7 @@ class _Run:
                 return "the model is complex at the first guess, but the data are real"
             return self.solver.model.complaint(self.x, parameters[0])
 
-    def _write(self, done: Positions) -> None:
+    def _write(self, done: SolverState) -> None:
         """Parameters and statistics of some positions that are done, into their records."""
         solver, problem, free = self.solver, self.problem, self.solver.free
         whole = solver.whole(done.parameters)

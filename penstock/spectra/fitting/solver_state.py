@@ -24,7 +24,7 @@ _EPSILON = float(np.finfo(float).eps)
 
 
 @dataclass
-class Positions:
+class SolverState:
     """State of the positions in the tile; every attribute has one entry a position."""
 
     rows: np.ndarray
@@ -74,19 +74,19 @@ class Positions:
         rounding: np.ndarray = (4 * _EPSILON) ** 2 * self.size
         return rounding
 
-    def take(self, which: np.ndarray) -> Positions:
+    def take(self, which: np.ndarray) -> SolverState:
         """Some of the positions, by a mask or by their numbers."""
         index = np.flatnonzero(which) if which.dtype == bool else which
-        return Positions(*[getattr(self, name).take(index, axis=0) for name in _NAMES])
+        return SolverState(*[getattr(self, name).take(index, axis=0) for name in _NAMES])
 
-    def without_data(self, rows: np.ndarray) -> Positions:
+    def without_data(self, rows: np.ndarray) -> SolverState:
         """Some of the positions, for those who look at neither data nor weights."""
         kept = [getattr(self, name).take(rows, axis=0) for name in _NAMES if name not in _VALUES]
         blank = dict.fromkeys(_VALUES, self.data[:0])
         names = (name for name in _NAMES if name not in _VALUES)
-        return Positions(**blank, **dict(zip(names, kept, strict=True)))
+        return SolverState(**blank, **dict(zip(names, kept, strict=True)))
 
-    def finished(self, rows: np.ndarray) -> Positions:
+    def finished(self, rows: np.ndarray) -> SolverState:
         """Some of the positions: data of those that failed, for others only their shape."""
         if (self.status[rows] == FAILED).any():
             return self.take(rows)
@@ -95,13 +95,13 @@ class Positions:
         part.weights = self.weights.take(rows, axis=0)
         return part
 
-    def joined(self, other: Positions) -> Positions:
+    def joined(self, other: SolverState) -> SolverState:
         """These positions and others."""
         pairs = [(getattr(self, name), getattr(other, name)) for name in _NAMES]
-        return Positions(*[np.concatenate(pair) for pair in pairs])
+        return SolverState(*[np.concatenate(pair) for pair in pairs])
 
 
-_NAMES = tuple(f.name for f in fields(Positions))
+_NAMES = tuple(f.name for f in fields(SolverState))
 _VALUES = ("data", "weights")
 
 

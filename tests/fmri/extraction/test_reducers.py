@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from scipy.sparse import csr_array
 
-from penstock.fmri.extraction.map_fit import LeastSquares, map_weights
+from penstock.fmri.extraction.map_fit import MapFit, map_weights
 from penstock.fmri.extraction.reducers import (
     Segments,
     file_order,
@@ -208,7 +208,7 @@ def test_weighted_sums_and_painting_are_matrix_products(density):
 
 @pytest.mark.parametrize("density", [0.02, 0.9])
 def test_neighbours_do_not_change_the_bits(density):
-    squares = LeastSquares.of(map_weights(random_maps(SHAPE, 7, density)))
+    squares = MapFit.of(map_weights(random_maps(SHAPE, 7, density)))
     volumes = np.random.default_rng(1).normal(size=(37, N_VOXELS)).astype("f4")
     whole = squares.solve(volumes)
     for rows in (slice(0, 1), slice(5, 22), slice(36, 37), slice(3, 36, 4)):
@@ -233,7 +233,7 @@ def test_least_squares_as_numpy_solves_them(density, dtype):
     maps[..., 3] *= 1e5  # (the scale of a map is no problem of condition)
     maps[2, 3, 4, 0] = np.nan
     volumes = (np.random.default_rng(1).normal(size=(5, N_VOXELS)) * 100).astype(dtype)
-    found = LeastSquares.of(map_weights(maps)).solve(volumes)
+    found = MapFit.of(map_weights(maps)).solve(volumes)
     matrix = np.nan_to_num(design(maps))
     expected = np.linalg.lstsq(matrix, volumes.astype("f8").T, rcond=None)[0].T
     np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12 * np.abs(expected).max())
@@ -245,7 +245,7 @@ def test_a_mask_leaves_voxels_out(density):
     inside = np.random.default_rng(3).random(N_VOXELS) < 0.5
     volumes = np.random.default_rng(1).normal(size=(2, N_VOXELS))
     volumes[:, ~inside] = np.nan
-    found = LeastSquares.of(map_weights(maps, inside)).solve(volumes, "propagate")
+    found = MapFit.of(map_weights(maps, inside)).solve(volumes, "propagate")
     matrix = design(maps)[inside]
     expected = np.linalg.lstsq(matrix, volumes[:, inside].T, rcond=None)[0].T
     np.testing.assert_allclose(found, expected, rtol=1e-10)
@@ -256,7 +256,7 @@ def test_dependent_maps_get_the_solution_of_least_norm(density):
     maps = random_maps(SHAPE, 5, density)
     maps[..., 4] = maps[..., 0] - 2 * maps[..., 1]
     volumes = np.random.default_rng(1).normal(size=(2, N_VOXELS))
-    found = LeastSquares.of(map_weights(maps)).solve(volumes)
+    found = MapFit.of(map_weights(maps)).solve(volumes)
     expected = volumes @ np.linalg.pinv(design(maps), rcond=1e-10).T
     np.testing.assert_allclose(found, expected, rtol=1e-9)
 
@@ -266,7 +266,7 @@ def test_maps_that_are_nearly_dependent(density):
     maps = random_maps(SHAPE, 5, density)
     maps[..., 4] = maps[..., 0] + 1e-5 * maps[..., 4]
     volumes = np.random.default_rng(1).normal(size=(20, N_VOXELS))
-    squares = LeastSquares.of(map_weights(maps))
+    squares = MapFit.of(map_weights(maps))
     expected = np.linalg.lstsq(design(maps), volumes.T, rcond=None)[0].T
     # (normal equations would be wrong by 1e-6 of the largest)
     assert np.abs(squares.solve(volumes) - expected).max() < 1e-10 * np.abs(expected).max()
@@ -288,7 +288,7 @@ def test_missing_values_are_left_out_of_the_fit(density):
     volumes[1, rng.random(N_VOXELS) < 0.3] = np.nan
     volumes[2] = np.where(np.isnan(volumes[1]), np.inf, volumes[2])
     volumes[4, file_order(maps[..., 3]) > 0] = np.nan
-    squares = LeastSquares.of(map_weights(maps))
+    squares = MapFit.of(map_weights(maps))
     found = squares.solve(volumes)
     matrix = design(maps)
     for volume, signals in zip(volumes, found, strict=True):
@@ -312,7 +312,7 @@ def test_a_map_without_weights_has_no_signal():
     maps = random_maps(SHAPE, 3, 0.5)
     maps[..., 1] = 0
     volumes = np.random.default_rng(1).normal(size=(2, N_VOXELS))
-    found = LeastSquares.of(map_weights(maps)).solve(volumes)
-    expected = LeastSquares.of(map_weights(maps[..., [0, 2]])).solve(volumes)
+    found = MapFit.of(map_weights(maps)).solve(volumes)
+    expected = MapFit.of(map_weights(maps[..., [0, 2]])).solve(volumes)
     assert np.isnan(found[:, 1]).all()
     np.testing.assert_allclose(found[:, [0, 2]], expected)
