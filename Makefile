@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check docs bench clean
 
 # Installed again whenever the project's own files say something new.
 $(VENV)/.user: pyproject.toml
@@ -32,6 +32,11 @@ check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# The site, in docs/_build/html; what is not right in it is an error.
+docs: $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet -e '.[docs]'
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/run.py eeg
 	$(BIN)/python benchmarks/run.py spectra
@@ -40,4 +45,4 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/run.py load
 
 clean:
-	rm -rf $(VENV) penstock-demo benchmarks/work
+	rm -rf $(VENV) penstock-demo benchmarks/work docs/_build docs/api/generated docs/notebooks

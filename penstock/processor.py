@@ -270,7 +270,7 @@ class Processor:
         return source
 
     def partial(self, block: np.ndarray, ctx: Context) -> np.ndarray:
-        """Partial reduction over `reduce_dims`: (statistics, *remaining dims), float64."""
+        """Partial reduction over `reduce_dims`: ``(statistics, *remaining dims)``, float64."""
         raise NotImplementedError(f"{type(self).__name__} defines no partial reduction")
 
     def statistics(self, ds: xr.Dataset) -> int:

@@ -66,8 +66,8 @@ def kmeans(
     Returns
     -------
     xarray.Dataset
-        In memory: ``labels`` (*loop dims), int32 from 0; ``cluster_centers`` (cluster, *core
-        dims); ``cluster_sizes`` (cluster), positions in each; ``inertia``, the sum of squared
+        In memory: ``labels`` ``(*loop dims)``, int32 from 0; ``cluster_centers``, ``(cluster, *core
+        dims)``; ``cluster_sizes`` (cluster), positions in each; ``inertia``, the sum of squared
         distances to the centres; attrs["n_iterations"] and attrs["converged"].
 
     Raises

@@ -96,7 +96,7 @@ class MapReduction(Reduction):
         return None
 
     def kernel(self, piece: Piece, prepared: Any, out: Mapping[str, np.ndarray]) -> None:
-        """Write the results of a piece, (positions, *shape), into the arrays of `out`."""
+        """Write the results of a piece, ``(positions, *shape)``, into the arrays of `out`."""
         raise NotImplementedError(f"{type(self).__name__} defines no kernel")
 
 

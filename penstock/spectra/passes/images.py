@@ -60,7 +60,7 @@ class Sum(_OverPositions):
     Parameters
     ----------
     roi : array_like of bool or xarray.DataArray, optional
-        (*loop dims): positions that count. Default: all.
+        ``(*loop dims)``: positions that count. Default: all.
     nan_policy : {"omit", "propagate"}, default "omit"
         Whether values that are not finite are left out, or show in the result. Where no value is
         finite the sum is NaN.
@@ -121,7 +121,7 @@ class Mean(Sum):
     Parameters
     ----------
     roi : array_like of bool or xarray.DataArray, optional
-        (*loop dims): positions that count. Default: all.
+        ``(*loop dims)``: positions that count. Default: all.
     nan_policy : {"omit", "propagate"}, default "omit"
         Whether values that are not finite are left out, or show in the result. Where no value is
         finite the mean is NaN.
@@ -151,7 +151,7 @@ class Statistics(_OverPositions):
     Parameters
     ----------
     roi : array_like of bool or xarray.DataArray, optional
-        (*loop dims): positions that count. Default: all.
+        ``(*loop dims)``: positions that count. Default: all.
     nan_policy : {"omit", "propagate"}, default "omit"
         Whether values that are not finite are left out, or show in the results.
     ddof : int, default 0

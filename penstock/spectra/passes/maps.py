@@ -79,8 +79,8 @@ class ApplyMasks(MapReduction):
     Parameters
     ----------
     masks : array_like or xarray.DataArray
-        (masks, *core dims) or, for a single mask, (*core dims) of a DataArray or together with
-        `core_dims`: weights, or True where values count. A DataArray may have its dims in any
+        ``(masks, *core dims)`` or, for a single mask, ``(*core dims)`` of a DataArray or together
+        with `core_dims`: weights, or True where values count. A DataArray may have its dims in any
         order; its other dim and coordinate are kept in the result.
     nan_policy : {"omit", "propagate"}, default "omit"
         Whether values that are not finite are left out, or make the sum NaN. Values of weight 0
@@ -210,7 +210,7 @@ class CentreOfMass(MapReduction):
     Parameters
     ----------
     mask : array_like or xarray.DataArray, optional
-        (*core dims): weights of the values, or True where they count. Default: all.
+        ``(*core dims)``: weights of the values, or True where they count. Default: all.
     units : {"coordinate", "index"}, default "coordinate"
         Along a dim with a coordinate: whether to give its values or positions counted from 0.
     nan_policy : {"omit", "propagate"}, default "omit"

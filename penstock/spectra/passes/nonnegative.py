@@ -63,9 +63,9 @@ def nmf(
     Returns
     -------
     xarray.Dataset
-        In memory: ``components`` (component, *core dims) and ``maps`` (*loop dims, component),
-        both not negative, whose product is about the data; ``reconstruction_error``, the Frobenius
-        norm of what it leaves; attrs["n_iterations"] and attrs["converged"].
+        In memory: ``components``, ``(component, *core dims)``, and ``maps``, ``(*loop dims,
+        component)``, both not negative, whose product is about the data; ``reconstruction_error``,
+        the Frobenius norm of what it leaves; attrs["n_iterations"] and attrs["converged"].
 
     Raises
     ------

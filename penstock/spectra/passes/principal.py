@@ -72,10 +72,10 @@ def svd(
     Returns
     -------
     xarray.Dataset
-        In memory: ``components`` (component, *core dims), orthonormal; ``maps`` (*loop dims,
-        component), ``U * S`` of ``U, S, Vh = numpy.linalg.svd(...)``, in float32 for float32 data;
+        In memory: ``components`` ``(component, *core dims)``, orthonormal; ``maps``, ``(*loop dims,
+        component)``, ``U * S`` of ``U, S, Vh = numpy.linalg.svd(...)``, in float32 for float32;
         ``singular_values`` (component); ``explained_variance_ratio`` (component), the part of the
-        sum of squares; with `center` also ``mean`` (*core dims). The data are about
+        sum of squares; with `center` also ``mean`` ``(*core dims)``. The data are about
         ``maps @ components`` (+ ``mean``). Of the entries of a component the largest is positive
         (for complex data real and positive), which fixes all signs.
 
