@@ -12,7 +12,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PAGES = sorted(ROOT.joinpath("docs").glob("*.md"))
+PAGES = sorted(
+    page
+    for page in ROOT.joinpath("docs").rglob("*.md")
+    if not {"_build", "api", "notebooks"} & set(page.parts)
+)
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 RUN = """
