@@ -152,6 +152,7 @@ def test_where_marks_cannot_be_set_samples_have_to_do(tmp_path: Path) -> None:
     code = (
         "import sys, penstock.memory.peaks as peaks\n"
         "peaks._new_mark = lambda: False\n"
+        "sys.path.insert(0, 'memory')\n"
         "import test_overruns as t\n"
         "report = t.run(t.greedy.honest, t.Path(sys.argv[1]))\n"
         "assert report.ok and report.peak_memory <= report.predicted_memory\n"
