@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).parent
+from paths import search_path
 
 
 class RealCluster:
@@ -21,8 +21,7 @@ class RealCluster:
         self.folder = folder
         self.address_file = folder / "scheduler.json"
         self.workers: list[subprocess.Popen[bytes]] = []
-        paths = filter(None, (str(HERE), os.environ.get("PYTHONPATH")))
-        self.environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+        self.environment = {**os.environ, "PYTHONPATH": search_path()}
         self.scheduler = self._start(
             "scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--no-show",
             "--scheduler-file", str(self.address_file),

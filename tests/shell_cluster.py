@@ -10,11 +10,11 @@ import time
 from pathlib import Path
 
 import pytest
-from paths import TESTS
+from paths import search_path
 
 ENVIRONMENT = {
     **os.environ,
-    "PYTHONPATH": os.pathsep.join(filter(None, (str(TESTS), os.environ.get("PYTHONPATH")))),
+    "PYTHONPATH": search_path(),
 }
 
 
