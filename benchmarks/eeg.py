@@ -14,6 +14,7 @@ from tables import Table
 
 import penstock as ps
 from penstock.eeg import HighPassFilter, LowPassFilter, simulate
+from penstock.formats import FORMATS
 from penstock.memory.accounting import MIB
 
 VARIANTS = Path(__file__).parent / "variants"
@@ -213,7 +214,8 @@ def filter(work: Path, *, quick: bool, peers: bool) -> list[Table]:
         command = [sys.executable, str(VARIANTS / "penstock_run.py"), str(file), str(source),
                    str(out / kind), memory, str(workers), kind]  # fmt: skip
         title = f"Penstock, {workers} worker{'s' if workers > 1 else ''}, {memory}, EDF to {kind}"
-        runs.append((title, _warm(command, repeat), out / kind / f"{source.stem}.{kind}"))
+        made = out / kind / FORMATS[kind].file_name(source.stem)
+        runs.append((title, _warm(command, repeat), made))
     best = min((m for title, m, _ in runs if title.startswith("MNE")), default=None,
                key=lambda m: m.said["seconds"])  # fmt: skip
     for title, measured, target in runs:
