@@ -19,6 +19,7 @@ MOVED = {
     "penstock.run": "penstock.running.run",
     "penstock.store": "penstock.storage.store",
     "penstock.work": "penstock.running.tasks",
+    "penstock.fmri.masker_report": "penstock.fmri.maskers.report",
     "penstock.spectra.fit": "penstock.spectra.fitting.fit",
     "penstock.spectra.models": "penstock.spectra.fitting.models",
 }

@@ -14,6 +14,11 @@ if TYPE_CHECKING:
     from penstock.fmri.maskers.base import BaseMasker
 
 
+def regions_image(masker: BaseMasker) -> SpatialImage:
+    """Where the regions are, as `regions_and_names` gives it."""
+    return regions_and_names(masker)[0]
+
+
 def regions_and_names(masker: BaseMasker) -> tuple[SpatialImage, dict[int, str] | None]:
     """Where the regions are, and what they are called.
 

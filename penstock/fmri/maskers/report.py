@@ -14,6 +14,7 @@ import numpy as np
 from penstock.fmri.images.images import SpatialImage
 from penstock.fmri.maskers.frames import warn_caller
 from penstock.fmri.maskers.regions import regions_and_names
+from penstock.fmri.maskers.regions import regions_image as regions_image
 from penstock.fmri.plots.report_figures import overlay_figure
 
 if TYPE_CHECKING:
