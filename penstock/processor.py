@@ -513,7 +513,7 @@ def _plain(value: Any) -> Any:
 
 
 def _check_parameters(processor: Processor) -> None:
-    """Coerce what is unambiguous (lists to tuples, whole floats to int) and refuse the rest."""
+    """Coerce what is unambiguous (lists, arrays to tuples; whole floats to int), refuse others."""
     hints = _hints(type(processor))
     for f in dataclasses.fields(processor):
         if not f.init or f.name not in hints:
@@ -560,6 +560,8 @@ def _coerce(value: Any, hint: Any) -> tuple[bool, Any]:
     if origin is Literal:
         return value in arguments, value
     if origin is tuple:
+        if isinstance(value, np.ndarray) and value.ndim:
+            value = value.tolist()
         if not isinstance(value, tuple | list):
             return False, value
         items = tuple(value)

@@ -16,7 +16,7 @@ EVIL = (
 )
 TAGS = {
     "html", "head", "meta", "title", "style", "body", "h1", "h3", "p", "div", "span", "table",
-    "thead", "tbody", "tr", "th", "td", "img", "b",
+    "thead", "tbody", "tr", "th", "td", "img", "b", "details", "summary", "pre",
 }  # fmt: skip
 
 

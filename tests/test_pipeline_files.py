@@ -40,6 +40,7 @@ from penstock.eeg import (
 )
 from penstock.processor import Processor, registered_processors
 
+PROCESSORS = {name for name in eeg.__all__ if isinstance(getattr(eeg, name), type)}
 EXAMPLES: list[Processor] = [
     Filter(1.0, 40.0, picks=("Cz", "eog"), filter_length="10s", fir_window="hann"),
     Filter(None, 0.1 + 0.2, method="iir", iir_order=6, phase="forward"),
@@ -83,9 +84,9 @@ def same(pipeline: ps.Pipeline, other: ps.Pipeline) -> None:
 
 
 def test_every_processor_has_an_example() -> None:
-    assert {type(processor).__name__ for processor in EXAMPLES} == set(eeg.__all__)
+    assert {type(processor).__name__ for processor in EXAMPLES} == PROCESSORS
     known = {name for name in registered_processors() if name.startswith("penstock.eeg.")}
-    assert known == {f"penstock.eeg.{name}" for name in eeg.__all__}
+    assert known == {f"penstock.eeg.{name}" for name in PROCESSORS}
 
 
 @pytest.mark.parametrize("processor", EXAMPLES, ids=repr)
@@ -132,7 +133,7 @@ def values_of(hint: Any) -> st.SearchStrategy[Any]:
 @st.composite
 def processors(draw: st.DrawFn) -> Processor:
     """A processor with any parameters that it accepts."""
-    cls = draw(st.sampled_from([getattr(eeg, name) for name in eeg.__all__ if name != "MNE"]))
+    cls = draw(st.sampled_from([getattr(eeg, name) for name in sorted(PROCESSORS - {"MNE"})]))
     hints = typing.get_type_hints(cls)
     given = {
         field.name: draw(values_of(hints[field.name]))

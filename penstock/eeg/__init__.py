@@ -15,6 +15,9 @@ from penstock.eeg.filtering.filters import (
 )
 from penstock.eeg.filtering.resampling import DownSample, Resample, UpSample
 from penstock.eeg.mne_methods.processor import MNE
+from penstock.eeg.plots.before_after import add_pictures, plot_before_after
+from penstock.eeg.plots.spectra import plot_psd
+from penstock.eeg.plots.traces import plot_traces
 from penstock.eeg.scaling import Scale
 from penstock.eeg.scanner_artifact.aas import AASCorrection
 from penstock.eeg.scanner_artifact.triggers import TriggerDetector
@@ -36,6 +39,10 @@ __all__ = [
     "Scale",
     "TriggerDetector",
     "UpSample",
+    "add_pictures",
+    "plot_before_after",
+    "plot_psd",
+    "plot_traces",
 ]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import html
 import os
 import time
 import uuid
@@ -15,16 +14,12 @@ from typing import TYPE_CHECKING, Any
 from penstock import __version__, events
 from penstock.memory.accounting import format_bytes
 from penstock.messages import shown_text
+from penstock.pages import escaped, facts, html_table, memory_bar, page, piece, time_bars
 from penstock.plain_values import to_json
 from penstock.planning.budget import peak_together
-from penstock.planning.shown import (
-    ROWS_SHOWN,
-    escaped,
-    html_table,
-    memory_bar,
-    parameters_text,
-    plan_body,
-)
+from penstock.planning.shown import ROWS_SHOWN, parameters_text, plan_of_several
+from penstock.running.environment import environment
+from penstock.running.progress import duration
 from penstock.storage.ledger import REPORT_NAME as REPORT_NAME
 
 if TYPE_CHECKING:
@@ -88,6 +83,8 @@ class Report:
     name: str = REPORT_NAME
     """Of its files."""
     started: str = field(default_factory=lambda: time.strftime("%Y-%m-%dT%H:%M:%S%z"))
+    environment: dict[str, Any] = field(default_factory=environment)
+    """Versions, and the machine that leads the run."""
 
     RETRIES_KEPT = 1000
     """Retries kept in full; the others are counted."""
@@ -155,6 +152,7 @@ class Report:
         """The report as plain values, as it stands in the JSON file."""
         return {
             "penstock": __version__,
+            "environment": self.environment,
             "started": self.started,
             "seconds": round(self.seconds, 3),
             "interrupted": self.interrupted,
@@ -251,41 +249,35 @@ class Report:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        base = self.limits.base
-        blocks = max(0, self.predicted_memory - base)
-        parts = [
-            f"<p>{escaped(str(self).splitlines()[0])}</p>",
-            "<h3>Memory</h3>",
-            memory_bar(base, blocks, self.limits.budget, self.peak_memory),
-        ]
-        if self.overruns:
-            told = "".join(f"<li>{html.escape(str(overrun))}</li>" for overrun in self.overruns)
-            parts.append(f"<p><b>Warning: more memory than planned</b></p><ul>{told}</ul>")
-        if len(self.process_peaks) > 1:
-            rows = [[name, format_bytes(peak)] for name, peak in self.process_peaks.items()]
-            parts.append(self._table(["process", "measured peak"], rows))
+        return piece(self._body())
+
+    def _body(self) -> str:
+        parts = [f"<p><b>{escaped(self.summary().splitlines()[0])}</b></p>", self._facts()]
+        if self.interrupted:
+            parts.append("<p class='alarm'>The run was interrupted: the same call goes on.</p>")
         if self.failed:
             rows = [[name, reason] for name, reason in self.failed.items()]
-            parts += ["<h3>Failed</h3>", self._table(["recording", "reason"], rows)]
+            parts += ["<h3 class='alarm'>Failed</h3>", self._table(["recording", "reason"], rows)]
+        parts += ["<h3>Memory</h3>", self._memory()]
         if self.step_seconds:
-            parts += ["<h3>Time by step (all workers added up)</h3>", self._time_bars()]
-            rate = format_bytes(self.bytes_in / max(1e-9, self.seconds))
-            parts.append(
-                f"<p>{_counted(self.blocks)}, {format_bytes(self.bytes_in)} read ({rate}/s), "
-                f"{self.n_retries} retries, {self.limits.workers} workers ({self.kind})</p>"
-            )
+            heading = "<h3>Time by step (all workers added up)</h3>"
+            parts += [heading, time_bars(self.step_seconds)]
         skipped = set(self.skipped)
         outputs = [
             [name, str(path), "was there" if name in skipped else self.notes.get(name, "")]
             for name, path in self.outputs.items()
         ]
         if outputs:
-            parts += ["<h3>Results</h3>", self._table(["recording", "result", ""], outputs)]
+            noted = any(row[-1] for row in outputs)
+            header, rows = ["recording", "result", "note"], outputs
+            if not noted:
+                header, rows = header[:2], [row[:2] for row in rows]
+            parts += ["<h3>Results</h3>", self._table(header, rows)]
         for title, picture in self.figures.items():
             source = base64.b64encode(picture).decode()
             parts.append(
-                f"<h3>{escaped(title)}</h3><img style='max-width:100%' "
-                f"alt='{escaped(title)}' src='data:image/png;base64,{source}'>"
+                f"<h3>{escaped(title)}</h3>"
+                f"<img alt='{escaped(title)}' src='data:image/png;base64,{source}'>"
             )
         steps = [
             [s["processor"].split(".")[-1], parameters_text(s["parameters"])] for s in self.pipeline
@@ -293,45 +285,67 @@ class Report:
         parts += ["<h3>Pipeline</h3>", html_table(["processor", "parameters"], steps)]
         if self.plans:
             name, plan = max(self.plans.items(), key=lambda item: item[1]["predicted_memory"])
-            more = f" (largest of {len(self.plans)})" if len(self.plans) > 1 else ""
-            parts += [f"<h3>Plan of {escaped(name)}{more}</h3>", plan_body(plan)]
-        return f"<div>{''.join(parts)}</div>"
+            n = len(self.plans)
+            more = f" (largest of {n})" if n > 1 else ""
+            parts += [f"<h3>Plan of {escaped(name)}{more}</h3>", plan_of_several(plan, n)]
+        parts += ["<h3>Environment</h3>", facts(_told_environment(self.environment))]
+        return "".join(parts)
+
+    def _facts(self) -> str:
+        """The run in numbers."""
+        seconds = self.seconds
+        told = {"wall time": f"{seconds:.1f} s" if seconds < 60 else duration(seconds)}
+        told["measured peak"] = format_bytes(self.peak_memory)
+        told["predicted peak"] = format_bytes(self.predicted_memory)
+        told["budget"] = format_bytes(self.limits.budget)
+        told["workers"] = f"{self.limits.workers} ({self.kind})"
+        if self.blocks:
+            rate = self.bytes_in / max(1e-9, self.seconds)
+            told["read"] = f"{format_bytes(self.bytes_in)}, {format_bytes(rate)}/s"
+            told["produced"] = format_bytes(self.bytes_out)
+            told["blocks"] = str(self.blocks)
+        if self.n_retries:
+            told["tried again"] = str(self.n_retries)
+        return facts(told)
+
+    def _memory(self) -> str:
+        base = self.limits.base
+        blocks = max(0, self.predicted_memory - base)
+        told = memory_bar(base, blocks, self.limits.budget, self.peak_memory)
+        if self.overruns:
+            lines = "".join(f"<p>{escaped(str(overrun))}</p>" for overrun in self.overruns)
+            told += f"<p class='alarm'>Warning: more memory than planned</p>{lines}"
+        if len(self.process_peaks) > 1:
+            rows = [[name, format_bytes(peak)] for name, peak in self.process_peaks.items()]
+            told += self._table(["process", "measured peak"], rows)
+        return told
 
     def _table(self, header: list[str], rows: list[list[str]]) -> str:
         """A table of as many rows as a page holds well."""
         more = ""
         if len(rows) > ROWS_SHOWN:
-            where = html.escape(self.path.with_suffix(".json").name)
+            where = escaped(self.path.with_suffix(".json").name)
             more = f"<p>and {len(rows) - ROWS_SHOWN} more: see {where}</p>"
         return html_table(header, rows[:ROWS_SHOWN]) + more
 
-    def _time_bars(self) -> str:
-        total = sum(self.step_seconds.values()) or 1.0
-        rows = "".join(
-            f"<tr><td style='text-align:left'>{escaped(name)}</td>"
-            f"<td style='text-align:right'>{seconds:.2f} s</td>"
-            f"<td style='width:320px'><div style='background:#3b7dd8;height:10px;"
-            f"width:{100 * seconds / total:.1f}%'></div></td></tr>"
-            for name, seconds in self.step_seconds.items()
-        )
-        return f"<table>{rows}</table>"
-
     def page(self) -> str:
         """The report as one self-contained HTML page."""
-        style = (
-            "body{font:15px/1.45 system-ui,sans-serif;margin:2em auto;max-width:960px;"
-            "padding:0 1em;color:#222}table{border-collapse:collapse;margin:.4em 0;font-size:90%}"
-            "td,th{padding:.25em .8em .25em 0;border-bottom:1px solid #e4e4e4;vertical-align:top;"
-            "overflow-wrap:anywhere}th,td:first-child{white-space:nowrap}"
-            "td:last-child{min-width:5em}"
-            "h1{font-size:1.5em}h3{margin:1.4em 0 .3em}"
-        )
-        return (
-            "<!doctype html><html lang='en'><head><meta charset='utf-8'>"
-            f"<title>Penstock report</title><style>{style}</style></head><body>"
-            f"<h1>Penstock report</h1><p>{escaped(self.started)} · {escaped(self.out)}</p>"
-            f"{self._repr_html_()}</body></html>"
-        )
+        about = f"<p>{escaped(self.started)} · {escaped(self.out)}</p>"
+        return page("Penstock report", f"<h1>Penstock report</h1>{about}{self._repr_html_()}")
+
+
+def _told_environment(found: Mapping[str, Any]) -> dict[str, str]:
+    """Versions and the machine, for people."""
+    libraries = ("numpy", "dask", "xarray", "zarr")
+    versions = {name: found["dependencies"].get(name) for name in libraries}
+    return {
+        "Penstock": str(found["penstock"]),
+        "Python": str(found["python"]),
+        **{name: version for name, version in versions.items() if version},
+        "of memory": format_bytes(found["memory"]),
+        "cores": str(found["cores"]),
+        "system": str(found["platform"]),
+    }
 
 
 def _counted(blocks: int) -> str:

@@ -133,7 +133,7 @@ def in_scanner() -> xr.Dataset:
 
 def test_every_processor_has_a_case() -> None:
     covered = {type(processor).__name__ for processor in [*CASES, *AAS_CASES]}
-    assert covered == set(eeg.__all__)
+    assert covered == {name for name in eeg.__all__ if isinstance(getattr(eeg, name), type)}
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

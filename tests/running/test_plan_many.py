@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 import penstock as ps
+from penstock.memory.accounting import format_bytes
 from penstock.planning.plan import Plans
 from penstock.storage.store import write_store
+from penstock.testing import virtual_dataset
 
 
 @pytest.fixture
@@ -75,3 +77,16 @@ def test_the_command_opens_every_file_once_and_names_what_fails(
     assert (good.code, good.err) == (0, "")
     none = run_cli("plan", str(pipeline), str(folder / "*.edf"), "-m", "1GiB")
     assert (none.code, none.out) == (1, "")
+
+
+def test_the_page_tells_the_peak_of_the_run_and_not_that_of_one_recording() -> None:
+    sources = {f"s{number}": virtual_dataset((4, 200_000)) for number in range(6)}
+    plans = ps.Pipeline([np.abs]).plan(sources, memory="4 GiB", workers=4)
+    page, text = plans._repr_html_(), " ".join(str(plans).split())
+    alone = max(plan.predicted_memory for plan in plans)
+    assert plans.predicted_memory > alone
+    told = f"predicted peak {format_bytes(plans.predicted_memory)}"
+    assert told in text
+    assert told in page
+    assert f"predicted peak {format_bytes(alone)}" not in page
+    assert f"alone it would take {format_bytes(alone)}" in page

@@ -444,9 +444,9 @@ class NotchFilter(_Filter):
 
     Parameters
     ----------
-    freqs : float or list of float
-        Centres of the bands [Hz].
-    notch_widths : float or list of float, optional
+    freqs : float or array_like of float
+        Centres of the bands [Hz], such as ``np.arange(50, 251, 50)``.
+    notch_widths : float or array_like of float, optional
         Widths of the bands [Hz]. Default: ``freqs / 200``.
     trans_bandwidth : float, default 1.0
         Width of the transitions, both sides of a band together [Hz].

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import base64
-import html
 import os
+import tempfile
+import webbrowser
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from penstock.fmri.maskers.frames import warn_caller
 from penstock.fmri.maskers.regions import regions_and_names
 from penstock.fmri.maskers.regions import regions_image as regions_image
 from penstock.fmri.plots.report_figures import overlay_figure
+from penstock.pages import escaped, html_table, page, piece
 
 if TYPE_CHECKING:
     from penstock.fmri.maskers.base import BaseMasker
@@ -23,11 +25,15 @@ if TYPE_CHECKING:
 NAMES_SHOWN = 400
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class MaskerReport:
     """A page about a masker: shown in Jupyter, saved as a self-contained HTML file."""
 
     body: str
+    title: str = "Masker"
+
+    def __repr__(self) -> str:
+        return f"<MaskerReport of {self.title}: save_as_html(path) or open_in_browser()>"
 
     def _repr_html_(self) -> str:
         return self.body
@@ -38,12 +44,16 @@ class MaskerReport:
     def save_as_html(self, path: str | os.PathLike[str]) -> Path:
         """Write the page; an existing file is replaced."""
         target = Path(path)
-        style = "body{font:15px/1.45 system-ui,sans-serif;margin:2em auto;max-width:960px}"
-        target.write_text(
-            "<!doctype html><html lang='en'><head><meta charset='utf-8'>"
-            f"<title>Masker</title><style>{style}</style></head><body>{self.body}</body></html>"
-        )
+        target.write_text(page(self.title, self.body), encoding="utf-8")
         return target
+
+    def open_in_browser(self) -> Path:
+        """Write the page into a temporary file, which stays, and show it in a browser."""
+        number, name = tempfile.mkstemp(prefix="penstock-masker-", suffix=".html")
+        os.close(number)
+        path = self.save_as_html(name)
+        webbrowser.open(path.as_uri())
+        return path
 
 
 def masker_report(
@@ -63,17 +73,16 @@ def masker_report(
         for key, value in masker.get_params().items()
         if not (type(value) is type(defaults[key]) and np.array_equal(value, defaults[key]))
     }
-    rows = "".join(
-        f"<tr><td style='padding-right:1em'>{html.escape(key)}</td>"
-        f"<td>{html.escape(_short(value))}</td></tr>"
-        for key, value in changed.items()
-    )
+    rows = [[key, _short(value)] for key, value in changed.items()]
     columns = [str(one) for one in masker.get_feature_names_out()[:NAMES_SHOWN]]
     more = f", … ({masker.n_elements_})" if masker.n_elements_ > NAMES_SHOWN else ""
     return MaskerReport(
-        f"<div><h3>{html.escape(heading)}</h3>"
-        f"<img style='max-width:100%' alt='regions' src='data:image/png;base64,{picture}'>"
-        f"<table>{rows}</table><p>{html.escape(', '.join(columns) + more)}</p></div>"
+        piece(
+            f"<h3>{escaped(heading)}</h3>"
+            f"<img alt='regions' src='data:image/png;base64,{picture}'>"
+            f"{html_table(['parameter', 'value'], rows)}<p>{escaped(', '.join(columns) + more)}</p>"
+        ),
+        heading,
     )
 
 

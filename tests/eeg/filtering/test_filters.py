@@ -120,6 +120,17 @@ def test_notch_same_as_mne(processor, options):
     assert deviation(result(processor, ds), expected) < 1e-12
 
 
+def test_frequencies_are_given_as_an_array(tmp_path):
+    notches = NotchFilter(np.arange(50, 251, 50), notch_widths=np.full(5, 2.0))
+    assert notches == NotchFilter((50.0, 100.0, 150.0, 200.0, 250.0), notch_widths=(2.0,) * 5)
+    assert notches.parameters()["freqs"] == [50.0, 100.0, 150.0, 200.0, 250.0]
+    pipeline = ps.Pipeline([notches])
+    pipeline.to_yaml(tmp_path / "notches.yaml")
+    assert ps.Pipeline.from_yaml(tmp_path / "notches.yaml") == pipeline
+    with pytest.raises(TypeError, match=r"freqs=.*must be a number or a list of a number"):
+        NotchFilter(np.array(["a"]))
+
+
 @pytest.fixture(scope="module")
 def recording():
     data = os.environ.get("PENSTOCK_DATA")

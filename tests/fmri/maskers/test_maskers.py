@@ -554,6 +554,19 @@ def test_a_page_shows_the_regions(kind, bold, atlas, mask, maps, tmp_path):
     assert str(masker.get_feature_names_out()[-1]) in page
 
 
+def test_a_page_is_short_where_it_is_printed_and_opens_in_a_browser(bold, atlas, monkeypatch):
+    pytest.importorskip("matplotlib")
+    page = NiftiLabelsMasker(image(atlas)).fit().generate_report(bold)
+    assert repr(page).startswith("<MaskerReport of NiftiLabelsMasker")
+    assert len(repr(page)) < 120
+    shown = []
+    monkeypatch.setattr("webbrowser.open", shown.append)
+    path = page.open_in_browser()
+    assert shown == [path.as_uri()]
+    assert "data:image/png" in path.read_text()
+    path.unlink()
+
+
 def test_single_volumes_in_a_list_are_one_pass(bold_values, atlas, mask):
     images = [image(bold_values[..., i].astype("int16")) for i in range(7)]
     series = image(bold_values[..., :7].astype("int16"))

@@ -1,0 +1,1 @@
+"""Pictures of recordings: traces over time, and power spectra."""
