@@ -28,6 +28,8 @@ COLUMNS = 2000
 """Places along time at which traces are drawn: of more samples, the least and the largest value."""
 MOST_EVENTS = 200
 """Events that are drawn of a stretch."""
+FILLED = 0.75
+"""Rows that 98 of 100 values of a typical trace may fill, before the distance is rounded up."""
 EVENT, ALARM = "#7a5195", "#c0392b"
 """Colours of events, and of those that mark what is bad."""
 
@@ -164,7 +166,7 @@ def _scales(
             finite = row[np.isfinite(row)]
             if len(finite):
                 spreads.append(float(np.diff(np.percentile(finite, (1, 99)))[0]))
-        scales[kind] = _round_number(float(np.median(spreads)) if spreads else 0.0)
+        scales[kind] = _round_number(FILLED * float(np.median(spreads)) if spreads else 0.0)
     return scales
 
 
@@ -202,8 +204,8 @@ def _draw_events(ax: Axes, ds: xr.Dataset, first: float, last: float) -> None:
         label = str(table["label"].iloc[number])
         color = ALARM if label.lower().startswith(PARTING) else EVENT
         if end > begin:
-            ax.axvspan(begin, end, color=color, alpha=0.13, linewidth=0)
-        else:
+            ax.axvspan(begin, end, color=color, alpha=0.11, linewidth=0)
+        if onsets[number] >= first:
             ax.axvline(begin, color=color, alpha=0.6, linewidth=0.8)
         if begin >= free:  # (names that would lie over each other could not be read)
             text = drawn_text(label, 24)
