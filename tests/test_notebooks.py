@@ -1,28 +1,20 @@
-"""Every notebook runs from its first cell to its last, in an empty folder."""
+"""Notebooks are kept without outputs; the site executes them, from the first cell to the last."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
+from paths import ROOT
 
-NOTEBOOKS = sorted(Path(__file__).parent.parent.joinpath("notebooks").glob("*.ipynb"))
+NOTEBOOKS = sorted(ROOT.joinpath("notebooks").glob("*.ipynb"))
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_notebook_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    nbclient = pytest.importorskip("nbclient")
+def test_a_notebook_is_kept_without_outputs(path: Path) -> None:
     nbformat = pytest.importorskip("nbformat")
-    pytest.importorskip("ipykernel")
-    pytest.importorskip("mne")
-    # (kernels start in the folder, and must find the package that is tested)
-    package = str(Path(__file__).parent.parent)
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([package, os.environ.get("PYTHONPATH", "")]))
     notebook = nbformat.read(path, as_version=4)
-    client = nbclient.NotebookClient(
-        notebook, timeout=240, kernel_name="python3", resources={"metadata": {"path": tmp_path}}
-    )
-    client.execute()
-    kept = nbformat.read(path, as_version=4).cells
-    assert not any(cell.get("outputs") for cell in kept), "notebooks are kept without outputs"
+    nbformat.validate(notebook)
+    assert not any(cell.get("outputs") for cell in notebook.cells)
+    assert notebook.cells[0].cell_type == "markdown"
+    assert notebook.cells[0].source.startswith("# ")
