@@ -29,6 +29,7 @@ _HOMES = {
     "open_dataset": "penstock.io",
     "provenance": "penstock.attributes",
     "sampling_frequency": "penstock.dataset",
+    "show_versions": "penstock.versions",
     "to_mne": "penstock.io",
     "to_nibabel": "penstock.io",
     "to_sidpy": "penstock.io",
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
     from penstock.processor import Context as Context
     from penstock.processor import Processor as Processor
     from penstock.running.report import Report as Report
+    from penstock.versions import show_versions as show_versions
 
 
 def __getattr__(name: str) -> Any:

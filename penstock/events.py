@@ -105,6 +105,13 @@ class RecordingFailed(Event):
 
     name: str
     reason: str
+    error: str = ""
+    """The exception's type."""
+    traceback: str = ""
+    """Where it was raised, as Python prints it."""
+    stage: int | None = None
+    """Of the block that failed; None: opening the recording, or writing its result."""
+    block: int | None = None
 
 
 @dataclass(frozen=True)

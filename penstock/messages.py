@@ -9,12 +9,17 @@ from __future__ import annotations
 
 import reprlib
 import sys
+import textwrap
 import warnings
 from types import FrameType
 from typing import Any
 
 LONGEST = 80
 """Characters of one value in a message."""
+
+
+_NARROWEST, _LABEL = 40, 12
+"""Columns: least that text is folded into, and of the labels that lines may begin with."""
 
 
 class _Short(reprlib.Repr):
@@ -74,6 +79,34 @@ def shown_text(text: object, *, lines: bool = False) -> str:
 
 def _code(character: str) -> str:
     return repr(character)[1:-1]
+
+
+def folded(text: str, width: int) -> str:
+    r"""Text whose lines are no longer than a terminal is wide.
+
+    Lines that go on stand below what they say: labelled ones, which begin with two spaces, below
+    their text.
+
+    Examples
+    --------
+    >>> from penstock.messages import folded
+    >>> print(folded("night.edf\n  channels  Fp1, Fp2, F7, F3, Fz, F4, F8, T7, C3", 40))
+    night.edf
+      channels  Fp1, Fp2, F7, F3, Fz, F4,
+                F8, T7, C3
+    """
+    lines = []
+    for line in text.split("\n"):
+        indent = " " * (_LABEL if line.startswith("  ") else 2)
+        lines += textwrap.wrap(
+            line,
+            max(_NARROWEST, width),
+            subsequent_indent=indent,
+            break_long_words=False,
+            break_on_hyphens=False,
+            drop_whitespace=True,
+        ) or [""]
+    return "\n".join(lines)
 
 
 def shown_error(error: BaseException) -> None:

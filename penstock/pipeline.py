@@ -6,7 +6,7 @@ import contextlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import xarray as xr
 
@@ -259,16 +259,18 @@ class Pipeline:
             If the budget cannot be kept, with what would make it fit.
         """
         from penstock.io import open_dataset
+        from penstock.running.extras import check_extras
         from penstock.running.plan_many import plan_many
         from penstock.running.run import as_workers_see, executor_kind
         from penstock.running.sources import SourceItem, resolve_sources
 
-        check_format(format)
+        result_format = check_format(format)
         client = client if client is not None else active_client()
         several = not (isinstance(source, xr.Dataset | str | Path) or is_object(source))
         options = {**self.open_options, **(open_options or {})}
         dtype = dtype or options.pop("dtype", None)
         items = resolve_sources(source, name=name, select=select)
+        check_extras(self, result_format, [item.path for item in items], options)
         kind = "cluster"
         if client is None:
             kind = executor_kind(self, executor, [item.dataset for item in items])
@@ -313,6 +315,7 @@ class Pipeline:
         open_options: Mapping[str, Any] | None = None,
         name: str | None = None,
         select: Mapping[str, str] | None = None,
+        on_error: Literal["report", "raise"] = "report",
     ) -> Report:
         """Process recordings into a folder, within a memory budget, and report.
 
@@ -360,6 +363,10 @@ class Pipeline:
             entities of their BIDS names: ``{"space": "MNI152NLin2009cAsym", "res": "2"}``. Without
             a choice such a folder is refused; ``"all"`` takes all, ``"none"`` those that lack the
             entity (``"func"``, too, for the space of the scanner).
+        on_error : {"report", "raise"}, default "report"
+            What a recording does that fails: it stands in ``report.failed`` while the others are
+            done, or it ends the run with a `penstock.errors.RecordingError`. What is finished is
+            kept either way.
 
         Returns
         -------
@@ -369,7 +376,9 @@ class Pipeline:
         Raises
         ------
         FileNotFoundError, ValueError
-            For wrong usage. A recording that fails does not raise: it is in ``report.failed``.
+            For wrong usage.
+        RecordingError
+            With ``on_error="raise"``, for the first recording that fails.
         """
         from penstock.running.run import run
 
@@ -389,6 +398,7 @@ class Pipeline:
             open_options={**self.open_options, **(open_options or {})},
             name=name,
             select=select,
+            on_error=on_error,
         )
 
     # ------------------------------------------------------------------ files

@@ -133,8 +133,26 @@ def _find_processor(name: str, number: int) -> type[Processor]:
     known = registered_processors()
     short = sorted({cls.__name__ for cls in known.values()})
     close = difflib.get_close_matches(name, [*short, *known], 1)
-    hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(short)}"
-    raise ValueError(f"step {number}: unknown processor {shown(name)}: {hint}")
+    module = name.rpartition(".")[0]
+    if close:
+        hint = f"did you mean {close[0]!r}?"
+    elif module.replace(".", "").isidentifier() and module.split(".")[0] != "penstock":
+        hint = f"one of a module of yours must be allowed: --allow {shown_text(module)}"
+    else:
+        hint = (
+            f"known are {', '.join(short)}; one of a module of yours must be allowed: "
+            "--allow MODULE"
+        )
+    raise UnknownProcessor(f"step {number}: unknown processor {shown(name)}: {hint}", name)
+
+
+class UnknownProcessor(ValueError):
+    """A file names a processor that nobody has defined."""
+
+    def __init__(self, text: str, name: str = ""):
+        super().__init__(text)
+        self.name = name
+        """As the file has it."""
 
 
 def _find_function(name: Any, number: int, allow: Sequence[str]) -> Any:

@@ -163,6 +163,9 @@ class Processor:
     modules: ClassVar[tuple[str, ...]] = ()
     """Modules imported on first use: memory of the process beside what Penstock itself takes. One
     that is missing is told by whoever needs it."""
+    requires: ClassVar[tuple[str, ...]] = ()
+    """Modules of an extra without which it does nothing: they are looked for before a run opens
+    anything."""
     scratch: ClassVar[float] = 0.0
     """Peak extra memory of the kernel as a multiple of the input block, output not counted."""
     row_scratch: ClassVar[float] = 0.0

@@ -8,7 +8,17 @@ from typing import Annotated, Any
 
 import typer
 
-from penstock.commands.options import Memory, Naming, Scheduler, Workers, app, client_at, end_with
+from penstock.commands.logs import tells_what_it_does
+from penstock.commands.options import (
+    Memory,
+    Naming,
+    Quiet,
+    Scheduler,
+    Workers,
+    app,
+    client_at,
+    end_with,
+)
 from penstock.commands.reading import chooses_images
 from penstock.local_paths import local_path
 from penstock.memory.accounting import MIB, process_now
@@ -22,6 +32,7 @@ TABLES_AND_STORES = ("parquet", "csv", "tsv", "zarr")
 
 @app.command()
 @chooses_images
+@tells_what_it_does
 def extract(
     files: Annotated[
         list[str],
@@ -118,7 +129,7 @@ def extract(
     workers: Workers = None,
     overwrite: Annotated[bool, typer.Option(help="Replace results that are there.")] = False,
     scheduler: Scheduler = None,
-    quiet: Annotated[bool, typer.Option(help="No progress.")] = False,
+    quiet: Quiet = False,
     name: Naming = None,
     *,
     select: dict[str, str],

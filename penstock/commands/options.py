@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import inspect
+import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from penstock.messages import shown_text
+from penstock.messages import folded, shown_text
+from penstock.plain_values import to_json
 
 if TYPE_CHECKING:
     from penstock.running.report import Report
@@ -17,10 +21,22 @@ if TYPE_CHECKING:
 app = typer.Typer(
     help="Recordings larger than memory, through pipelines, inside a memory budget.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+def completed(*values: str) -> Callable[[str], list[str]]:
+    """What a shell offers where one of a few values is typed."""
+
+    def offered(incomplete: str) -> list[str]:
+        return [value for value in values if value.startswith(incomplete)]
+
+    return offered
+
+
+FORMATS = completed("zarr", "edf", "fif", "nifti", "nii", "parquet", "csv", "tsv")
 
 Files = Annotated[
     list[str], typer.Argument(metavar="FILE...", help="Recordings, patterns or folders.")
@@ -33,7 +49,11 @@ Workers = Annotated[
     int | None, typer.Option("--workers", "-j", help="Blocks at work at once (default: cores).")
 ]
 Format = Annotated[
-    str, typer.Option(help="Of the results: zarr, edf, fif, nifti, nii, parquet, csv or tsv.")
+    str,
+    typer.Option(
+        help="Of the results: zarr, edf, fif, nifti, nii, parquet, csv or tsv.",
+        autocompletion=FORMATS,
+    ),
 ]
 Naming = Annotated[
     str | None,
@@ -47,17 +67,25 @@ Naming = Annotated[
 Precision = Annotated[
     str | None,
     typer.Option(
-        "--dtype", help="Precision: float32 or float64 (default: what holds the values exactly)."
+        "--dtype",
+        help="Precision: float32 or float64 (default: what holds the values exactly).",
+        autocompletion=completed("float32", "float64"),
     ),
 ]
 Where = Annotated[
     str | None,
-    typer.Option("--executor", help="threads or processes (default: what the pipeline needs)."),
+    typer.Option(
+        "--executor",
+        help="threads or processes (default: what the pipeline needs).",
+        autocompletion=completed("threads", "processes"),
+    ),
 ]
 Scheduler = Annotated[
     str | None,
     typer.Option(help="Address of a Dask scheduler to run on, e.g. tcp://127.0.0.1:8786."),
 ]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document, for programs.")]
 
 
 OVERRUN_CODE = 3
@@ -70,8 +98,41 @@ def say(text: str) -> None:
 
 
 def show(text: object) -> None:
-    """Print what was asked for, on standard output."""
-    print(shown_text(text, lines=True), flush=True)
+    """Print what was asked for, on standard output; long lines are folded where that is a terminal.
+
+    In files and pipes every line stays as it is.
+    """
+    told = shown_text(text, lines=True)
+    if sys.stdout.isatty():
+        told = folded(told, shutil.get_terminal_size().columns)
+    print(told, flush=True)
+
+
+def show_json(values: Any) -> None:
+    """Print plain values as one JSON document, on standard output."""
+    print(to_json(values), flush=True)
+
+
+def with_options(
+    command: Callable[..., Any], taken: Callable[..., Any], into: str
+) -> Callable[..., Any]:
+    """Give a command the options of a function, whose result it gets as a keyword argument."""
+    own = inspect.signature(command, eval_str=True)
+    shared = inspect.signature(taken, eval_str=True)
+
+    @functools.wraps(command)
+    def wrapped(**given: Any) -> Any:
+        theirs = {name: given.pop(name) for name in shared.parameters}
+        return command(**given, **{into: taken(**theirs)})
+
+    parameters = [
+        one.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+        for one in (*own.parameters.values(), *shared.parameters.values())
+        if one.name != into
+    ]
+    wrapped.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
+    wrapped.__annotations__ = {one.name: one.annotation for one in parameters}
+    return wrapped
 
 
 @contextlib.contextmanager

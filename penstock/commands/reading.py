@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
 from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
 
+from penstock.commands.options import with_options
 from penstock.plain_values import from_yaml
 
 _GROUP = "How recordings are read"
@@ -85,7 +84,7 @@ def _taken(
 
 def reads_recordings(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the options of `_taken`; it gets them as one mapping, ``reading``."""
-    return _with_options(command, _taken, "reading")
+    return with_options(command, _taken, "reading")
 
 
 def _chosen(
@@ -106,29 +105,7 @@ def _chosen(
 
 def chooses_images(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the options of `_chosen`; it gets them as one mapping, ``select``."""
-    return _with_options(command, _chosen, "select")
-
-
-def _with_options(
-    command: Callable[..., Any], taken: Callable[..., Any], into: str
-) -> Callable[..., Any]:
-    """Give a command the options of a function, whose result it gets as a keyword argument."""
-    own = inspect.signature(command, eval_str=True)
-    shared = inspect.signature(taken, eval_str=True)
-
-    @functools.wraps(command)
-    def wrapped(**given: Any) -> Any:
-        theirs = {name: given.pop(name) for name in shared.parameters}
-        return command(**given, **{into: taken(**theirs)})
-
-    parameters = [
-        one.replace(kind=inspect.Parameter.KEYWORD_ONLY)
-        for one in (*own.parameters.values(), *shared.parameters.values())
-        if one.name != into
-    ]
-    wrapped.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
-    wrapped.__annotations__ = {one.name: one.annotation for one in parameters}
-    return wrapped
+    return with_options(command, _chosen, "select")
 
 
 def _listed(texts: list[str] | None) -> list[str]:

@@ -179,7 +179,7 @@ def open_dataset(
             ds = _open_zarr(path, dict(kwargs, channel_types=channel_types))
         return with_bads(check_rate(ds, rate, path), bads, path)
     reader = _named_reader(engine) if engine is not None else find_reader(path)
-    missing = [name for name in reader.requires if importlib.util.find_spec(name) is None]
+    missing = [name for name in reader.requires if not _is_installed(name)]
     if missing:
         raise MissingExtraError(
             f"{path} needs {' and '.join(missing)} to be read: pip install "
@@ -304,6 +304,30 @@ def reading_modules(paths: Iterable[str | os.PathLike[str]]) -> tuple[str, ...]:
             own = [reader.open.partition(":")[0]] if isinstance(reader.open, str) else []
             modules |= dict.fromkeys((*reader.requires, *own, *reader.modules))
     return tuple(modules)
+
+
+def missing_modules(paths: Iterable[str | os.PathLike[str]]) -> dict[str, str]:
+    """What must be installed before any of some files can be read, with the extra that brings it.
+
+    Nothing where one of them can be read: the others are told where they are opened.
+    """
+    missing: dict[str, str] = {}
+    for path in {os.path.splitext(path)[1].lower(): os.fspath(path) for path in paths}.values():
+        readers = _readers_by_extension(path)
+        absent = (
+            [name for name in readers[0].requires if not _is_installed(name)] if readers else []
+        )
+        if not absent:
+            return {}
+        missing |= dict.fromkeys(absent, readers[0].extra)
+    return missing
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):
+        return False
 
 
 def is_recording_folder(path: str | os.PathLike[str]) -> bool:

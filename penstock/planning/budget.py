@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from penstock.configuration import configured_memory, configured_workers
 from penstock.errors import BudgetError
 from penstock.memory.accounting import (
     MIB,
@@ -161,6 +162,8 @@ def resources(
     `modules` are those that its processors, its readers and its format import. Where the processes
     alone take more than the budget, planning says so, and how much would suffice.
     """
+    if client is None:  # (a cluster is as large as its workers)
+        memory, workers = configured_memory(memory), configured_workers(workers)
     if workers is not None and workers < 1:
         raise ValueError(f"workers must be at least 1, got {workers}")
     budget = None if memory is None else parse_bytes(memory)

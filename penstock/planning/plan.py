@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
+from penstock import __version__
 from penstock.dataset import SIGNAL
 from penstock.errors import BudgetError, RowTooLarge
 from penstock.formats import check_format
@@ -203,6 +204,17 @@ class Plans(tuple[Plan, ...]):
     def n_blocks(self) -> int:
         """Blocks of all recordings."""
         return sum(plan.n_blocks for plan in self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The plans as plain values, with what cannot be planned."""
+        return {
+            "penstock": __version__,
+            "predicted_memory": self.predicted_memory,
+            "budget": self[0].budget if self else None,
+            "blocks": self.n_blocks,
+            "plans": [plan.to_dict() for plan in self],
+            "failed": dict(self.failed),
+        }
 
     def __str__(self) -> str:
         unplanned = f"; {len(self.failed)} cannot be planned" if self.failed else ""

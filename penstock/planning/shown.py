@@ -7,11 +7,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from penstock.memory.accounting import format_bytes
-from penstock.messages import shown_text
+from penstock.messages import folded, shown_text
 from penstock.pages import escaped, html_table, memory_bar, piece
 
 ROWS_SHOWN = 1000
 """Rows of a table of a page; the JSON file beside it holds all of them."""
+
+COLUMNS = 80
+"""Of a terminal that plans are printed for."""
 
 
 def plan_rows(plan: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
@@ -71,20 +74,22 @@ def _what_adds_up(plan: dict[str, Any]) -> str:
     )
 
 
-def _text_table(header: list[str], rows: list[list[str]]) -> str:
-    rows = [list(map(shown_text, row)) for row in rows]
-    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in [header, ["-" * width for width in widths], *rows]
-    ]
-    return "\n".join(lines)
-
-
 def plan_text(plan: Any) -> str:
-    """A plan as a text table."""
+    """A plan as text: a few labelled lines a stage, which fit a terminal of 80 columns."""
     data = plan.to_dict()
-    return f"{shown_text(plan.name)}\n{_text_table(*plan_rows(data))}\n{plan_summary(data)}"
+    lines = [shown_text(plan.name)]
+    _, rows = plan_rows(data)
+    for number, steps, blocks, block, read, written, memory, decided_by in rows:
+        told = {
+            f"stage {number}": steps,
+            "blocks": f"{blocks} of {block}",
+            "read": read,
+            "written": written,
+            "memory": f"{memory} a block, decided by {decided_by}",
+        }
+        lines += [f"  {label:<9} {shown_text(text)}" for label, text in told.items()]
+    lines.append(plan_summary(data))
+    return "\n".join(folded(line, COLUMNS) for line in lines)
 
 
 def plan_html(plan: Any) -> str:

@@ -20,6 +20,7 @@ from dataclasses import replace
 from typing import Any
 
 from penstock import events
+from penstock.errors import RecordingError
 from penstock.memory.footprints import Footprint
 from penstock.memory.overruns import Overruns
 from penstock.memory.worker_processes import worker_processes
@@ -101,25 +102,25 @@ class Engine:
         for overrun in found:
             self.tell(events.MemoryOverrun(overrun))
 
-    def run(self, jobs: list[Job], refused: Mapping[str, str] | None = None) -> None:
+    def run(self, jobs: list[Job], refused: Mapping[str, Failure] | None = None) -> None:
         """Do all jobs; `refused` are recordings that cannot be done, with the reasons."""
         began = time.perf_counter()
         n = len(jobs) + len(refused or {})
         self.tell(events.RunStarted(n, self.limits.workers, self.limits.budget))
-        for name, reason in (refused or {}).items():
-            self.tell(events.RecordingFailed(name, reason))
         self.waiting.extend(Recording(job, order) for order, job in enumerate(jobs))
         interrupted = False
         try:
+            for name, failure in (refused or {}).items():
+                self._tell_failed(name, failure)
             while self._has_work():
                 self._fill()
                 self._take_one()
         except BaseException as error:
             interrupted = True
-            if isinstance(error, Exception):
+            if isinstance(error, Exception) and not isinstance(error, RecordingError):
                 for future in list(self.running):
                     future.cancel()
-            else:  # (Ctrl-C, or a signal that asks for the end)
+            else:  # (Ctrl-C, a signal that asks for the end, a failure that is to end the run)
                 error.add_note(
                     "what is finished is kept: the same call goes on where this one stopped"
                 )
@@ -448,14 +449,14 @@ class Engine:
             self._again_later(task, failure.reason, wait)
             heapq.heappush(self.later, (time.monotonic() + wait, next(self._number), task))
             return
-        self._give_up(recording, failure.reason)
+        self._give_up(recording, failure, *task.place)
 
     def _again_later(self, task: Task, reason: str, wait: float = 0.0) -> None:
         name = task.recording.job.name
         task.recording.running += task.block is not None
         self.tell(events.BlockRetried(name, task.stage, task.block, reason, wait))
 
-    def _give_up(self, recording: Recording, reason: str) -> None:
+    def _give_up(self, recording: Recording, failure: Failure, *place: int | None) -> None:
         """Nothing more is done for a recording; the others go on."""
         del self.active[recording]
         forget({recording.job.token})
@@ -463,8 +464,11 @@ class Engine:
         self.suspects = deque(t for t in self.suspects if t.recording is not recording)
         self.later = [entry for entry in self.later if entry[-1].recording is not recording]
         heapq.heapify(self.later)
-        name = recording.job.name
-        self.tell(events.RecordingFailed(name, reason.removeprefix(f"{name}: ")))
+        self._tell_failed(recording.job.name, failure, *place)
+
+    def _tell_failed(self, name: str, failure: Failure, *place: int | None) -> None:
+        reason = failure.reason.removeprefix(f"{name}: ")
+        self.tell(events.RecordingFailed(name, reason, failure.error, failure.traceback, *place))
 
     def _crash(self, task: Task) -> str:
         """Why a recording is given up whose task ended every worker that it was given to."""

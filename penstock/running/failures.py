@@ -12,11 +12,13 @@ import errno
 import functools
 import random
 import re
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
 
 from penstock.errors import BudgetError, RowTooLarge
+from penstock.messages import shown_text
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -29,6 +31,9 @@ LONGEST_WAIT = 15.0
 """Seconds between two tries at most: in all, a task is tried for about half a minute."""
 LONGEST_REASON = 1000
 """Characters of a reason that are kept."""
+
+LONGEST_TRACEBACK = 8000
+"""Characters of a traceback that are kept."""
 
 _PASSING = {
     errno.EIO, errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.ENFILE, errno.EMFILE, errno.EPIPE,
@@ -61,12 +66,41 @@ class Failure:
     """What a worker must be able to take for the task, where this one cannot [bytes]."""
     begun_before: bool = False
     """Whether the task was begun by a process that did not end it."""
+    error: str = ""
+    """Type of the exception, with its module."""
+    traceback: str = ""
+    """Where it was raised, as Python prints it."""
 
 
 def of_error(error: BaseException) -> Failure:
     """The failure that an error of a task means."""
     larger = int(getattr(error, "larger_worker", 0))
-    return Failure(one_sentence(error), may_pass(error), isinstance(error, RowTooLarge), larger)
+    return Failure(
+        one_sentence(error),
+        may_pass(error),
+        isinstance(error, RowTooLarge),
+        larger,
+        error=type_name(error),
+        traceback=traceback_of(error),
+    )
+
+
+def type_name(error: BaseException) -> str:
+    """The type of an error, as tracebacks name it."""
+    kind = type(error)
+    home = "" if kind.__module__ in ("builtins", "__main__") else f"{kind.__module__}."
+    return f"{home}{kind.__qualname__}"
+
+
+def traceback_of(error: BaseException) -> str:
+    """Where an error was raised, as Python prints it; its beginning and end, where that is long."""
+    text = ""
+    with contextlib.suppress(Exception):  # (some cannot even be printed)
+        text = "".join(traceback.format_exception(error)).strip()
+    if len(text) > LONGEST_TRACEBACK:
+        half = LONGEST_TRACEBACK // 2
+        text = f"{text[:half]}\n... (cut)\n{text[-half:]}"
+    return shown_text(text, lines=True)
 
 
 def told(task: Callable[P, T]) -> Callable[P, T | Failure]:

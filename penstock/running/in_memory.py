@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from penstock.configuration import configured_memory, configured_workers
 from penstock.dataset import SIGNAL, reads_fresh
 from penstock.errors import BudgetError
 from penstock.memory.accounting import (
@@ -185,6 +186,7 @@ def collect(
     BudgetError
         If the result and a block do not fit the budget.
     """
+    memory, workers = configured_memory(memory), configured_workers(workers)
     if workers is not None and workers < 1:
         raise ValueError(f"workers must be at least 1, got {workers}")
     workers = workers if workers is not None else cpu_count()

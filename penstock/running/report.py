@@ -61,6 +61,8 @@ class Report:
     outputs: dict[str, Path] = field(default_factory=dict)
     skipped: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
+    errors: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Of each recording that failed: type of the exception, traceback, stage and block."""
     notes: dict[str, str] = field(default_factory=dict)
     retries: list[dict[str, Any]] = field(default_factory=list)
     """The first `RETRIES_KEPT` of them."""
@@ -88,6 +90,8 @@ class Report:
 
     RETRIES_KEPT = 1000
     """Retries kept in full; the others are counted."""
+    TRACEBACKS_KEPT = 100
+    """Tracebacks kept: where thousands fail, they fail alike."""
     PLANS_KEPT = 100
     """Plans kept in full; of a cohort of thousands the largest and the first say enough."""
 
@@ -134,6 +138,13 @@ class Report:
                 self.skipped.append(event.name)
         elif isinstance(event, events.RecordingFailed):
             self.failed[event.name] = event.reason
+            self.errors[event.name] = {
+                "reason": event.reason,
+                "type": event.error,
+                "stage": event.stage,
+                "block": event.block,
+                "traceback": event.traceback if len(self.errors) < self.TRACEBACKS_KEPT else "",
+            }
         elif isinstance(event, events.RunFinished):
             self.seconds = event.seconds
             self.interrupted = event.interrupted
@@ -173,6 +184,7 @@ class Report:
             "outputs": {name: str(path) for name, path in self.outputs.items()},
             "skipped": self.skipped,
             "failed": self.failed,
+            "errors": self.errors,
             "n_retries": self.n_retries,
             "retries": self.retries,
             "notes": self.notes,

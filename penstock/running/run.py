@@ -18,7 +18,7 @@ import xarray as xr
 
 from penstock import events
 from penstock.dataset import SIGNAL
-from penstock.errors import BudgetError
+from penstock.errors import BudgetError, RecordingError
 from penstock.formats import Format, check_format
 from penstock.local_paths import local_path
 from penstock.memory.accounting import (
@@ -35,9 +35,11 @@ from penstock.planning.chain import Chain
 from penstock.planning.lazy import prepared
 from penstock.running.attempts import MARKS
 from penstock.running.engine import Engine
-from penstock.running.failures import one_sentence
+from penstock.running.extras import check_extras
+from penstock.running.failures import Failure, of_error
 from penstock.running.job import Job, result_key
 from penstock.running.keys import dataset_identity
+from penstock.running.logs import RunLog
 from penstock.running.registrations import registrations
 from penstock.running.report import Report
 from penstock.running.sources import resolve_sources
@@ -168,17 +170,21 @@ def run(
     open_options: Mapping[str, Any] | None = None,
     name: str | None = None,
     select: Mapping[str, str] | None = None,
+    on_error: str = "report",
 ) -> Report:
     """Process recordings into a folder (see `Pipeline.run`)."""
     from penstock.running.progress import LogProgress, progress_listener
 
     result_format = check_format(format)
+    if on_error not in ("report", "raise"):
+        raise ValueError(f"on_error must be 'report' or 'raise', got {on_error!r}")
     reading = dict(open_options or {})
     dtype = dtype or reading.pop("dtype", None)
     if dtype not in (None, "float32", "float64"):
         raise ValueError(f"dtype must be 'float32' or 'float64', got {dtype!r}")
     out = Path(local_path(out))
     items = resolve_sources(source, out, name, select)
+    check_extras(pipeline, result_format, [item.path for item in items], reading)
     client = client if client is not None else active_client()
     named = isinstance(source, Mapping) and not isinstance(source, xr.Dataset)
     token = uuid.uuid4().hex
@@ -233,13 +239,15 @@ def run(
         stack.enter_context(lean_allocator())
         stack.enter_context(single_threaded_kernels())
         watch = stack.enter_context(RunWatch(token, kind))
-        heard.append(watch.hear)
+        heard += [watch.hear, RunLog()]
+        if on_error == "raise":
+            heard.append(_raise_failed)
         if kind == "processes" and not finished:
             client = stack.enter_context(local_processes(limits.workers))
         pool = stack.enter_context(
             thread_executor(limits.workers) if client is None else client_executor(client)
         )
-        refused: dict[str, str] = {}
+        refused: dict[str, Failure] = {}
         if client is not None:
             stack.enter_context(quiet_dask())
             marks = stack.enter_context(_marks(out))
@@ -261,6 +269,12 @@ def run(
     for overrun in overruns:
         warnings.warn(str(overrun), OverrunWarning, stacklevel=3)
     return report
+
+
+def _raise_failed(event: events.Event) -> None:
+    """End the run at the first recording that fails."""
+    if isinstance(event, events.RecordingFailed):
+        raise RecordingError(event.name, event.reason, event.error, event.traceback)
 
 
 CLOSING_SECONDS = 10.0
@@ -368,14 +382,14 @@ def _marks(out: Path) -> Iterator[Path]:
 
 
 def _all_spooled(
-    jobs: list[Job], stack: contextlib.ExitStack, refused: dict[str, str]
+    jobs: list[Job], stack: contextlib.ExitStack, refused: dict[str, Failure]
 ) -> Iterator[Job]:
     """Jobs as other processes can read them; `refused` takes the reasons of those that cannot."""
     for job in jobs:
         try:
             yield stack.enter_context(_spooled(job))
         except Exception as error:
-            refused[job.name] = one_sentence(error)
+            refused[job.name] = of_error(error)
 
 
 @contextlib.contextmanager

@@ -98,3 +98,10 @@ class Task:
     """Whether nothing else runs beside it: what ends its worker is then known."""
     pool: Executor | None = None
     """Where it runs, if not where all do."""
+
+    @property
+    def place(self) -> tuple[int | None, int | None]:
+        """Stage and block; none of them for opening and finishing, no block for a whole stage."""
+        if self.block is None:
+            return None, None
+        return self.stage, self.block if "-" in self.label else None

@@ -6,7 +6,7 @@ import inspect
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import xarray as xr
@@ -120,6 +120,8 @@ class MNE(Processor):
 
     def __hash__(self) -> int:
         return hash((self.method, str(sorted(self.kwargs.items()))))
+
+    requires: ClassVar[tuple[str, ...]] = ("mne",)
 
     def validate(self) -> None:
         check_method(self.method, self.kwargs)

@@ -16,6 +16,7 @@ import numpy as np
 import xarray as xr
 from xarray.core import indexing
 
+from penstock.configuration import configured_memory, configured_workers
 from penstock.dataset import (
     SIGNAL,
     LazyArray,
@@ -108,6 +109,7 @@ class Pass:
         name: str = "the pass",
         advice: str = "ask for less at once",
     ):
+        memory, workers = configured_memory(memory), configured_workers(workers)
         if workers is not None and workers < 1:
             raise ValueError(f"workers must be at least 1, got {workers}")
         workers = workers if workers is not None else cpu_count()
