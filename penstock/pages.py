@@ -107,6 +107,12 @@ def _cell(text: str, label: str) -> str:
     return f"<td{long}{named}>{escaped(text)}</td>"
 
 
+def fold(summary: str, text: str) -> str:
+    """Lines that few want to read, such as a traceback, behind what they are."""
+    lines = html.escape(shown_text(text, lines=True))
+    return f"<details><summary>{escaped(summary)}</summary><pre>{lines}</pre></details>"
+
+
 def facts(values: dict[str, str]) -> str:
     """A few numbers side by side, each over what it is."""
     shown = "".join(

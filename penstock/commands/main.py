@@ -259,11 +259,18 @@ def run(
     quiet: Quiet = False,
     allow: Allow = None,
     name: Naming = None,
+    pictures: Annotated[
+        bool, typer.Option("--pictures", help="Show spectra before and after in the report (EEG).")
+    ] = False,
     *,
     reading: dict[str, Any],
     select: dict[str, str],
 ) -> None:
     """Process recordings into a folder; the same command goes on after an interruption."""
+    if pictures:  # (what is missing is told before the work)
+        from penstock.plots.quantities import require_matplotlib
+
+        require_matplotlib()
     with client_at(scheduler) as client:
         report = pipeline_of(pipeline, allow).run(
             _one(files),
@@ -280,6 +287,10 @@ def run(
             name=name,
             select=select,
         )
+    if pictures:
+        from penstock.eeg import add_pictures
+
+        add_pictures(report)
     end_with(report)
 
 

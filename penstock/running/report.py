@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 from penstock import __version__, events
 from penstock.memory.accounting import format_bytes
 from penstock.messages import shown_text
-from penstock.pages import escaped, facts, html_table, memory_bar, page, piece, time_bars
+from penstock.pages import escaped, facts, fold, html_table, memory_bar, page, piece, time_bars
 from penstock.plain_values import to_json
 from penstock.planning.budget import peak_together
 from penstock.planning.shown import ROWS_SHOWN, parameters_text, plan_of_several
-from penstock.running.environment import environment
 from penstock.running.progress import duration
 from penstock.storage.ledger import REPORT_NAME as REPORT_NAME
+from penstock.versions import environment
 
 if TYPE_CHECKING:
     from penstock.memory.overruns import Overrun, Overruns
@@ -268,8 +268,7 @@ class Report:
         if self.interrupted:
             parts.append("<p class='alarm'>The run was interrupted: the same call goes on.</p>")
         if self.failed:
-            rows = [[name, reason] for name, reason in self.failed.items()]
-            parts += ["<h3 class='alarm'>Failed</h3>", self._table(["recording", "reason"], rows)]
+            parts += ["<h3 class='alarm'>Failed</h3>", self._failures()]
         parts += ["<h3>Memory</h3>", self._memory()]
         if self.step_seconds:
             heading = "<h3>Time by step (all workers added up)</h3>"
@@ -320,6 +319,16 @@ class Report:
             told["tried again"] = str(self.n_retries)
         return facts(told)
 
+    def _failures(self) -> str:
+        """What failed and why; where it was raised is behind a fold."""
+        rows = [[name, reason] for name, reason in self.failed.items()]
+        raised = {name: error for name, error in self.errors.items() if error["traceback"]}
+        folds = [
+            fold(f"{error['type']} in {name}{_place(error)}", error["traceback"])
+            for name, error in list(raised.items())[:LINES_SHOWN]
+        ]
+        return self._table(["recording", "reason"], rows) + "".join(folds)
+
     def _memory(self) -> str:
         base = self.limits.base
         blocks = max(0, self.predicted_memory - base)
@@ -344,6 +353,13 @@ class Report:
         """The report as one self-contained HTML page."""
         about = f"<p>{escaped(self.started)} · {escaped(self.out)}</p>"
         return page("Penstock report", f"<h1>Penstock report</h1>{about}{self._repr_html_()}")
+
+
+def _place(error: Mapping[str, Any]) -> str:
+    """Where in a recording something failed."""
+    if error["block"] is None:
+        return ""
+    return f", block {error['block']} of stage {(error['stage'] or 0) + 1}"
 
 
 def _told_environment(found: Mapping[str, Any]) -> dict[str, str]:

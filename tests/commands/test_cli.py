@@ -88,6 +88,11 @@ def test_info_plan_run_and_run_again(penstock: Penstock) -> None:
     assert report["failed"] == {}
     assert "<html" in Path("out/penstock-report.html").read_text()
 
+    drawn = penstock("run", "p.yaml", "good.edf", "-o", "drawn", "-m", "2GiB", "--pictures")
+    assert (drawn.code, drawn.err) == (0, "")
+    assert "good: spectra before and after" in Path("drawn/penstock-report.html").read_text()
+    assert "data:image/png" not in Path("out/penstock-report.html").read_text()
+
     before = digest(Path("out/good.zarr"))
     again = penstock("run", "p.yaml", "good.edf", "--out", "out", "--memory", "1GiB")
     assert again.code == 0

@@ -52,6 +52,18 @@ def test_failures_stand_before_all_else(report: ps.Report) -> None:
     assert shown.index("Failed") < shown.index("Memory") < shown.index("Results")
 
 
+def test_a_traceback_stands_behind_a_fold(small: xr.Dataset, tmp_path: Path) -> None:
+    def broken(block):
+        raise ArithmeticError("<no> such number")
+
+    report = ps.Pipeline([broken]).run({"one": small}, tmp_path, progress=False)
+    (fold,) = re.findall(r"<details>.*?</details>", report.page(), re.DOTALL)
+    assert "<summary>ArithmeticError in one" in fold
+    assert "Traceback (most recent call last)" in fold
+    assert "&lt;no&gt; such number" in fold
+    assert "<pre>" in fold
+
+
 def test_colours_stand_in_one_place(report: ps.Report) -> None:
     body = report.page().split("</style>")[-1]
     assert not re.search(r"#[0-9a-fA-F]{3,8}\b|rgba?\(", body)
