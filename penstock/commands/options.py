@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+import typer.core
 
 from penstock.messages import folded, shown_text
 from penstock.plain_values import to_json
@@ -18,7 +19,18 @@ from penstock.plain_values import to_json
 if TYPE_CHECKING:
     from penstock.running.report import Report
 
+_ORDER = ("info", "plan", "run", "extract", "convert", "demo")
+
+
+class _InOrder(typer.core.TyperGroup):
+    """Commands in the order in which they are used."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return sorted(super().list_commands(ctx), key=_ORDER.index)
+
+
 app = typer.Typer(
+    cls=_InOrder,
     help="Recordings larger than memory, through pipelines, inside a memory budget.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},

@@ -57,9 +57,10 @@ def _text(event: events.Event) -> str:
         )
     if isinstance(event, events.RecordingPlanned):
         peak = format_bytes(event.plan["predicted_memory"]) if event.plan else "unknown"
+        blocks = f"{event.blocks} block{'s' * (event.blocks != 1)}"
         there = f", {event.finished} of them finished" if event.finished else ""
         note = f" ({event.note})" if event.note else ""
-        return f"{event.name}: planned, {event.blocks} blocks{there}, predicted peak {peak}{note}"
+        return f"{event.name}: planned, {blocks}{there}, predicted peak {peak}{note}"
     if isinstance(event, events.BlockFinished):
         times = ", ".join(f"{step} {seconds:.3f} s" for step, seconds in event.seconds.items())
         return (

@@ -85,6 +85,12 @@ def test_h_is_help(penstock: Penstock, command: str) -> None:
         assert f"Usage: penstock {command}".rstrip() in shown.out
 
 
+def test_commands_are_listed_in_the_order_of_their_use(penstock: Penstock) -> None:
+    listed = penstock("-h").out.partition("Commands:")[2].splitlines()
+    names = [line.split()[0] for line in listed if line.strip()]
+    assert names == ["info", "plan", "run", "extract", "convert", "demo"]
+
+
 def test_versions(penstock: Penstock) -> None:
     assert penstock("-V").out == penstock("--version").out == f"penstock {ps.__version__}\n"
     told = penstock("--versions")
