@@ -451,8 +451,13 @@ def _split_stages(
     rest = scratch_chain(chain, index)
     if reduces:
         before = _with_partial(first, before, rest.steps[0])
-        if before.bytes.peak > slot:
-            return None
+        room = slot
+        while before.bytes.peak > slot:  # (the partial reduction comes on top: smaller blocks)
+            room = min(room * slot // before.bytes.peak, room * 9 // 10)
+            smaller = choose_block(first, room, concurrency=concurrency, write=keeps)
+            if smaller is None or smaller.overhead > overhead:
+                return None
+            before = _with_partial(first, smaller, rest.steps[0])
         grid = Grid(first.dims, first.shape, before.block)
         parts = math.prod(
             count

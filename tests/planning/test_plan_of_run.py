@@ -161,3 +161,26 @@ def test_a_smaller_worker_that_joins_takes_no_more_than_fits_it(
     )
     assert report.ok, report.failed
     assert joined
+
+
+def limited(block: np.ndarray) -> np.ndarray:
+    return np.clip(block, -150, 150)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4])
+@pytest.mark.parametrize("steps", [[Rereference()], [HighPassFilter(1.0), Rereference()],
+    [HighPassFilter(1.0), ps.Apply(limited, core_dims=(), scratch=1.0), Rereference(),
+     HighPassFilter(0.5)]])  # fmt: skip
+def test_what_a_budget_holds_a_larger_one_holds_too(steps: list[Any], workers: int) -> None:
+    ds = named(virtual_dataset((64, 8 * 3_600_000), readable=False))
+    pipeline = ps.Pipeline(steps)
+    base = pipeline.plan(ds, memory="4 GiB", workers=workers, executor="threads").base
+    planned: list[int] = []
+    for more in range(10, 260, 10):
+        try:
+            pipeline.plan(ds, memory=base + more * MIB, workers=workers, executor="threads")
+            planned.append(more)
+        except ps.BudgetError:
+            assert not planned, f"{planned[-1]} MiB beside the process suffice, {more} do not"
+    assert planned
+    assert planned[0] <= 60
