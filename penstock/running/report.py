@@ -307,7 +307,8 @@ class Report:
         seconds = self.seconds
         told = {"wall time": f"{seconds:.1f} s" if seconds < 60 else duration(seconds)}
         told["measured peak"] = format_bytes(self.peak_memory)
-        told["predicted peak"] = format_bytes(self.predicted_memory)
+        if self.predicted_memory:  # (nothing was planned where opening failed)
+            told["predicted peak"] = format_bytes(self.predicted_memory)
         told["budget"] = format_bytes(self.limits.budget)
         told["workers"] = f"{self.limits.workers} ({self.kind})"
         if self.blocks:

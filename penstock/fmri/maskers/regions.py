@@ -19,6 +19,21 @@ def regions_image(masker: BaseMasker) -> SpatialImage:
     return regions_and_names(masker)[0]
 
 
+def region_sizes(masker: BaseMasker) -> list[tuple[str, int, float]] | None:
+    """Name, voxels and volume [mm³] of every region, on the masker's grid; None for maps, masks.
+
+    Voxels where regions overlap count for each of them.
+    """
+    if masker.keeps_type or getattr(masker, "_maps", None) is not None:
+        return None
+    grid = masker.grid
+    extractor: Any = masker.processors(grid)[-1]
+    regions = extractor.resolve(grid)
+    voxel = abs(float(np.linalg.det(np.asarray(grid.matrix)[:3, :3])))
+    counts = np.asarray(regions.voxels.sizes).tolist()
+    return [(name, n, n * voxel) for name, n in zip(regions.names(), counts, strict=True)]
+
+
 def regions_and_names(masker: BaseMasker) -> tuple[SpatialImage, dict[int, str] | None]:
     """Where the regions are, and what they are called.
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from penstock.fmri.images.images import SpatialImage
 from penstock.fmri.maskers.frames import warn_caller
-from penstock.fmri.maskers.regions import regions_and_names
+from penstock.fmri.maskers.regions import region_sizes, regions_and_names
 from penstock.fmri.maskers.regions import regions_image as regions_image
 from penstock.fmri.plots.report_figures import overlay_figure
 from penstock.pages import escaped, html_table, page, piece
@@ -76,11 +76,18 @@ def masker_report(
     rows = [[key, _short(value)] for key, value in changed.items()]
     columns = [str(one) for one in masker.get_feature_names_out()[:NAMES_SHOWN]]
     more = f", … ({masker.n_elements_})" if masker.n_elements_ > NAMES_SHOWN else ""
+    shown = html_table(["parameter", "value"], rows) if rows else ""
+    sizes = region_sizes(masker)
+    if sizes is None:
+        shown += f"<p>{escaped(', '.join(columns) + more)}</p>"
+    else:
+        told = [[name, str(n), f"{volume:.6g} mm³"] for name, n, volume in sizes[:NAMES_SHOWN]]
+        shown += html_table(["region", "voxels", "volume"], told)
+        shown += f"<p>{escaped(more.removeprefix(', '))}</p>" if more else ""
     return MaskerReport(
         piece(
             f"<h3>{escaped(heading)}</h3>"
-            f"<img alt='regions' src='data:image/png;base64,{picture}'>"
-            f"{html_table(['parameter', 'value'], rows)}<p>{escaped(', '.join(columns) + more)}</p>"
+            f"<img alt='regions' src='data:image/png;base64,{picture}'>{shown}"
         ),
         heading,
     )

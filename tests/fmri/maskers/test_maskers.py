@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import subprocess
 import sys
 import warnings
@@ -552,6 +553,17 @@ def test_a_page_shows_the_regions(kind, bold, atlas, mask, maps, tmp_path):
     assert "detrend" in page
     assert "low_pass" not in page
     assert str(masker.get_feature_names_out()[-1]) in page
+
+
+def test_a_page_tells_how_large_regions_are(bold, atlas):
+    pytest.importorskip("matplotlib")
+    masker = NiftiLabelsMasker(image(atlas)).fit()
+    page = str(masker.generate_report(bold))
+    counts = np.bincount(np.asarray(atlas).astype(int).ravel())[1:]
+    told = re.findall(r"data-label='voxels'>(\d+)<", page)
+    assert told == [str(n) for n in counts if n]
+    voxel = abs(np.linalg.det(image(atlas).affine[:3, :3]))
+    assert f"data-label='volume'>{counts[counts > 0][0] * voxel:.6g} mm³<" in page
 
 
 def test_a_page_is_short_where_it_is_printed_and_opens_in_a_browser(bold, atlas, monkeypatch):
