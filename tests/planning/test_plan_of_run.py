@@ -151,25 +151,25 @@ def test_a_smaller_worker_that_joins_takes_no_more_than_fits_it(
             }
             from distributed import Nanny
 
-            limited.cluster.worker_spec["small"] = {**spec, "cls": Nanny}
-            limited.cluster.sync(limited.cluster._correct_state)
-            limited.wait_for_workers(2, timeout=60)
+            clipped.cluster.worker_spec["small"] = {**spec, "cls": Nanny}
+            clipped.cluster.sync(limited.cluster._correct_state)
+            clipped.wait_for_workers(2, timeout=60)
 
     source = virtual_dataset((24, 8_000_000))
     report = NEGATIVE.run(
-        {"x": source}, tmp_path, memory="4 GiB", client=limited, progress=False, listeners=[join]
+        {"x": source}, tmp_path, memory="4 GiB", client=clipped, progress=False, listeners=[join]
     )
     assert report.ok, report.failed
     assert joined
 
 
-def limited(block: np.ndarray) -> np.ndarray:
+def clipped(block: np.ndarray) -> np.ndarray:
     return np.clip(block, -150, 150)
 
 
 @pytest.mark.parametrize("workers", [1, 2, 4])
 @pytest.mark.parametrize("steps", [[Rereference()], [HighPassFilter(1.0), Rereference()],
-    [HighPassFilter(1.0), ps.Apply(limited, core_dims=(), scratch=1.0), Rereference(),
+    [HighPassFilter(1.0), ps.Apply(clipped, core_dims=(), scratch=1.0), Rereference(),
      HighPassFilter(0.5)]])  # fmt: skip
 def test_what_a_budget_holds_a_larger_one_holds_too(steps: list[Any], workers: int) -> None:
     ds = named(virtual_dataset((64, 8 * 3_600_000), readable=False))
