@@ -48,6 +48,7 @@ gap:.25em 1.2em;align-items:center;max-width:720px;font-size:.9em}}
 background:var(--soft)}}
 .penstock summary{{cursor:pointer}}
 @container (max-width:{NARROW}){{
+.penstock table,.penstock tbody{{display:block}}
 .penstock thead{{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)}}
 .penstock tr{{display:block;padding:.45em 0;border-bottom:1px solid var(--line)}}
 .penstock td{{display:flex;gap:.8em;border:0;padding:.1em 0;overflow-wrap:anywhere}}

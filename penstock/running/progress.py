@@ -112,8 +112,10 @@ class Tally:
         parts = []
         if self.recordings > 1:
             parts.append(f"{self.done}/{self.recordings} recordings")
-        if self.blocks_total or not self.done:
+        if self.blocks_total:
             parts.append(f"{self.blocks}/{self.blocks_total} blocks")
+        elif not self.done:
+            parts.append("opening and planning")
         if self.bytes:
             parts.append(f"{format_bytes(self.rate)}/s")
         if self.overruns:
@@ -197,9 +199,11 @@ class NotebookProgress:
 
     def _page(self) -> str:
         percent = 100 * self.tally.fraction
+        known = self.tally.blocks_total or self.tally.done
+        value, told = (f' value="{percent:.1f}"', f"{percent:.0f} % ") if known else ("", "")
         return (
-            f'<div><progress max="100" value="{percent:.1f}" style="width:20em"></progress> '
-            f"{percent:.0f} % {html.escape(self.tally.text())}"
+            f'<div><progress max="100"{value} style="width:20em;max-width:50%"></progress> '
+            f"{told}{html.escape(self.tally.text())}"
             f"{'<br>' if self._waits else ''}{html.escape(self._waits)}</div>"
         )
 

@@ -157,6 +157,14 @@ def test_thousands_of_failures_are_told_briefly_and_kept_whole(
     assert len(report.page()) < 500_000
 
 
+def test_progress_does_not_count_before_there_is_a_plan() -> None:
+    tally = Tally()
+    tally.hear(events.RunStarted(1, 2, 1 << 30))
+    assert tally.text() == "opening and planning"
+    tally.hear(events.RecordingPlanned("a", {}, 4, 0))
+    assert tally.text() == "0/4 blocks"
+
+
 def test_progress_counts_parts_of_recordings() -> None:
     tally = Tally()
     tally.hear(events.RunStarted(2, 2, 1))
