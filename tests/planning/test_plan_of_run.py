@@ -151,13 +151,13 @@ def test_a_smaller_worker_that_joins_takes_no_more_than_fits_it(
             }
             from distributed import Nanny
 
-            clipped.cluster.worker_spec["small"] = {**spec, "cls": Nanny}
-            clipped.cluster.sync(limited.cluster._correct_state)
-            clipped.wait_for_workers(2, timeout=60)
+            limited.cluster.worker_spec["small"] = {**spec, "cls": Nanny}
+            limited.cluster.sync(limited.cluster._correct_state)
+            limited.wait_for_workers(2, timeout=60)
 
     source = virtual_dataset((24, 8_000_000))
     report = NEGATIVE.run(
-        {"x": source}, tmp_path, memory="4 GiB", client=clipped, progress=False, listeners=[join]
+        {"x": source}, tmp_path, memory="4 GiB", client=limited, progress=False, listeners=[join]
     )
     assert report.ok, report.failed
     assert joined
