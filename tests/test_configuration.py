@@ -25,11 +25,11 @@ def planned(ds: xr.Dataset, **options: object) -> ps.Plan:
 
 
 def test_settings_stand_in_for_what_is_not_named(small: xr.Dataset) -> None:
-    with dask.config.set({"penstock.memory": "700 MiB", "penstock.workers": 3}):
+    with dask.config.set({"penstock.memory": "7 GiB", "penstock.workers": 3}):
         plan = planned(small)
-        assert (plan.budget, plan.workers) == (700 << 20, 3)
-        plan = planned(small, memory="800 MiB", workers=2)
-        assert (plan.budget, plan.workers) == (800 << 20, 2)
+        assert (plan.budget, plan.workers) == (7 << 30, 3)
+        plan = planned(small, memory="8 GiB", workers=2)
+        assert (plan.budget, plan.workers) == (8 << 30, 2)
 
 
 def test_runs_and_results_in_memory_keep_to_them(small: xr.Dataset, tmp_path: Path) -> None:
