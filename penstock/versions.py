@@ -1,25 +1,15 @@
-"""What is installed, and on what machine: for reports of errors, and to tell what is missing."""
+"""What is installed, and on what machine: for reports of errors."""
 
 from __future__ import annotations
 
-import functools
-import importlib.metadata
 import platform
-import re
-import sys
 from typing import Any
 
 import psutil
 
 from penstock import __version__
+from penstock.installed import requirements, version_of
 from penstock.memory.machine import available_memory, cpu_count
-
-_OF_DEVELOPERS = frozenset(("all", "bench", "dev", "docs", "test"))
-"""Extras that are not for users."""
-_MODULES = {"scikit-learn": "sklearn", "dask-jobqueue": "dask_jobqueue"}
-"""Modules that are not called like what is installed for them."""
-_NEEDS = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)")
-_EXTRA = re.compile(r"extra\s*==\s*['\"]([A-Za-z0-9_-]+)['\"]")
 
 
 def show_versions(*, as_dict: bool = False) -> dict[str, Any] | None:
@@ -52,7 +42,6 @@ def show_versions(*, as_dict: bool = False) -> dict[str, Any] | None:
 
 def environment() -> dict[str, Any]:
     """Versions and machine as plain values (see `show_versions`)."""
-    needed = requirements()
     return {
         "penstock": __version__,
         "python": platform.python_version(),
@@ -60,12 +49,8 @@ def environment() -> dict[str, Any]:
         "cores": cpu_count(),
         "memory": int(psutil.virtual_memory().total),
         "available_memory": int(available_memory()),
-        "dependencies": {name: _version(name) for name in needed.get("", ())},
-        "extras": {
-            extra: {name: _version(name) for name in names}
-            for extra, names in sorted(needed.items())
-            if extra
-        },
+        "dependencies": _versions(""),
+        "extras": {extra: _versions(extra) for extra in sorted(requirements()) if extra},
     }
 
 
@@ -89,55 +74,6 @@ def _listed(versions: dict[str, str | None]) -> str:
     return ", ".join(f"{name} {version or '(missing)'}" for name, version in versions.items())
 
 
-def _version(name: str) -> str | None:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-@functools.cache
-def requirements() -> dict[str, tuple[str, ...]]:
-    """What Penstock needs, and its extras: names of packages; under ``""`` what it always needs.
-
-    Where it runs without being installed, nothing is known of that.
-    """
-    try:
-        lines = importlib.metadata.requires("penstock") or []
-    except importlib.metadata.PackageNotFoundError:
-        lines = []
-    found: dict[str, list[str]] = {}
-    for line in lines:
-        name, extra = _NEEDS.match(line), _EXTRA.search(line)
-        of = extra[1] if extra else ""
-        if name is None or name[1] == "penstock" or of in _OF_DEVELOPERS:
-            continue
-        found.setdefault(of, []).append(name[1])
-    return {extra: tuple(names) for extra, names in found.items()}
-
-
-def missing_extra(module: str) -> str:
-    """The extra that brings a module which is not installed; nothing where it is, or no extra does.
-
-    Examples
-    --------
-    >>> from penstock.versions import missing_extra
-    >>> missing_extra("numpy.fft")
-    ''
-    """
-    top = module.partition(".")[0]
-    if sys.modules.get(top) is not None or _is_there(top):
-        return ""
-    for extra, names in sorted(requirements().items()):
-        if extra and any(_MODULES.get(name, name).lower() == top.lower() for name in names):
-            return extra
-    return ""
-
-
-def _is_there(top: str) -> bool:
-    import importlib.util
-
-    try:
-        return importlib.util.find_spec(top) is not None
-    except (ImportError, ValueError):
-        return False
+def _versions(extra: str) -> dict[str, str | None]:
+    """Versions of what an extra brings, or of what is always needed (``""``)."""
+    return {name: version_of(name) for name in requirements().get(extra, ())}

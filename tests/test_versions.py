@@ -10,7 +10,7 @@ import dask
 import pytest
 
 import penstock as ps
-from penstock import versions
+from penstock import installed, versions
 
 
 def test_versions_as_plain_values() -> None:
@@ -40,13 +40,15 @@ def test_what_is_missing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
         return "1.0"
 
     monkeypatch.setattr(importlib.metadata, "version", version)
+    installed.version_of.cache_clear()
     found = versions.environment()
+    installed.version_of.cache_clear()
     assert found["extras"]["fmri"]["nibabel"] is None
     assert "nibabel (missing)" in versions.environment_text(found)
 
 
 def test_modules_lead_to_their_extras(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "sklearn", None)
-    assert versions.missing_extra("sklearn.cluster") in ("fmri", "ml")
-    assert versions.missing_extra("numpy.fft") == ""
-    assert versions.missing_extra("nothing_that_there_is") == ""
+    assert installed.missing_extra("sklearn.cluster") in ("fmri", "ml")
+    assert installed.missing_extra("numpy.fft") == ""
+    assert installed.missing_extra("nothing_that_there_is") == ""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import fnmatch
 import importlib
-import importlib.util
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import xarray as xr
 
 from penstock.damage import is_own_reader, readable
 from penstock.dataset import check_dataset
+from penstock.installed import is_installed
 from penstock.io.objects import as_dataset, is_object
 from penstock.io.open_options import CASES, check_rate, options_for, takes, with_bads
 from penstock.local_paths import local_path, not_there
@@ -179,7 +179,7 @@ def open_dataset(
             ds = _open_zarr(path, dict(kwargs, channel_types=channel_types))
         return with_bads(check_rate(ds, rate, path), bads, path)
     reader = _named_reader(engine) if engine is not None else find_reader(path)
-    missing = [name for name in reader.requires if not _is_installed(name)]
+    missing = [name for name in reader.requires if not is_installed(name)]
     if missing:
         raise MissingExtraError(
             f"{path} needs {' and '.join(missing)} to be read: pip install "
@@ -314,20 +314,11 @@ def missing_modules(paths: Iterable[str | os.PathLike[str]]) -> dict[str, str]:
     missing: dict[str, str] = {}
     for path in {os.path.splitext(path)[1].lower(): os.fspath(path) for path in paths}.values():
         readers = _readers_by_extension(path)
-        absent = (
-            [name for name in readers[0].requires if not _is_installed(name)] if readers else []
-        )
+        absent = [name for name in readers[0].requires if not is_installed(name)] if readers else []
         if not absent:
             return {}
         missing |= dict.fromkeys(absent, readers[0].extra)
     return missing
-
-
-def _is_installed(module: str) -> bool:
-    try:
-        return importlib.util.find_spec(module) is not None
-    except (ImportError, ValueError):
-        return False
 
 
 def is_recording_folder(path: str | os.PathLike[str]) -> bool:

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from penstock.formats import Format
+from penstock.installed import missing_extra
 from penstock.io.registry import missing_modules
 from penstock.processor import Processor
-from penstock.versions import missing_extra
 
 
 def check_extras(
