@@ -87,6 +87,13 @@ class Windows:
     """Longest array that a window becomes on its way, if longer than itself."""
 
 
+def windows_together(n_windows: int, longest: int, itemsize: int) -> tuple[int, int]:
+    """How many rows, and how many of a row's windows, are transformed at once at the most."""
+    batch = max(1, BATCH_BYTES // (longest * itemsize))
+    batch -= batch % 4 if batch > 4 else 0  # the FFT's vector lanes
+    return max(1, batch // n_windows), batch
+
+
 Transform = Callable[[np.ndarray], np.ndarray]
 """Windows (n, length) to their results (n, hop_out)."""
 
@@ -125,9 +132,8 @@ def transform_windows(
         return None
     n_windows = -(-(n_out + windows.skip) // windows.hop_out)
     longest = max(windows.length, windows.longest)
-    batch = max(1, BATCH_BYTES // (longest * out.itemsize))
-    batch -= batch % 4 if batch > 4 else 0  # the FFT's vector lanes
-    n_grouped = min(n_rows, max(1, batch // n_windows))
+    n_grouped, batch = windows_together(n_windows, longest, out.itemsize)
+    n_grouped = min(n_rows, n_grouped)
     for r in range(0, n_rows, n_grouped):
         group, target = rows[r : r + n_grouped], out[r : r + n_grouped]
         k = len(group)

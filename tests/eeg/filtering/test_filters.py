@@ -18,8 +18,8 @@ from penstock.eeg.filtering.filters import (
     LowPassFilter,
     NotchFilter,
 )
-from penstock.eeg.filtering.fir import MAX_FFT, design_fir, overlap_save
-from penstock.eeg.filtering.overlap import Place
+from penstock.eeg.filtering.fir import MAX_FFT, design_fir, fft_length, overlap_save
+from penstock.eeg.filtering.overlap import Place, windows_together
 from penstock.planning.chain import Chain
 from penstock.planning.lazy import prepared
 from penstock.testing import check_processor
@@ -329,3 +329,15 @@ def test_design_is_symmetric_and_read_only():
     assert len(taps) == 3301
     assert np.array_equal(taps, taps[::-1])
     assert not taps.flags.writeable
+
+
+@pytest.mark.parametrize("n_taps", [101, 825, 3301])
+def test_windows_fill_the_vector_lanes_at_any_length_of_a_block(n_taps):
+    for n_out in range(20 << 10, 160 << 10, 1 << 10):
+        length = fft_length(n_taps, n_out)
+        n_windows = -(-n_out // (length - n_taps + 1))
+        rows, batch = windows_together(n_windows, length, 4)
+        together = rows * n_windows
+        at_once = min(together, batch)
+        alone = together // at_once * (at_once % 4) + together % at_once % 4
+        assert alone <= together / 4, (n_out, length)
