@@ -76,6 +76,8 @@ class Footprint:
     """What the process may hold beside blocks [bytes]."""
     done: int = 0
     """Tasks that the process has finished in this run."""
+    threads: int = 0
+    """Threads that have been at work in it: each may keep `THREAD_ALLOWANCE`."""
     excess: int = 0
     """Most by which the process was above what was planned for it so far [bytes]."""
     busy: tuple[str, ...] = ()
@@ -202,6 +204,7 @@ def footprint() -> Footprint:
         task.began - task.kept if alone else 0,
         _tasks.base,
         _tasks.done,
+        len(_tasks.planned),
         _tasks.excess,
         _tasks.busy,
         tuple(task.steps),

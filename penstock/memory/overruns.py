@@ -11,7 +11,7 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from penstock.memory.accounting import MIB, PROCESS_ALLOWANCE, format_bytes
+from penstock.memory.accounting import MIB, PROCESS_ALLOWANCE, THREAD_ALLOWANCE, format_bytes
 from penstock.memory.footprints import READING, SLACK_BYTES, Footprint, StepFootprint, is_over
 
 PROBES = 4
@@ -170,7 +170,7 @@ class Overruns:
             state.first_floor, state.first_done = footprint.floor, footprint.done
         blocks = footprint.done - state.first_done
         risen = footprint.floor - state.first_floor
-        above = footprint.floor - footprint.base
+        above = footprint.floor - footprint.base - footprint.threads * THREAD_ALLOWANCE
         if blocks >= 2 and risen > KEPT_BYTES:
             state.kept = max(state.kept, risen)
             self._tell_kept(*self._keeper(risen // blocks))
