@@ -14,3 +14,8 @@ def search_path() -> str:
     rooms = sorted({path.parent for path in TESTS.rglob("test_*.py")})
     paths = [str(TESTS), *map(str, rooms), os.environ.get("PYTHONPATH", "")]
     return os.pathsep.join(filter(None, paths))
+
+
+def environment() -> dict[str, str]:
+    """Of processes that are started by tests: they find the modules of tests."""
+    return {**os.environ, "PYTHONPATH": search_path()}

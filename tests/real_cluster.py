@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import subprocess
 import sys
 import time
@@ -11,7 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from paths import search_path
+import pytest
+from paths import environment
 
 
 class RealCluster:
@@ -21,7 +21,6 @@ class RealCluster:
         self.folder = folder
         self.address_file = folder / "scheduler.json"
         self.workers: list[subprocess.Popen[bytes]] = []
-        self.environment = {**os.environ, "PYTHONPATH": search_path()}
         self.scheduler = self._start(
             "scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--no-show",
             "--scheduler-file", str(self.address_file),
@@ -31,7 +30,7 @@ class RealCluster:
     def _start(self, *command: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             [sys.executable, "-m", "dask", *command],
-            env=self.environment,
+            env=environment(),
             cwd=self.folder,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -78,3 +77,10 @@ def real_cluster(folder: Path, workers: int = 2) -> Iterator[RealCluster]:
         yield cluster
     finally:
         cluster.close()
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[RealCluster]:
+    """A cluster of two workers."""
+    with real_cluster(tmp_path) as made:
+        yield made

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -18,6 +17,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 from command_line import Penstock
+from digests import digests
 from paths import TESTS
 
 import penstock as ps
@@ -53,15 +53,6 @@ def penstock(run_cli: Penstock) -> Penstock:
     return run_cli
 
 
-def digest(folder: Path) -> dict[str, str]:
-    """Content of every file in a folder, hidden ones included."""
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
-
-
 # ---------------------------------------------------------------------- what works
 
 
@@ -93,11 +84,11 @@ def test_info_plan_run_and_run_again(penstock: Penstock) -> None:
     assert "good: spectra before and after" in Path("drawn/penstock-report.html").read_text()
     assert "data:image/png" not in Path("out/penstock-report.html").read_text()
 
-    before = digest(Path("out/good.zarr"))
+    before = digests(Path("out/good.zarr"))
     again = penstock("run", "p.yaml", "good.edf", "--out", "out", "--memory", "1GiB")
     assert again.code == 0
     assert "0 done, 1 there already" in again.out
-    assert digest(Path("out/good.zarr")) == before
+    assert digests(Path("out/good.zarr")) == before
     assert "made by   HighPassFilter → Resample" in penstock("info", "out/good.zarr").out
 
 
@@ -268,11 +259,11 @@ def test_wrong_usage_is_one_sentence(penstock: Penstock, arguments: str, reason:
     Path("nothing_here").mkdir()
     Path("other").mkdir()
     Path("other/good.edf").write_bytes(Path("good.edf").read_bytes())
-    before = digest(Path())
+    before = digests(Path())
     ran = penstock(*arguments.split())
     assert ran.code == 2
     assert reason in ran.sentence
-    assert digest(Path()) == before
+    assert digests(Path()) == before
     assert ran.out == ""
 
 
@@ -336,13 +327,13 @@ def test_a_budget_below_one_block_says_what_would_do(penstock: Penstock) -> None
 def test_results_of_another_pipeline_are_kept(penstock: Penstock) -> None:
     command = ("good.edf", "-o", "out", "-m", "2GiB")
     penstock("run", "p.yaml", *command)
-    before = digest(Path("out/good.zarr"))
+    before = digests(Path("out/good.zarr"))
     Path("x.yaml").write_text("pipeline:\n  - HighPassFilter: 2.0\n")
     ran = penstock("run", "x.yaml", *command)
     assert ran.code == 1
     assert "exists already" in ran.sentence
     assert "--overwrite" in ran.sentence
-    assert digest(Path("out/good.zarr")) == before
+    assert digests(Path("out/good.zarr")) == before
     assert penstock("run", "x.yaml", *command, "--overwrite").code == 0
     assert ps.open_dataset("out/good.zarr").sizes["time"] == 2000
 
@@ -350,7 +341,7 @@ def test_results_of_another_pipeline_are_kept(penstock: Penstock) -> None:
 @pytest.mark.parametrize("format", ["edf", "zarr"])
 def test_a_result_never_replaces_its_own_recording(penstock: Penstock, format: str) -> None:
     write_store(make(), Path("good.zarr"))
-    before = digest(Path())
+    before = digests(Path())
     ran = penstock(
         "run",
         "p.yaml",
@@ -365,7 +356,7 @@ def test_a_result_never_replaces_its_own_recording(penstock: Penstock, format: s
     )
     assert ran.code == 2
     assert "would replace the recording" in ran.sentence
-    assert digest(Path()) == before
+    assert digests(Path()) == before
 
 
 def test_a_scheduler_that_does_not_answer(

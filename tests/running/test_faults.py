@@ -15,10 +15,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
+from digests import digests
 from generic import Demean, Slow
-from paths import TESTS
-from shell_cluster import ENVIRONMENT, content
-from shell_cluster import cluster as cluster
+from paths import TESTS, environment
+from real_cluster import RealCluster
+from real_cluster import cluster as cluster
 
 import penstock as ps
 from penstock.storage.ledger import Ledger, partial_path
@@ -56,7 +57,7 @@ def test_killed_and_resumed_run_ends_with_the_same_bytes(
         + SCRIPT.format(seconds=0.4, marks=str(marks), source=str(source), out=str(out))
     )
     process = subprocess.Popen(
-        [sys.executable, "-c", script], env=ENVIRONMENT, stdout=subprocess.DEVNULL
+        [sys.executable, "-c", script], env=environment(), stdout=subprocess.DEVNULL
     )
     building = partial_path(out / "recording.zarr")
     deadline = time.time() + 60
@@ -82,15 +83,15 @@ def test_killed_and_resumed_run_ends_with_the_same_bytes(
 
     undisturbed = tmp_path / "undisturbed"
     pipeline.run(source, undisturbed, memory="3 GiB", workers=2, progress=False)
-    assert content(out / "recording.zarr") == content(undisturbed / "recording.zarr")
+    assert digests(out / "recording.zarr") == digests(undisturbed / "recording.zarr")
     assert not list(out.glob(".*"))
 
 
 def test_a_worker_killed_in_a_block_changes_nothing(
-    cluster: tuple, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cluster: RealCluster, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("penstock.planning.blocks.SMALL_BYTES", 1)
-    client, workers = cluster
+    client, workers = cluster.client, cluster.workers
     # (the workers plan for themselves: they must cut as small as we do)
     client.run(_cut_small)
     marks = tmp_path / "marks"
@@ -119,7 +120,7 @@ def test_a_worker_killed_in_a_block_changes_nothing(
     made = ps.open_dataset(out / "recording.zarr").signal.values
     expected = ps.open_dataset(undisturbed / "recording.zarr").signal.values
     assert np.array_equal(made, expected)
-    assert content(out / "recording.zarr") == content(undisturbed / "recording.zarr")
+    assert digests(out / "recording.zarr") == digests(undisturbed / "recording.zarr")
     # the block under way was begun twice, and no other
     total = len(pipeline.plan(source, memory="4 GiB", workers=2).stages[0].grid)
     assert total < len(list(marks.iterdir())) - total <= total + 2
@@ -189,7 +190,7 @@ def test_runs_killed_at_random_instants_end_with_the_same_bytes(tmp_path: Path) 
     seed = int.from_bytes(os.urandom(4)) if "CI" not in os.environ else 1
     done = subprocess.run(
         [sys.executable, str(TESTS / "kill_fuzz.py"), str(tmp_path), str(seed), "10"],
-        env=ENVIRONMENT,
+        env=environment(),
         capture_output=True,
         text=True,
         timeout=300,

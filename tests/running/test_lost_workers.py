@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from generic import Slow
 from misbehaving import Misbehaves, open_numbers, recording
+from paths import environment
 from real_cluster import RealCluster, real_cluster
 
 import penstock as ps
@@ -107,7 +108,7 @@ def _the_scheduler_gone(cluster: RealCluster, folder: Path) -> None:
     command = subprocess.Popen(
         [sys.executable, "-m", "penstock", "run", "p.yaml", "r.fif", "--allow", "generic",
          "--scheduler", address, "-m", BUDGET, "-o", "o", "--quiet"],
-        cwd=folder, env=cluster.environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE,
+        cwd=folder, env=environment(), stderr=subprocess.PIPE, stdout=subprocess.PIPE,
         text=True,
     )  # fmt: skip
     deadline = time.monotonic() + 60

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from shell_cluster import cluster as cluster  # (a scheduler and two workers)
-from shell_cluster import content
+from digests import digests
+from real_cluster import cluster as cluster  # (a scheduler and two workers)
 from small_images import AFFINE, image
 
 import penstock as ps
@@ -463,7 +463,7 @@ def test_processes_give_the_same_values(images, atlas_file, tmp_path):
 
 
 def test_on_a_cluster_of_two_workers(cluster, images, atlas_file, mask_file, tmp_path):
-    client, _ = cluster
+    client = cluster.client
     together = ExtractTogether(
         ((SmoothVolumes(5.0), ExtractLabels(atlas_file)), ExtractVoxels(mask_file))
     )
@@ -474,7 +474,7 @@ def test_on_a_cluster_of_two_workers(cluster, images, atlas_file, mask_file, tmp
     assert run(pipeline, images, tmp_path / "alone", memory="4GiB").ok
     for path in images:
         name = f"{path.name.removesuffix('.nii.gz')}.zarr"
-        assert content(tmp_path / "out" / name).keys() == content(tmp_path / "alone" / name).keys()
+        assert digests(tmp_path / "out" / name).keys() == digests(tmp_path / "alone" / name).keys()
         np.testing.assert_array_equal(
             values(tmp_path / "out" / name), values(tmp_path / "alone" / name)
         )
